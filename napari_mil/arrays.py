@@ -1,0 +1,28 @@
+"""Checks on the arrays that the nouns carry."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+
+def frozen(
+    values: Any, dtype: DTypeLike | None = None, *, shape: tuple[int | None, ...], name: str
+) -> NDArray[Any]:
+    """`values` as a read-only array of `dtype`; ValueError when its shape is not `shape` (None matches any length).
+
+    A writeable input is copied, so that nobody can change a noun through the array it was made from.
+    """
+    array = np.asarray(values, dtype=dtype)
+    fits = array.ndim == len(shape) and all(
+        want is None or want == got for want, got in zip(shape, array.shape, strict=True)
+    )
+    if not fits:
+        wanted = "(" + ", ".join("any" if s is None else str(s) for s in shape) + ")"
+        raise ValueError(f"{name} has shape {array.shape}; expected {wanted}.")
+    if array.flags.writeable:
+        array = array.copy()
+        array.flags.writeable = False
+    return array

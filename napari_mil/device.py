@@ -1,0 +1,42 @@
+"""Where to compute: device, autocast, and out-of-memory as a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from napari_mil.errors import DeviceError
+
+
+def pick(wanted: str | None = None) -> torch.device:
+    """The device asked for ("cpu", "cuda", "cuda:1", "mps"), or the best there is."""
+    if wanted is None or wanted == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    device = torch.device(wanted)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise DeviceError(
+            f"Device {wanted!r} was asked for, but this PyTorch sees no CUDA GPU; use --device cpu."
+        )
+    return device
+
+
+def describe(device: torch.device) -> str:
+    """The device in words, for the screen and for cards."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return "Apple GPU" if device.type == "mps" else f"CPU, {torch.get_num_threads()} threads"
+
+
+@contextmanager
+def memory_guard(what: str) -> Iterator[None]:
+    """Turn an out-of-memory error inside the block into a DeviceError that says what did not fit and what to do."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise DeviceError(
+            f"Not enough memory for {what}; close other programs, or use --device cpu."
+        ) from error

@@ -1,0 +1,192 @@
+"""The tree of labels: a label is a node, coarse or fine; node 0 says "unlabelled"."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_mil.errors import LabelError
+
+#: Okabe and Ito's colour-blind-safe hues first, then Tol's; used in order of the nodes unless colours are given.
+PALETTE = (
+    "#0072B2", "#E69F00", "#D55E00", "#56B4E9", "#009E73", "#66CCEE", "#F0E442",
+    "#CC79A7", "#AA3377", "#EE6677", "#882255", "#4477AA", "#228833", "#BBBBBB",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class LabelTree:
+    """Labels in levels, every leaf at the same depth.
+
+    Attributes
+    ----------
+    names : name of each node; names[0] is "unlabelled"
+    parent : parent node of each node; top nodes have parent 0, and so has node 0 itself
+    colours : "#rrggbb" per node; node 0 is transparent on every map
+    normal : leaves that are no lesion (empty where the question makes no sense)
+
+    >>> tree = LabelTree.from_paths(["Benign/N", "Benign/UDH", "Malignant/IC"], normal=["Benign/N"])
+    >>> tree.nodes_at(0), tree.nodes_at(1), tree.path(5)
+    ((1, 2), (3, 4, 5), 'Malignant/IC')
+    >>> tree.lift([0.5, 0.2, 0.3], level=0).tolist()
+    [0.7, 0.3]
+    """
+
+    names: tuple[str, ...]
+    parent: tuple[int, ...]
+    colours: tuple[str, ...]
+    normal: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        n = len(self.names)
+        if n < 2 or len(self.parent) != n or len(self.colours) != n:
+            raise LabelError(
+                f"A label tree needs at least one label and one parent and colour per node; got {self.names}."
+            )
+        if any(not 0 <= p < max(i, 1) for i, p in enumerate(self.parent)):
+            raise LabelError(f"Parents must stand before their children; got parents {self.parent}.")
+        if any(not name or "/" in name for name in self.names):
+            raise LabelError(f"Label names must be non-empty and without '/'; got {self.names}.")
+        if len({self.path(i) for i in range(n)}) != n:
+            raise LabelError("Two labels of the tree have the same path.")
+        if len({self._depth(leaf) for leaf in self._childless()}) > 1:
+            raise LabelError("Every leaf of a label tree must have the same depth.")
+        if set(self.normal) - set(self._childless()):
+            raise LabelError("`normal` must name leaves of the tree.")
+
+    @classmethod
+    def from_paths(
+        cls, paths: Iterable[str], *, normal: Iterable[str] = (), colours: Mapping[str, str] | None = None
+    ) -> LabelTree:
+        """A tree from leaf paths such as "Atypical/ADH"; nodes are numbered level by level, in the order given."""
+        split = [tuple(p.split("/")) for p in paths]
+        prefixes = sorted(
+            {s[:d]: None for s in split for d in range(1, len(s) + 1)}, key=len
+        )  # stable: keeps order
+        order = {(): 0} | {p: i for i, p in enumerate(prefixes, 1)}
+        given = dict(colours or {})
+        return cls(
+            names=("unlabelled", *(p[-1] for p in prefixes)),
+            parent=(0, *(order[p[:-1]] for p in prefixes)),
+            colours=(
+                "#000000",
+                *(given.get("/".join(p), PALETTE[i % len(PALETTE)]) for i, p in enumerate(prefixes)),
+            ),
+            normal=tuple(order[tuple(p.split("/"))] for p in normal),
+        )
+
+    def _childless(self) -> tuple[int, ...]:
+        inner = set(self.parent)
+        return tuple(i for i in range(1, len(self.names)) if i not in inner)
+
+    def _depth(self, node: int) -> int:
+        return len(self.ancestors(node))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def levels(self) -> int:
+        """L, the number of levels; the last is the finest."""
+        return 1 + self._depth(self._childless()[0])
+
+    @property
+    def leaves(self) -> tuple[int, ...]:
+        """Nodes of the finest level."""
+        return self.nodes_at(self.levels - 1)
+
+    def nodes_at(self, level: int) -> tuple[int, ...]:
+        """Nodes of a level (0 = coarsest) in class order: class k of that level is the k-th of them."""
+        return tuple(i for i in range(1, len(self.names)) if self._depth(i) == level)
+
+    def level_of(self, node: int) -> int:
+        """Level of a node (0 = coarsest); −1 for node 0."""
+        return self._depth(node) if node else -1
+
+    def ancestors(self, node: int) -> tuple[int, ...]:
+        """Parent, grandparent, … of a node, without node 0."""
+        above: list[int] = []
+        while node and self.parent[node]:
+            node = self.parent[node]
+            above.append(node)
+        return tuple(above)
+
+    def leaves_under(self, node: int) -> tuple[int, ...]:
+        """Leaves below a node (a leaf itself for a leaf; every leaf for node 0)."""
+        return tuple(leaf for leaf in self.leaves if node in (0, leaf, *self.ancestors(leaf)))
+
+    def at_level(self, node: int, level: int) -> int:
+        """The node itself or its ancestor at `level`; 0 when the node is coarser than that."""
+        return next((n for n in (node, *self.ancestors(node)) if n and self.level_of(n) == level), 0)
+
+    def class_index(self, node: int, level: int) -> int:
+        """Class index of a node at a level, −1 when unknown there."""
+        at = self.at_level(node, level)
+        return self.nodes_at(level).index(at) if at else -1
+
+    def path(self, node: int) -> str:
+        """Label text, such as "Atypical/ADH"; "" for node 0."""
+        if not node:
+            return ""
+        return "/".join(self.names[n] for n in (*reversed(self.ancestors(node)), node))
+
+    def node(self, label: str | None) -> int:
+        """The node of a label text: a path, or a name that is unique in the tree; LabelError naming the labels there are."""
+        if not label:
+            return 0
+        hits = [i for i in range(1, len(self)) if self.path(i) == label]
+        hits = hits or [i for i in range(1, len(self)) if self.names[i] == label]
+        if len(hits) == 1:
+            return hits[0]
+        known = ", ".join(self.path(i) for i in range(1, len(self)))
+        raise LabelError(
+            f"{label!r} is {'not' if not hits else 'more than one'} label of the tree; it has {known}."
+        )
+
+    def lift_matrix(self, level: int) -> NDArray[np.float32]:
+        """(C_fine, C_level) one-hot rows: which class of `level` each leaf belongs to."""
+        matrix = np.zeros((len(self.leaves), len(self.nodes_at(level))), np.float32)
+        for row, leaf in enumerate(self.leaves):
+            matrix[row, self.class_index(leaf, level)] = 1
+        return matrix
+
+    def lift(self, probabilities: Any, level: int) -> NDArray[Any]:
+        """(…, C_fine) probabilities of the leaves summed up to (…, C_level)."""
+        p = np.asarray(probabilities)
+        lifted: NDArray[Any] = p @ self.lift_matrix(level).astype(p.dtype)
+        return lifted
+
+    def normal_classes(self) -> NDArray[np.bool_]:
+        """(C_fine,) True for leaves that are no lesion."""
+        return np.array([leaf in self.normal for leaf in self.leaves], bool)
+
+    def to_json(self) -> str:
+        """The tree as JSON text; `from_json` is its inverse."""
+        return json.dumps(
+            {"names": self.names, "parent": self.parent, "colours": self.colours, "normal": self.normal},
+            indent=1,
+        )
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> LabelTree:
+        """A tree from `to_json`'s text; LabelError when it is none."""
+        try:
+            d = json.loads(text)
+            return cls(*(tuple(d[k]) for k in ("names", "parent", "colours", "normal")))
+        except (ValueError, KeyError, TypeError) as error:
+            if isinstance(error, LabelError):
+                raise
+            raise LabelError(f"This is no label tree: {error}.") from error
+
+
+def agree(tree: LabelTree, nodes: Sequence[int]) -> bool:
+    """Whether all nodes lie on one line from the top to a leaf (fine implies coarse)."""
+    known = [n for n in nodes if n]
+    deepest = max(known, key=tree.level_of, default=0)
+    line = {deepest, *tree.ancestors(deepest)}
+    return all(n in line for n in known)

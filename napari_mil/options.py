@@ -1,0 +1,65 @@
+"""Configurations as frozen dataclasses whose fields carry their bounds and their help: one source for checks and forms."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from napari_mil.errors import ModelError
+
+C = TypeVar("C")
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: Sequence[Any] = (),
+) -> Any:
+    """A dataclass field with bounds (both inclusive) or choices, and the sentence that a form shows for it."""
+    return dataclasses.field(
+        default=default, metadata={"help": help, "low": low, "high": high, "choices": tuple(choices)}
+    )
+
+
+def check(config: Any, owner: str) -> None:
+    """Raise ModelError naming the first field of `config` that lies outside its bounds or choices."""
+    for f in dataclasses.fields(config):
+        value, meta = getattr(config, f.name), f.metadata
+        if meta.get("choices") and value not in meta["choices"]:
+            known = ", ".join(map(repr, meta["choices"]))
+            raise ModelError(f"{owner}: {f.name} is {value!r}; it must be one of {known}.")
+        low, high = meta.get("low"), meta.get("high")
+        if value is None or isinstance(value, str):
+            continue
+        if (low is not None and value < low) or (high is not None and value > high):
+            raise ModelError(
+                f"{owner}: {f.name} is {value}; it must lie in "
+                f"[{'-inf' if low is None else low}, {'inf' if high is None else high}]."
+            )
+
+
+def build(kind: type[C], values: Mapping[str, Any] | C | None, owner: str) -> C:
+    """A checked `kind` from a mapping (an unknown key is an error naming the known ones), an instance, or None."""
+    if values is None:
+        made = kind()
+    elif isinstance(values, kind):
+        made = values
+    elif isinstance(values, Mapping):
+        known = [f.name for f in dataclasses.fields(kind)]  # type: ignore[arg-type]
+        for key in values:
+            if key not in known:
+                near = difflib.get_close_matches(str(key), known, n=1)
+                hint = f" Did you mean {near[0]!r}?" if near else ""
+                raise ModelError(f"{owner} has no option {key!r}; it knows {', '.join(known)}.{hint}")
+        made = kind(**values)
+    else:
+        raise ModelError(
+            f"{owner}: options must be a mapping or {kind.__name__}, not {type(values).__name__}."
+        )
+    check(made, owner)
+    return made

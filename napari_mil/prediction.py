@@ -1,0 +1,91 @@
+"""What a model said about a slide: probabilities per level of the tree, and one value per tile for every map."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_mil.arrays import frozen
+from napari_mil.errors import BagError
+from napari_mil.labeltree import LabelTree
+
+Kind = Literal["score", "mask", "nodes", "groups"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TileMap:
+    """One value per tile.
+
+    Attributes
+    ----------
+    name : path-like, `attention`, `attention/fine/ADH`, `probability/fine/ADH`, `class/coarse`, `hidden`
+    kind : score (a number), mask (bool), nodes (node of the label tree, 0 = no call), groups (role or cluster id)
+    values : (N,) float32 for score, bool for mask, int32 for nodes and groups
+    span : (low, high) the range a legend shows, or None: that of the values
+    legend : what the codes of a `groups` map mean, {code: words}
+    note : what a reader must know ("simulated", "approximate", "this region only"), shown in the legend
+    """
+
+    name: str
+    kind: Kind
+    values: NDArray[Any]
+    span: tuple[float, float] | None = None
+    legend: Mapping[int, str] = field(default_factory=dict)
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        dtype = {"score": np.float32, "mask": np.bool_, "nodes": np.int32, "groups": np.int32}[self.kind]
+        object.__setattr__(self, "values", frozen(self.values, dtype, shape=(None,), name=f"map {self.name}"))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prediction:
+    """A model's answer for one slide or one region of it.
+
+    Attributes
+    ----------
+    slide_id, grid_id, model_id : what it was computed for
+    scope : "slide" or "region"; a region's answer never becomes the slide's
+    probabilities : per level of the tree, coarse first, (C_l,) summing to 1
+    calibrated : whether the model's temperature was fitted on held-out data
+    maps : TileMaps over the same grid
+    at : when, UTC
+    """
+
+    slide_id: str
+    grid_id: str
+    model_id: str
+    scope: Literal["slide", "region"]
+    probabilities: tuple[NDArray[np.float32], ...]
+    maps: tuple[TileMap, ...] = ()
+    calibrated: bool = False
+    at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def __post_init__(self) -> None:
+        if len({len(m.values) for m in self.maps}) > 1:
+            raise BagError(
+                "The maps of a prediction have different lengths; all must hold one value per tile."
+            )
+        probabilities = tuple(
+            frozen(p, np.float32, shape=(None,), name="probabilities") for p in self.probabilities
+        )
+        object.__setattr__(self, "probabilities", probabilities)
+
+    def map(self, name: str) -> TileMap:
+        """The map called `name`; KeyError naming the maps there are."""
+        for m in self.maps:
+            if m.name == name:
+                return m
+        raise KeyError(f"no map {name!r}; there are {', '.join(m.name for m in self.maps)}")
+
+    def best(self, tree: LabelTree) -> tuple[tuple[int, float], ...]:
+        """(node, probability) of the most likely class of each level, coarse first."""
+        return tuple(
+            (tree.nodes_at(level)[int(np.argmax(p))], float(np.max(p)))
+            for level, p in enumerate(self.probabilities)
+        )
