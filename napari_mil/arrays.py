@@ -11,7 +11,8 @@ from numpy.typing import DTypeLike, NDArray
 def frozen(
     values: Any, dtype: DTypeLike | None = None, *, shape: tuple[int | None, ...], name: str
 ) -> NDArray[Any]:
-    """`values` as a read-only array of `dtype`; ValueError when its shape is not `shape` (None matches any length).
+    """`values` as a read-only array of `dtype`; ValueError when its shape is not `shape` (None matches any
+    length).
 
     A writeable input is copied, so that nobody can change a noun through the array it was made from.
     """

@@ -17,7 +17,9 @@ from napari_mil.options import option
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How a model is trained. Defaults are those of the sample project; methods.md §3.8 names the published ones."""
+    """How a model is trained. Defaults are those of the sample project; methods.md §3.8 names the published
+    ones.
+    """
 
     epochs: int = option(40, "passes over the training bags at most", low=1, high=1000)
     lr: float = option(2e-4, "learning rate of Adam", low=1e-7, high=1.0)
@@ -78,7 +80,10 @@ class ModelCard:
     def why_not(self, bag: Bag) -> str | None:
         """None when the model may run on `bag`, else the sentence that says why not."""
         if bag.encoder != self.encoder:
-            return f"{self.name} reads features of {self.encoder!r}, these are of {bag.encoder!r}; embed the slide again."
+            return (
+                f"{self.name} reads features of {self.encoder!r}, these are of {bag.encoder!r}; "
+                "embed the slide again."
+            )
         if bag.width != self.in_features:
             return f"{self.name} reads {self.in_features} numbers per tile, these tiles have {bag.width}."
         if bag.grid.tile_px != self.tile_px or bag.grid.mpp != self.mpp:

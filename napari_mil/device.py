@@ -33,7 +33,9 @@ def describe(device: torch.device) -> str:
 
 @contextmanager
 def memory_guard(what: str) -> Iterator[None]:
-    """Turn an out-of-memory error inside the block into a DeviceError that says what did not fit and what to do."""
+    """Turn an out-of-memory error inside the block into a DeviceError that says what did not fit and what to
+    do.
+    """
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError) as error:

@@ -1,4 +1,6 @@
-"""Errors a person can act on: one sentence that says what failed, the value, what was expected and what to do."""
+"""Errors a person can act on: one sentence that says what failed, the value, what was expected and what to
+do.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,8 @@ from __future__ import annotations
 class MILError(Exception):
     """Something the user can understand and mend.
 
-    The window shows it as a notification, the command line as one line with exit status 2. Anything that is not a
+    The window shows it as a notification, the command line as one line with exit status 2. Anything that is
+    not a
     MILError is a defect and keeps its traceback.
     """
 

@@ -44,7 +44,8 @@ class TileGrid:
     def __post_init__(self) -> None:
         if self.tile_px < 1 or min(self.slide_px) < 1:
             raise BagError(
-                f"A grid needs positive sizes; got a slide of {self.slide_px} px and tiles of {self.tile_px} px."
+                f"A grid needs positive sizes; got a slide of {self.slide_px} px "
+                f"and tiles of {self.tile_px} px."
             )
         cells = frozen(self.cells, np.int32, shape=(None, 2), name="cells")
         rows, cols = self.shape
@@ -103,7 +104,9 @@ class TileGrid:
         return np.concatenate([self.cells * pitch, (self.cells + 1) * pitch], axis=1)
 
     def raster(self, values: Any, fill: Any = None) -> NDArray[Any]:
-        """(N, …) values laid out as (rows, cols, …); cells without a tile hold `fill` (NaN for floats, else 0)."""
+        """(N, …) values laid out as (rows, cols, …); cells without a tile hold `fill` (NaN for floats, else
+        0).
+        """
         values = np.asarray(values)
         if len(values) != len(self):
             raise BagError(f"{len(values)} values do not fit a grid of {len(self)} tiles.")
@@ -139,7 +142,8 @@ class TileGrid:
         return self.with_cells(self.cells[self.inside(box_px)])
 
     def placement(self) -> tuple[tuple[float, float], tuple[float, float]]:
-        """(scale, translate) that put a raster over the slide in napari, in µm when mpp is known, else in pixels.
+        """(scale, translate) that put a raster over the slide in napari, in µm when mpp is known, else in
+        pixels.
 
         napari puts pixel centres on integers, hence the shift by half a cell less half a pixel.
         """

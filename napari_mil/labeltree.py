@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from napari_mil.errors import LabelError
 
-#: Okabe and Ito's colour-blind-safe hues first, then Tol's; used in order of the nodes unless colours are given.
+#: Okabe and Ito's colour-blind-safe hues first, then Tol's; used in order of the nodes unless colours are
+# given.
 PALETTE = (
     "#0072B2", "#E69F00", "#D55E00", "#56B4E9", "#009E73", "#66CCEE", "#F0E442",
     "#CC79A7", "#AA3377", "#EE6677", "#882255", "#4477AA", "#228833", "#BBBBBB",
@@ -63,7 +64,9 @@ class LabelTree:
     def from_paths(
         cls, paths: Iterable[str], *, normal: Iterable[str] = (), colours: Mapping[str, str] | None = None
     ) -> LabelTree:
-        """A tree from leaf paths such as "Atypical/ADH"; nodes are numbered level by level, in the order given."""
+        """A tree from leaf paths such as "Atypical/ADH"; nodes are numbered level by level, in the order
+        given.
+        """
         split = [tuple(p.split("/")) for p in paths]
         prefixes = sorted(
             {s[:d]: None for s in split for d in range(1, len(s) + 1)}, key=len
@@ -136,7 +139,9 @@ class LabelTree:
         return "/".join(self.names[n] for n in (*reversed(self.ancestors(node)), node))
 
     def node(self, label: str | None) -> int:
-        """The node of a label text: a path, or a name that is unique in the tree; LabelError naming the labels there are."""
+        """The node of a label text: a path, or a name that is unique in the tree; LabelError naming the
+        labels there are.
+        """
         if not label:
             return 0
         hits = [i for i in range(1, len(self)) if self.path(i) == label]

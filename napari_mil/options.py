@@ -1,4 +1,6 @@
-"""Configurations as frozen dataclasses whose fields carry their bounds and their help: one source for checks and forms."""
+"""Configurations as frozen dataclasses whose fields carry their bounds and their help: one source for checks
+and forms.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ def option(
     high: float | None = None,
     choices: Sequence[Any] = (),
 ) -> Any:
-    """A dataclass field with bounds (both inclusive) or choices, and the sentence that a form shows for it."""
+    """A dataclass field with bounds (both inclusive) or choices, and the sentence a form shows."""
     return dataclasses.field(
         default=default, metadata={"help": help, "low": low, "high": high, "choices": tuple(choices)}
     )
@@ -44,7 +46,9 @@ def check(config: Any, owner: str) -> None:
 
 
 def build(kind: type[C], values: Mapping[str, Any] | C | None, owner: str) -> C:
-    """A checked `kind` from a mapping (an unknown key is an error naming the known ones), an instance, or None."""
+    """A checked `kind` from a mapping (an unknown key is an error naming the known ones), an instance, or
+    None.
+    """
     if values is None:
         made = kind()
     elif isinstance(values, kind):

@@ -1,4 +1,4 @@
-"""What a model said about a slide: probabilities per level of the tree, and one value per tile for every map."""
+"""What a model said about a slide: probabilities per level of the tree, and one value per tile per map."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ class TileMap:
     Attributes
     ----------
     name : path-like, `attention`, `attention/fine/ADH`, `probability/fine/ADH`, `class/coarse`, `hidden`
-    kind : score (a number), mask (bool), nodes (node of the label tree, 0 = no call), groups (role or cluster id)
+    kind : score (a number), mask (bool), nodes (node of the label tree, 0 = no call), groups (role or
+        cluster id)
     values : (N,) float32 for score, bool for mask, int32 for nodes and groups
     span : (low, high) the range a legend shows, or None: that of the values
     legend : what the codes of a `groups` map mean, {code: words}

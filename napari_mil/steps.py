@@ -1,6 +1,7 @@
 """Long verbs as generators: they yield Progress and return their result.
 
-A test drains them, the command line loops with a progress bar, the window runs them in a thread. Cancelling is closing
+A test drains them, the command line loops with a progress bar, the window runs them in a thread. Cancelling
+is closing
 the generator, so that ``finally`` runs.
 """
 
