@@ -1,0 +1,212 @@
+"""Every private or moved napari name that the window uses, each behind a function with a test."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from qtpy.QtCore import QEvent, QObject
+from qtpy.QtWidgets import QMainWindow
+
+from napari_mil.errors import MILError
+
+_watched: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+
+
+def main_window(viewer: Any) -> QMainWindow:
+    """The Qt main window of a viewer (dialogs get it as their parent, screenshots are taken of it)."""
+    return viewer.window._qt_window
+
+
+def canvas_size(viewer: Any) -> tuple[int, int]:
+    """(height, width) of the canvas in screen pixels; `viewer.canvas` came with napari 0.9."""
+    canvas = getattr(viewer, "canvas", None)
+    return tuple(canvas.size if canvas is not None else viewer._canvas_size)  # type: ignore[return-value]
+
+
+def visible_box(viewer: Any) -> tuple[float, float, float, float]:
+    """y0, x0, y1, x1 of what the canvas shows, in world units."""
+    height, width = canvas_size(viewer)
+    centre, zoom = viewer.camera.center, max(viewer.camera.zoom, 1e-12)
+    y, x = centre[-2], centre[-1]
+    dy, dx = height / zoom / 2, width / zoom / 2
+    return (y - dy, x - dx, y + dy, x + dx)
+
+
+def show_scale_bar(viewer: Any) -> None:
+    """Switch the scale bar on; it takes its unit from the layers."""
+    canvas = getattr(viewer, "canvas", None)
+    (canvas.overlays if canvas is not None else viewer).scale_bar.visible = True
+
+
+def theme_colours(viewer: Any) -> dict[str, str]:
+    """Background, foreground, text, highlight and so on of the viewer's theme, as "#rrggbb"."""
+    from napari.utils.theme import get_theme
+
+    theme = get_theme(viewer.theme)
+    names = ("background", "foreground", "primary", "secondary", "highlight", "text", "warning", "current")
+    return {name: getattr(theme, name).as_hex("long") for name in names}
+
+
+def centre_levels(layer: Any) -> None:
+    """Put every level of a multiscale layer where it belongs: napari leaves coarse ones (d − 1)/2 pixels off.
+
+    A pixel of a level that is d times smaller covers level-0 pixels i·d … i·d + d − 1, so its centre is at
+    i·d + (d − 1)/2;
+    napari 0.9 draws it at i·d. The slice request of the layer is wrapped, the layer's data stay as they are.
+    """
+    made = layer._slice_request_class
+    if not layer.multiscale or getattr(made, "centres_levels", False):
+        return
+
+    def request(*args: Any, **kwargs: Any) -> Callable[[], Any]:
+        slice_request = made(*args, **kwargs)
+        return _Centred(slice_request)
+
+    request.centres_levels = True  # type: ignore[attr-defined]
+    layer._slice_request_class = request
+    layer.refresh()
+
+
+class _Centred:
+    """A slice request whose answer sits half a coarse pixel, less half a fine one, further down and right."""
+
+    def __init__(self, request: Any) -> None:
+        self.request = request
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.request, name)
+
+    def __call__(self) -> Any:
+        response = self.request()
+        affine = response.tile_to_data
+        shifted = affine.translate + (affine.scale - 1) / 2
+        moved = type(affine)(scale=affine.scale, translate=shifted, ndim=affine.ndim, name=affine.name)
+        return dataclasses.replace(response, tile_to_data=moved)
+
+
+def watch_layers(viewer: Any, when_added: Callable[[Any], None]) -> None:
+    """Call `when_added(layer)` for every layer the viewer has or gets; once per viewer and function."""
+    known = _watched.setdefault(viewer, [])
+    if when_added in known:
+        return
+    known.append(when_added)
+    for layer in viewer.layers:
+        when_added(layer)
+    viewer.layers.events.inserted.connect(lambda event: when_added(event.value))
+
+
+def place_levels(layer: Any) -> None:
+    """`centre_levels` for layers that show one of our slides."""
+    if "napari-mil" in layer.metadata and getattr(layer, "multiscale", False):
+        centre_levels(layer)
+
+
+def activate(_context: Any = None) -> None:
+    """Called by npe2 when the plugin is first used: slides opened without the workbench are placed rightly
+    too.
+    """
+    import napari
+
+    viewer = napari.current_viewer()
+    if viewer is not None:
+        watch_layers(viewer, place_levels)
+
+
+def describe_cursor(layer: Any, describe: Callable[[float, float], str]) -> None:
+    """Let the status bar end in `describe(y, x)` (world units) while the cursor is over `layer`.
+
+    napari asks from a thread of its own, so `describe` must only read.
+    """
+    if getattr(layer.get_status, "describes", False):
+        return
+    plain = layer.get_status
+
+    def get_status(position: Any = None, **options: Any) -> dict[str, str]:
+        status = plain(position, **options)
+        text = describe(float(position[-2]), float(position[-1])) if position is not None else ""
+        if text:
+            status["value"] = text
+            status["coordinates"] = text
+        return status
+
+    get_status.describes = True  # type: ignore[attr-defined]
+    layer.get_status = get_status
+
+
+def when_painted(labels: Any, act: Callable[[], None]) -> None:
+    """Call `act()` after every finished stroke or fill on a Labels layer."""
+    labels.events.paint.connect(lambda _event: act())
+
+
+def forget_history(labels: Any) -> None:
+    """Drop a Labels layer's own undo history: undo goes through the ledger."""
+    labels._reset_history()
+
+
+def bind(target: Any, key: str, act: Callable[[], Any]) -> None:
+    """Bind a key to `act()` on a viewer or layer, replacing what the key did there."""
+    target.bind_key(key, lambda _target: act() and None, overwrite=True)
+
+
+def tell(error: BaseException | str) -> None:
+    """Show a sentence: a MILError or text as it is; any other exception with its traceback behind it."""
+    from napari.utils.notifications import notification_manager, show_info, show_warning
+
+    if isinstance(error, str):
+        show_info(error)
+    elif isinstance(error, MILError):
+        show_warning(str(error))
+    else:
+        notification_manager.receive_error(type(error), error, error.__traceback__)
+
+
+class activity:  # noqa: N801 - used like a function
+    """A bar in napari's activity dock."""
+
+    def __init__(self, title: str) -> None:
+        from napari.utils.progress import progress
+
+        self._bar = progress(desc=title, total=0, disable=None)
+
+    def set(self, title: str, done: int, total: int | None) -> None:
+        """Show where the work stands."""
+        if total != self._bar.total:
+            self._bar.total = total or 0
+        self._bar.set_description(title)
+        self._bar.n = done
+        self._bar.events.value(value=done)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        with contextlib.suppress(RuntimeError):
+            self._bar.close()
+
+
+class _Closing(QObject):
+    def __init__(self, window: QObject, act: Callable[[], None]) -> None:
+        super().__init__(window)
+        self._act: Callable[[], None] | None = act
+        window.installEventFilter(self)
+
+    def eventFilter(self, _watched: QObject, event: QEvent) -> bool:  # noqa: N802 - Qt's name
+        """Call the act once when the window really closes."""
+        if event.type() == QEvent.Type.Close and self._act is not None:
+            act, self._act = self._act, None
+            act()
+        return False
+
+
+def when_closing(viewer: Any, act: Callable[[], None]) -> QObject:
+    """Call `act()` when the viewer's window is about to close."""
+    return _Closing(main_window(viewer), act)
+
+
+def is_over(layer: Any, y: float, x: float) -> bool:
+    """Whether a world position lies on the layer's extent."""
+    low, high = np.asarray(layer.extent.world)[:, -2:]
+    return bool(low[0] <= y <= high[0] and low[1] <= x <= high[1])

@@ -1,0 +1,307 @@
+"""Pure: nouns become napari layer tuples (data, options, type), and `sync` makes a viewer match them.
+
+Our layers are found by a key in their metadata, never by their names: people rename layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_mil.grid import TileGrid
+from napari_mil.labeltree import PALETTE, LabelTree
+from napari_mil.prediction import TileMap
+
+if TYPE_CHECKING:
+    from napari_mil.correction import Polygon
+    from napari_mil.slides import Slide
+
+OURS = "napari-mil"
+LayerData = tuple[Any, dict[str, Any], str]
+
+#: Score maps are shown with a colour-blind-safe, perceptually even ramp.
+SCORE_COLOURMAP = "viridis"
+#: Colours of role codes: left to learn from, hidden (salient), recycled, hidden (low), hidden (random).
+ROLE_COLOURS = {0: "#56B4E9", 1: "#D55E00", 2: "#F0E442", 3: "#882255", 4: "#CC79A7"}
+MASK_COLOUR = "#D55E00"
+
+
+def unit(grid_or_slide: Any) -> str:
+    """The unit that everything of this slide is shown in: µm, or pixels when the size of a pixel is
+    unknown.
+    """
+    mpp = getattr(grid_or_slide, "slide_mpp", None) or getattr(grid_or_slide, "mpp", None)
+    return "um" if isinstance(mpp, tuple) else "pixel"
+
+
+def slide_layer(slide: Slide) -> LayerData:
+    """A slide as a multiscale image whose levels are read when they are looked at."""
+    options = {
+        "name": slide.name,
+        "rgb": True,
+        "multiscale": True,
+        "contrast_limits": (0, 255),
+        "scale": slide.mpp or (1.0, 1.0),
+        "units": (unit(slide),) * 2,
+        "metadata": {OURS: {"key": "slide", "slide": slide.fingerprint, "path": str(slide.path)}},
+    }
+    return list(slide.levels), options, "image"
+
+
+def map_layer(
+    tile_map: TileMap, grid: TileGrid, tree: LabelTree | None = None, *, style: str = "raw"
+) -> LayerData:
+    """One map over its grid: scores as an image, everything else as labels. `style` is "raw" or "rank"
+    (scores only).
+    """
+    key = f"map/{tile_map.name}"
+    shared = _placed(grid, key, tile_map.name) | {"opacity": 0.6}
+    if tile_map.kind == "score":
+        values = ranks(tile_map.values) if style == "rank" else tile_map.values
+        limits = (0.0, 1.0) if style == "rank" else limits_of(tile_map)
+        shared |= {
+            "colormap": SCORE_COLOURMAP,
+            "contrast_limits": limits,
+            "blending": "translucent",
+            "interpolation2d": "nearest",
+        }
+        return grid.raster(np.asarray(values, np.float32)), shared, "image"
+    colours = colours_of(tile_map, tree)
+    codes = np.asarray(tile_map.values, np.int32) + (tile_map.kind == "groups")
+    shared["colormap"] = _direct({code + (tile_map.kind == "groups"): c for code, c in colours.items()})
+    return grid.raster(codes), shared, "labels"
+
+
+def corrections_layer(nodes: NDArray[np.int32], grid: TileGrid, tree: LabelTree) -> LayerData:
+    """What people said, per tile, as labels that can be painted on. nodes: (N,) node of the tree, 0 =
+    nothing said.
+    """
+    options = _placed(grid, "corrections", "corrections") | {
+        "opacity": 0.8,
+        "colormap": _direct({node: tree.colours[node] for node in range(1, len(tree))}),
+    }
+    return grid.raster(np.asarray(nodes, np.int32)), options, "labels"
+
+
+def regions_layer(
+    regions: Sequence[tuple[Polygon, str]], slide: Slide, *, colours: Mapping[str, str]
+) -> LayerData:
+    """Drawn regions with their label texts; corner-based pixels become napari's centre-based ones (half a
+    pixel less).
+    """
+    options = {
+        "name": "regions",
+        "shape_type": "polygon",
+        "scale": slide.mpp or (1.0, 1.0),
+        "units": (unit(slide),) * 2,
+        "face_color": [[0.0, 0.0, 0.0, 0.0]] * len(regions),
+        "edge_color": [colours.get(label, "#ffffff") for _, label in regions],
+        "edge_width": 6.0,
+        "metadata": {OURS: {"key": "regions"}},
+    }
+    if not regions:
+        options = {k: v for k, v in options.items() if k not in ("face_color", "edge_color")}
+    return [np.asarray(polygon.rings[0]) - 0.5 for polygon, _ in regions], options, "shapes"
+
+
+def ranks(values: NDArray[Any]) -> NDArray[np.float32]:
+    """(N,) position of every value between the lowest (0) and the highest (1); equal values share the mean
+    of theirs.
+    """
+    if len(values) < 2:
+        return np.ones(len(values), np.float32)
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    middle = (last - 1 + last - counts) / 2
+    ranked: NDArray[np.float32] = (middle[inverse] / (len(values) - 1)).astype(np.float32)
+    return ranked
+
+
+def limits_of(tile_map: TileMap) -> tuple[float, float]:
+    """The range that the colours of a score map span: its own, or that of its finite values, never empty."""
+    finite = tile_map.values[np.isfinite(tile_map.values)]
+    low, high = tile_map.span or ((float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0))
+    return (low, high) if high > low else (low, low + max(abs(low), 1.0) * 1e-6)
+
+
+def colours_of(tile_map: TileMap, tree: LabelTree | None) -> dict[int, str]:
+    """Code → "#rrggbb" for maps of masks, nodes and groups."""
+    if tile_map.kind == "mask":
+        return {1: MASK_COLOUR}
+    if tile_map.kind == "nodes":
+        if tree is None:
+            raise ValueError(f"the map {tile_map.name} shows labels; it needs the label tree")
+        return {node: tree.colours[node] for node in range(1, len(tree))}
+    codes = sorted(tile_map.legend) or sorted({int(v) for v in np.unique(tile_map.values)})
+    if tile_map.name.startswith("hidden"):
+        return {code: ROLE_COLOURS.get(code, PALETTE[code % len(PALETTE)]) for code in codes}
+    return {code: PALETTE[code % len(PALETTE)] for code in codes}
+
+
+@dataclass(frozen=True, slots=True)
+class Legend:
+    """What the colours of one map mean.
+
+    Attributes
+    ----------
+    title : the map's name in words
+    low, high : ends of the ramp of a score map as text, or None for maps of codes
+    entries : (colour, words, number of tiles) of maps of codes
+    note : what a reader must know ("simulated", "this region only")
+    """
+
+    title: str
+    low: str | None = None
+    high: str | None = None
+    entries: tuple[tuple[str, str, int], ...] = ()
+    note: str = ""
+
+
+def legend(tile_map: TileMap, tree: LabelTree | None = None, *, style: str = "raw") -> Legend:
+    """The legend of a map as it is on show; codes that no tile has are left out, "no call" is counted."""
+    title = title_of(tile_map.name)
+    if tile_map.kind == "score":
+        if style == "rank":
+            return Legend(f"{title} (rank)", "lowest tile", "highest tile", note=tile_map.note)
+        low, high = limits_of(tile_map)
+        return Legend(title, f"{low:.3g}", f"{high:.3g}", note=tile_map.note)
+    values = np.asarray(tile_map.values, np.int64)
+    entries = []
+    for code, colour in colours_of(tile_map, tree).items():
+        count = int((values == code).sum())
+        if count:
+            entries.append((colour, _meaning(tile_map, code, tree), count))
+    if tile_map.kind == "nodes" and (none := int((values == 0).sum())):
+        entries.append(("", "no call", none))
+    return Legend(title, entries=tuple(entries), note=tile_map.note)
+
+
+def title_of(name: str) -> str:
+    """A map's path-like name in words: "attention/fine/ADH" → "Attention · fine · ADH"."""
+    parts = name.split("/")
+    return " · ".join([parts[0][:1].upper() + parts[0][1:], *parts[1:]])
+
+
+def _meaning(tile_map: TileMap, code: int, tree: LabelTree | None) -> str:
+    if tile_map.kind == "nodes" and tree is not None:
+        return tree.path(code)
+    if tile_map.kind == "mask":
+        return tile_map.legend.get(1, "yes")
+    return tile_map.legend.get(code, f"group {code}")
+
+
+def _placed(grid: TileGrid, key: str, name: str) -> dict[str, Any]:
+    scale, translate = grid.placement()
+    return {
+        "name": title_of(name),
+        "scale": scale,
+        "translate": translate,
+        "units": (unit(grid),) * 2,
+        "metadata": {OURS: {"key": key, "grid": grid.id}},
+    }
+
+
+def _direct(colours: Mapping[int, str]) -> dict[int | None, str]:
+    return {None: "transparent", 0: "transparent", **colours}
+
+
+def key_of(layer: Any) -> str | None:
+    """Our key of a viewer's layer, or None when the layer is not ours."""
+    ours = layer.metadata.get(OURS)
+    return ours.get("key") if isinstance(ours, Mapping) else None
+
+
+def find(viewer: Any, key: str) -> Any:
+    """The viewer's layer with our key, or None."""
+    return next((layer for layer in viewer.layers if key_of(layer) == key), None)
+
+
+#: Options that belong to the person once a layer is there: `sync` never sets them again.
+_THEIRS = ("name", "opacity", "multiscale", "rgb", "shape_type")
+
+
+def sync(viewer: Any, wanted: Sequence[LayerData]) -> None:
+    """Make the viewer's layers of ours be exactly `wanted`, bottom first; other people's layers are left
+    alone.
+
+    A layer that stays keeps what the person set on it (name, opacity, visibility); only data and options
+    that are wanted
+    differently from the last time are set.
+    """
+    keys = [options["metadata"][OURS]["key"] for _, options, _ in wanted]
+    for layer in [
+        layer for layer in viewer.layers if key_of(layer) is not None and key_of(layer) not in keys
+    ]:
+        viewer.layers.remove(layer)
+    for key, (data, options, kind) in zip(keys, wanted, strict=True):
+        layer = find(viewer, key)
+        if layer is not None and not _updatable(layer, data, options, kind):
+            viewer.layers.remove(layer)
+            layer = None
+        if layer is None:
+            _add(viewer, data, options, kind)
+        else:
+            _update(layer, data, options)
+    _order(viewer, keys)
+
+
+def _updatable(layer: Any, data: Any, options: Mapping[str, Any], kind: str) -> bool:
+    if _kind(layer) != kind:
+        return False
+    if kind == "shapes" or options.get("multiscale"):
+        return _same(layer.metadata[OURS].get("wanted_data"), data)
+    return bool(np.shape(layer.data) == np.shape(data))
+
+
+def _kind(layer: Any) -> str:
+    return type(layer).__name__.lower()
+
+
+def _add(viewer: Any, data: Any, options: Mapping[str, Any], kind: str) -> None:
+    ours = {**options["metadata"][OURS], "wanted": dict(options), "wanted_data": data}
+    given = {**options, "metadata": {OURS: ours}}
+    if kind == "labels":
+        data = np.array(data)
+    getattr(viewer, f"add_{kind}")(data, **given)
+
+
+def _update(layer: Any, data: Any, options: Mapping[str, Any]) -> None:
+    ours = layer.metadata[OURS]
+    if _kind(layer) == "labels":  # a person may have painted on it meanwhile
+        if not _same(layer.data, data):
+            layer.data = np.array(data)
+    elif not _same(ours.get("wanted_data"), data):
+        layer.data = data
+    before = ours.get("wanted", {})
+    for name, value in options.items():
+        if name not in (*_THEIRS, "metadata", "units") and not _same(before.get(name), value):
+            setattr(layer, name, value)
+    layer.metadata[OURS] = {**options["metadata"][OURS], "wanted": dict(options), "wanted_data": data}
+
+
+def _same(one: Any, other: Any) -> bool:
+    if one is other:
+        return True
+    if one is None or other is None or type(one) is not type(other):
+        return False
+    if isinstance(one, np.ndarray):
+        return one.shape == other.shape and bool(np.array_equal(one, other, equal_nan=one.dtype.kind == "f"))
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(_same(a, b) for a, b in zip(one, other, strict=True))
+    if hasattr(one, "__getitem__") and hasattr(one, "chunks"):
+        return False
+    return bool(one == other)
+
+
+def _order(viewer: Any, keys: Iterable[str]) -> None:
+    """Ours in the wanted order among themselves, each in a place that one of ours already has."""
+    ours = [find(viewer, key) for key in keys]
+    places = sorted(viewer.layers.index(layer) for layer in ours)
+    for layer, place in zip(ours, places, strict=True):
+        at = viewer.layers.index(layer)
+        if at != place:
+            viewer.layers.move(at, place)

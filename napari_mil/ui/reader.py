@@ -1,0 +1,60 @@
+"""npe2 reader: a path becomes layer tuples. Pure: neither Qt nor torch is imported.
+
+Suffixes that only slides have are claimed; of *.tif and *.tiff only tiled pyramids are, found out by looking
+into the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from napari_mil.ui.layers import LayerData, slide_layer
+
+#: Suffixes that say by themselves that a file is a slide. DICOM and Zarr follow with their readers.
+SLIDE_SUFFIXES = (
+    ".svs",
+    ".ndpi",
+    ".ndpis",
+    ".mrxs",
+    ".scn",
+    ".bif",
+    ".vms",
+    ".vmu",
+    ".svslide",
+    ".ome.tif",
+    ".ome.tiff",
+)
+
+
+def get_reader(path: Any) -> Callable[[Any], list[LayerData]] | None:
+    """A function that reads `path`, or None when it is no slide of ours (then other readers are asked)."""
+    if not isinstance(path, str | Path):
+        return None
+    name = Path(path).name.lower()
+    if name.endswith(SLIDE_SUFFIXES):
+        return read
+    if name.endswith((".tif", ".tiff")) and is_tiled_pyramid(path):
+        return read
+    return None
+
+
+def read(path: Any) -> list[LayerData]:
+    """The slide as one multiscale image layer. SlideError says why when it cannot be opened."""
+    from napari_mil.slides import open_slide
+
+    return [slide_layer(open_slide(path))]
+
+
+def is_tiled_pyramid(path: Any) -> bool:
+    """The slide as one multiscale image layer; SlideError says why when it cannot be opened."""
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            first = tiff.series[0]
+            page = first.keyframe
+            return bool(page.is_tiled and len(first.levels) > 1)
+    except (OSError, ValueError, KeyError, IndexError, RuntimeError):
+        return False

@@ -1,0 +1,59 @@
+"""A dataclass becomes a form and comes back checked."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from napari_mil.card import Recipe
+from napari_mil.errors import ModelError
+from napari_mil.options import option
+from napari_mil.ui.forms import Form, words
+
+
+def test_a_form_gives_back_what_it_was_given(qtbot):
+    recipe = Recipe(lr=3e-4, epochs=7)
+    assert Form(recipe).read() == recipe
+
+
+def test_a_form_shows_bounds_help_and_takes_changes(qtbot):
+    form = Form(Recipe(), only=("epochs", "lr", "class_weights"))
+    assert form.names == ("epochs", "lr", "class_weights")
+    epochs = form.container[0]
+    assert (epochs.min, epochs.max) == (1, 1000)
+    assert "passes" in epochs.tooltip
+    epochs.value = 12
+    form.container[1].value = 5e-5
+    made = form.read()
+    assert (made.epochs, made.lr, made.seed) == (12, 5e-5, 0)
+    form.write(Recipe(epochs=3))
+    assert form.read().epochs == 3
+
+
+def test_choices_become_a_list_and_what_no_widget_holds_stays(qtbot):
+    @dataclasses.dataclass(frozen=True)
+    class Config:
+        act: str = option("relu", "activation", choices=("relu", "gelu"))
+        width: int | None = option(None, "width, None for the input's")
+
+    form = Form(Config())
+    assert form.names == ("act",)
+    form.container[0].value = "gelu"
+    assert form.read() == Config(act="gelu")
+
+
+def test_the_checks_of_the_dataclass_hold(qtbot):
+    @dataclasses.dataclass(frozen=True)
+    class Config:
+        ratio: float = option(0.5, "a ratio", low=0.0, high=1.0)
+
+    form = Form(Config())
+    form.container[0].max = 9
+    form.container[0].value = 3.0
+    with pytest.raises(ModelError, match="ratio"):
+        form.read()
+
+
+def test_words():
+    assert words("mask_ratio") == "mask ratio"

@@ -1,0 +1,124 @@
+"""The two lanes: order, progress, cancel with `finally`, errors, latest request wins."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from napari_mil.errors import TissueError
+from napari_mil.steps import Progress
+from napari_mil.ui.job import AskLane, Job, JobLane
+
+
+@pytest.fixture
+def lane():
+    made = JobLane()
+    yield made
+    made.close()
+
+
+def counting(n, log=None):
+    try:
+        for i in range(n):
+            yield Progress("counting", i, n, payload={"i": i})
+        return n
+    finally:
+        if log is not None:
+            log.append(("closed", threading.current_thread().name))
+
+
+def test_a_job_passes_payloads_on_and_returns(qtbot, lane):
+    seen = []
+    job = Job("count", lambda: counting(5))
+    job.progressed.connect(lambda p: seen.append(p.payload["i"]))
+    with qtbot.waitSignal(job.finished):
+        lane.start(job)
+    assert job.result == 5
+    assert seen == [0, 1, 2, 3, 4]
+
+
+def test_cancel_closes_the_generator_in_its_thread(qtbot, lane):
+    log, running = [], threading.Event()
+
+    def endless():
+        try:
+            while True:
+                running.set()
+                yield Progress("endless")
+        finally:
+            log.append(threading.current_thread().name)
+
+    job = lane.start(Job("endless", endless))
+    assert running.wait(5)
+    with qtbot.waitSignals([job.cancelled, job.finished]):
+        lane.cancel()
+    assert log == ["napari-mil jobs"]
+
+
+def test_a_second_job_queues(qtbot, lane):
+    gate, order = threading.Event(), []
+
+    def first():
+        yield Progress("first")
+        gate.wait(5)
+        order.append("first")
+
+    def second():
+        yield Progress("second")
+        order.append("second")
+
+    lane.start(Job("first", first))
+    job = lane.start(Job("second", second))
+    assert lane.busy
+    with qtbot.waitSignal(job.finished):
+        gate.set()
+    assert order == ["first", "second"]
+
+
+def test_errors_arrive_as_they_are(qtbot, lane):
+    def failing():
+        yield Progress("looking for tissue")
+        raise TissueError("No tissue was found on this slide.")
+
+    job = Job("fail", failing)
+    with qtbot.waitSignal(job.failed) as blocker:
+        lane.start(job)
+    assert isinstance(blocker.args[0], TissueError)
+
+
+def test_closing_the_lane_cancels_and_ends_the_thread(qtbot):
+    lane, log = JobLane(), []
+    job = Job("count", lambda: counting(10**9, log))
+    with qtbot.waitSignal(job.progressed):
+        lane.start(job)
+    lane.close()
+    assert log
+    assert "napari-mil jobs" not in [t.name for t in threading.enumerate()]
+    with pytest.raises(RuntimeError):
+        lane.start(Job("late", lambda: counting(1)))
+
+
+def test_time_left_needs_a_total_and_some_work(qtbot, lane):
+    job = Job("count", lambda: counting(3))
+    assert job.seconds_left() is None
+    with qtbot.waitSignal(job.finished):
+        lane.start(job)
+    assert job.seconds_left() is not None
+
+
+def test_of_one_topic_only_the_latest_answer_is_delivered(qtbot):
+    lane, gate, answers = AskLane(), threading.Event(), []
+
+    def slow():
+        gate.wait(5)
+        return "first"
+
+    lane.ask("slider", slow, answers.append)
+    for number in range(20):
+        lane.ask("slider", lambda number=number: number, answers.append)
+    lane.ask("other", lambda: "other", answers.append)
+    gate.set()
+    qtbot.waitUntil(lambda: not lane.busy)
+    lane.close()
+    assert answers == [19, "other"]

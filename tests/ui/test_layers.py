@@ -1,0 +1,122 @@
+"""Nouns become layer tuples; sync makes a viewer match them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from napari.components import ViewerModel
+
+from napari_mil.prediction import TileMap
+from napari_mil.ui.layers import (
+    OURS,
+    corrections_layer,
+    find,
+    key_of,
+    legend,
+    limits_of,
+    map_layer,
+    ranks,
+    sync,
+    title_of,
+)
+
+
+def score(n=30, name="attention", seed=1):
+    return TileMap(name, "score", np.random.default_rng(seed).random(n))
+
+
+def test_map_layer_places_every_cell_over_its_tile(grid, tree):
+    data, options, kind = map_layer(score(), grid, tree)
+    assert kind == "image"
+    assert data.shape == grid.shape
+    row, col = grid.cells[7]
+    centre = np.array([row, col]) * options["scale"] + options["translate"]
+    y0, x0, y1, x1 = grid.boxes_px[7]
+    # corner-based pixels; napari puts pixel centres on integers, hence half a pixel less
+    assert centre == pytest.approx([((y0 + y1) / 2 - 0.5) * 0.5, ((x0 + x1) / 2 - 0.5) * 0.5])
+    assert data[row, col] == score().values[7]
+    assert np.isnan(data).sum() == data.size - 30
+
+
+def test_map_layer_of_groups_keeps_code_zero_visible(grid, tree):
+    roles = TileMap("hidden", "groups", np.arange(30) % 3, legend={0: "left", 1: "hidden", 2: "recycled"})
+    data, options, kind = map_layer(roles, grid, tree)
+    assert kind == "labels"
+    row, col = grid.cells[0]
+    assert data[row, col] == 1
+    assert options["colormap"][1] != "transparent"
+    assert options["colormap"][0] == "transparent"
+
+
+def test_map_layer_of_nodes_needs_the_tree(grid):
+    with pytest.raises(ValueError, match="needs the label tree"):
+        map_layer(TileMap("class/fine", "nodes", np.zeros(30)), grid)
+
+
+@given(st.lists(st.integers(0, 5), min_size=2, max_size=40))
+@settings(max_examples=30, deadline=None)
+def test_ranks_keep_order_and_share_ties(values):
+    ranked = ranks(np.array(values, np.float32))
+    assert ((ranked >= 0) & (ranked <= 1)).all()
+    for i, a in enumerate(values):
+        for j, b in enumerate(values):
+            assert (ranked[i] < ranked[j]) == (a < b)
+
+
+def test_limits_are_never_empty(grid):
+    low, high = limits_of(TileMap("flat", "score", np.full(30, 0.25)))
+    assert low == 0.25
+    assert high > low
+    assert limits_of(TileMap("p", "score", np.full(30, 0.25), span=(0, 1))) == (0, 1)
+
+
+def test_legend_counts_tiles_and_says_no_call(tree):
+    nodes = np.zeros(30, int)
+    nodes[:4] = tree.node("ADH")
+    made = legend(TileMap("class/fine", "nodes", nodes, note="this region only"), tree)
+    assert [(words, count) for _, words, count in made.entries] == [("Atypical/ADH", 4), ("no call", 26)]
+    assert made.note == "this region only"
+
+
+def test_titles_are_words():
+    assert title_of("attention/fine/ADH") == "Attention · fine · ADH"
+
+
+def test_sync_adds_updates_and_removes_by_key(grid, tree):
+    viewer = ViewerModel()
+    theirs = viewer.add_image(np.zeros((4, 4)), name="attention")
+    one, corrections = map_layer(score(), grid, tree), corrections_layer(np.zeros(30, int), grid, tree)
+    sync(viewer, [one, corrections])
+    layer = find(viewer, "map/attention")
+    layer.name, layer.opacity, layer.visible = "renamed", 0.3, False
+    sync(viewer, [map_layer(score(seed=2), grid, tree), corrections])
+    assert find(viewer, "map/attention") is layer
+    assert (layer.name, layer.opacity, layer.visible) == ("renamed", 0.3, False)
+    assert np.nanmax(layer.data) == score(seed=2).values.max()
+    assert layer.contrast_limits == pytest.approx(limits_of(score(seed=2)))
+    sync(viewer, [])
+    assert list(viewer.layers) == [theirs]
+
+
+def test_sync_brings_painted_labels_back_to_what_is_wanted(grid, tree):
+    viewer = ViewerModel()
+    wanted = corrections_layer(np.zeros(30, int), grid, tree)
+    sync(viewer, [wanted])
+    layer = find(viewer, "corrections")
+    layer.data[tuple(grid.cells[3])] = 2
+    sync(viewer, [corrections_layer(np.zeros(30, int), grid, tree)])
+    assert not layer.data.any()
+
+
+def test_sync_orders_ours_and_replaces_a_lattice_of_another_shape(grid, tree):
+    viewer = ViewerModel()
+    corrections = corrections_layer(np.zeros(30, int), grid, tree)
+    sync(viewer, [corrections])
+    sync(viewer, [map_layer(score(), grid, tree), corrections])
+    assert [key_of(layer) for layer in viewer.layers] == ["map/attention", "corrections"]
+    wider = type(grid).full((3000, 3000), (0.5, 0.5), tile_px=256, mpp=0.5)
+    sync(viewer, [map_layer(score(len(wider)), wider, tree)])
+    assert find(viewer, "map/attention").data.shape == wider.shape
+    assert find(viewer, "map/attention").metadata[OURS]["grid"] == wider.id
