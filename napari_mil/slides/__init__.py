@@ -1,0 +1,100 @@
+"""Opening slides: the readers are asked in order, each looks into the file, and when one refuses the next goes on."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_mil.errors import SlideError
+from napari_mil.slides.slide import Level, RefusedError, Slide, given_mpp, sample_boxes
+from napari_mil.slides.tiles import Engine
+
+if TYPE_CHECKING:
+    from napari_mil.slides.tiles import Source
+
+__all__ = ["Level", "Slide", "open_slide"]
+
+# tifffile first: OpenSlide opens OME-TIFF but hides its levels
+READERS = {"TIFF reader": "tiff", "OpenSlide": "openslide"}
+_DARK = 32  # on a bright-field scan something is brighter than this in all three colours
+
+
+def open_slide(path: str | Path, *, mpp: float | tuple[float, float] | None = None) -> Slide:
+    """Open a whole-slide image lazily.
+
+    Parameters
+    ----------
+    path : the slide's file
+    mpp : µm per level-0 pixel, one number or (y, x), where the file does not say or is wrong
+
+    Raises
+    ------
+    SlideError
+        one sentence: the file is missing, damaged, no bright-field RGB slide, or of an unknown format
+    """
+    path = Path(path)
+    given = None if mpp is None else given_mpp(mpp)
+    _check_path(path)
+    source = _first_source(path)
+    engine = Engine(source, path.name)
+    try:
+        slide = Slide.of(path, engine, given)
+        _refuse_dark(slide)
+    except BaseException:
+        engine.close()
+        raise
+    return slide
+
+
+def _first_source(path: Path) -> Source:
+    said = []
+    for name, module in READERS.items():
+        reader = importlib.import_module(f"napari_mil.slides.{module}")
+        try:
+            source: Source = reader.open_source(path)
+        except RefusedError as error:
+            raise SlideError(f"{path.name} cannot be used as a slide: {error}.") from error
+        except SlideError as error:
+            said.append(f"{name}: {str(error).rstrip('.')}")
+        else:
+            return source
+    raise SlideError(
+        f"{path.name} cannot be opened as a slide ({'; '.join(said)}); "
+        "expected is an undamaged whole-slide image such as SVS, OME-TIFF, tiled TIFF, NDPI or MRXS."
+    )
+
+
+def _check_path(path: Path) -> None:
+    if not path.exists():
+        raise SlideError(f"There is no file {path}; check the path.")
+    if path.is_dir():
+        dicom = any(_is_dicom(file) for file in sorted(path.iterdir())[:3] if file.is_file())
+        kind = "a folder of DICOM files, and DICOM is not yet supported" if dicom else "a folder"
+        raise SlideError(
+            f"{path.name} is {kind}; give the file of one slide, such as an SVS or a tiled TIFF."
+        )
+    try:
+        with path.open("rb") as stream:
+            empty = not stream.read(1)
+    except OSError as error:
+        raise SlideError(f"{path.name} cannot be read ({error.strerror}); check its permissions.") from error
+    if empty:
+        raise SlideError(f"{path.name} is empty (0 bytes); copy the slide again.")
+
+
+def _is_dicom(file: Path) -> bool:
+    with file.open("rb") as stream:
+        return stream.read(132)[128:] == b"DICM"
+
+
+def _refuse_dark(slide: Slide) -> None:
+    """Raise SlideError when nothing in the coarsest level is bright: a fluorescence or dark-field image."""
+    level = slide.levels[-1]
+    for box in sample_boxes(level, 4_000_000):
+        if level.read(*box).min(axis=2).max(initial=0) >= _DARK:
+            return
+    raise SlideError(
+        f"{slide.name} is dark everywhere, as fluorescence images are; expected is a bright-field RGB slide, "
+        "such as an H&E scan."
+    )

@@ -1,0 +1,138 @@
+"""MRXS, NDPI and the rest of the vendors' formats through OpenSlide."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import openslide
+
+from napari_mil.errors import SlideError
+from napari_mil.slides.slide import RefusedError
+from napari_mil.slides.tiffpage import first_line, over
+from napari_mil.slides.tiles import LevelInfo, Pixels, SlideInfo
+
+CACHE_BYTES = 64 * 2**20
+_SMALLEST_TILE = 256
+_LARGEST_TILE = 1024
+
+
+class OpenSlideSource:
+    """An open OpenSlide handle, which is safe from many threads."""
+
+    def __init__(self, handle: openslide.OpenSlide, info: SlideInfo) -> None:
+        self._handle, self.info = handle, info
+
+    def tile(self, level: int, row: int, col: int) -> Pixels:
+        """(h, w, 3) uint8, cut at the level's border; transparent areas show the background."""
+        (height, width), (th, tw) = self.info.levels[level].shape_px, self.info.levels[level].tile_px
+        top, left = row * th, col * tw
+        size = (min(tw, width - left), min(th, height - top))
+        dy, dx = (self.info.levels[0].shape_px[i] / self.info.levels[level].shape_px[i] for i in (0, 1))
+        try:
+            region = self._handle.read_region((round(left * dx), round(top * dy)), level, size)
+        except openslide.OpenSlideError as error:
+            raise SlideError(
+                f"Level {level} cannot be read at row {row}, column {col} ({first_line(error)}); "
+                "get an undamaged copy of the file."
+            ) from error
+        return over(np.asarray(region), self.info.background)
+
+    def close(self) -> None:
+        """Give the file back."""
+        self._handle.close()
+
+
+def open_source(path: Path) -> OpenSlideSource:
+    """The slide as OpenSlide sees it; SlideError when it does not, RefusedError for fluorescence."""
+    try:
+        handle = openslide.OpenSlide(path)
+    except openslide.OpenSlideUnsupportedFormatError as error:
+        raise SlideError("not a format that it knows") from error
+    except (openslide.OpenSlideError, OSError) as error:
+        raise SlideError(first_line(error)) from error
+    try:
+        return OpenSlideSource(handle, _understand(handle, path))
+    except BaseException:
+        handle.close()
+        raise
+
+
+def _understand(handle: openslide.OpenSlide, path: Path) -> SlideInfo:
+    handle.set_cache(openslide.OpenSlideCache(CACHE_BYTES))
+    says = handle.properties
+    _refuse_fluorescence(says)
+    levels = tuple(
+        LevelInfo((height, width), _tile_px(says, i))
+        for i, (width, height) in enumerate(handle.level_dimensions)
+    )
+    colour = says.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR, "FFFFFF")
+    background = (int(colour[:2], 16), int(colour[2:4], 16), int(colour[4:6], 16))
+    associated: dict[str, Callable[[], Pixels]] = {
+        name: partial(_associated, handle, name, background) for name in handle.associated_images
+    }
+    mpp = (_number(says, "mpp-y"), _number(says, "mpp-x"))
+    return SlideInfo(
+        levels=levels,
+        files=_files(path),
+        mpp=None if None in mpp else mpp,  # type: ignore[arg-type]
+        bounds_px=_bounds(says),
+        background=background,
+        objective_power=_number(says, "objective-power"),
+        properties=dict(says),
+        associated=associated,
+    )
+
+
+def _refuse_fluorescence(says: Mapping[str, str]) -> None:
+    """Hamamatsu names the fluorescence filter of a scan."""
+    words = ";".join(f"{key}={value}" for key, value in says.items() if key.startswith("hamamatsu."))
+    if "ExcitationName=" in words:
+        dye = re.search(r"\bName=([^;]+)", words)
+        raise RefusedError(
+            f"it is a fluorescence image (filter {dye[1].strip() if dye else 'unknown'}), while a bright-field "
+            "RGB slide is expected, such as an H&E scan"
+        )
+
+
+def _number(says: Mapping[str, str], key: str) -> float | None:
+    try:
+        return float(says[f"openslide.{key}"])
+    except (KeyError, ValueError):
+        return None
+
+
+def _bounds(says: Mapping[str, str]) -> tuple[int, int, int, int] | None:
+    values = [_number(says, f"bounds-{key}") for key in ("y", "x", "height", "width")]
+    if None in values:
+        return None
+    y, x, height, width = (int(v) for v in values if v is not None)
+    return (y, x, y + height, x + width)
+
+
+def _tile_px(says: Mapping[str, str], level: int) -> tuple[int, int]:
+    """The file's tiles, but neither slivers (NDPI strips of 8 rows) nor boards."""
+    sizes = (_number(says, f"level[{level}].tile-{key}") for key in ("height", "width"))
+    high, wide = (int(s or _SMALLEST_TILE) for s in sizes)
+    return (min(max(high, _SMALLEST_TILE), _LARGEST_TILE), min(max(wide, _SMALLEST_TILE), _LARGEST_TILE))
+
+
+def _associated(handle: openslide.OpenSlide, name: str, background: tuple[int, int, int]) -> Pixels:
+    try:
+        return over(np.asarray(handle.associated_images[name]), background)
+    except openslide.OpenSlideError as error:
+        raise SlideError(f"The {name} image cannot be read ({first_line(error)}).") from error
+
+
+def _files(path: Path) -> tuple[Path, ...]:
+    """The file and its companions: MRXS keeps tiles in a folder of its own name, VMS and VMU beside it."""
+    companions: list[Path] = []
+    if path.suffix.lower() == ".mrxs" and path.with_suffix("").is_dir():
+        companions = [file for file in path.with_suffix("").rglob("*") if file.is_file()]
+    elif path.suffix.lower() in {".vms", ".vmu"}:
+        named = re.findall(r"=\s*(\S.*?)\s*$", path.read_text("latin-1"), flags=re.MULTILINE)
+        companions = [path.parent / name for name in sorted(set(named)) if (path.parent / name).is_file()]
+    return (path, *companions)

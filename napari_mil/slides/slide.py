@@ -1,0 +1,350 @@
+"""Slide and Level: what every reader returns."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from PIL import Image
+
+from napari_mil.errors import SlideError
+from napari_mil.slides.tiles import Engine, Pixels, dask_view
+
+MPP_RANGE = (0.05, 20.0)
+_BAND_PX = 32_000_000  # source pixels resampled at once
+_HASH_PX = 16_000_000
+_EDGE = 2**20
+
+
+class RefusedError(SlideError):
+    """The file was understood and is no usable bright-field slide: no other reader needs to be asked."""
+
+
+@dataclass(frozen=True, eq=False)
+class Level:
+    """One resolution of a slide: a lazy (h, w, 3) uint8 array, as numpy and napari know it.
+
+    Attributes
+    ----------
+    engine : reads the tiles
+    index : 0 is the largest level
+    shape_px : (h, w), pixels of this level
+    downsample : (y, x) level-0 pixels per pixel of this level, exact: H/h, W/w
+    tile_px : (h, w) of the file's tiles
+    """
+
+    engine: Engine = field(repr=False)
+    index: int
+    shape_px: tuple[int, int]
+    downsample: tuple[float, float]
+    tile_px: tuple[int, int]
+
+    dtype = np.dtype(np.uint8)
+    ndim = 3
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(h, w, 3)."""
+        return (*self.shape_px, 3)
+
+    @property
+    def size(self) -> int:
+        """Number of samples."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes when read whole."""
+        return self.size
+
+    @property
+    def chunks(self) -> tuple[int, int, int]:
+        """The file's tiles, in the words of zarr: what a viewer should widen its requests to."""
+        return (*self.tile_px, 3)
+
+    @cached_property
+    def dask(self) -> Any:
+        """The level as a dask array; its slices read only the tiles under them."""
+        return dask_view(self, f"slide-{self.engine.token}-{self.index}")
+
+    def read(self, y0: int, x0: int, y1: int, x1: int) -> Pixels:
+        """(y1 − y0, x1 − x0, 3) uint8 of a half-open box in this level's pixels; background outside of it."""
+        return self.engine.box(self.index, y0, x0, y1, x1)
+
+    def __len__(self) -> int:
+        return self.shape_px[0]
+
+    def __getitem__(self, key: Any) -> Any:
+        """What numpy would give, reading no more than the box that the first two indices span."""
+        keys = _expand(key, self.ndim)
+        box: list[tuple[int, int]] = []
+        rest: list[Any] = []
+        for one, length in zip(keys[:2], self.shape_px, strict=True):
+            span, inside = _span(one, length)
+            box.append(span)
+            rest.append(inside)
+        (y0, y1), (x0, x1) = box
+        return self.read(y0, x0, y1, x1)[rest[0], rest[1], keys[2]]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        whole = self.read(0, 0, *self.shape_px)
+        return whole if dtype is None else whole.astype(dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class Slide:
+    """An image on disk, read lazily; use it as a context manager or call `close`.
+
+    Attributes
+    ----------
+    engine : the open file with its tile cache and decode threads
+    path : the file that was opened
+    mpp : (y, x) µm per level-0 pixel, or None when the file does not say or says something implausible
+        (outside 0.05–20)
+    levels : largest first
+    """
+
+    engine: Engine = field(repr=False)
+    path: Path
+    mpp: tuple[float, float] | None
+    levels: tuple[Level, ...] = field(repr=False)
+
+    @classmethod
+    def of(cls, path: Path, engine: Engine, mpp: tuple[float, float] | None = None) -> Slide:
+        """The slide that `engine` reads; `mpp` overrules what the file says."""
+        infos = engine.source.info.levels
+        height, width = infos[0].shape_px
+        levels = tuple(
+            Level(engine, i, one.shape_px, (height / one.shape_px[0], width / one.shape_px[1]), one.tile_px)
+            for i, one in enumerate(infos)
+        )
+        return cls(engine, path, mpp or plausible(engine.source.info.mpp), levels)
+
+    @property
+    def name(self) -> str:
+        """File name without folder and suffix."""
+        return (
+            self.path.name.removesuffix(".tif").removesuffix(".tiff").removesuffix(".ome")
+            if self.path.suffix in {".tif", ".tiff"}
+            else self.path.stem
+        )
+
+    @property
+    def shape_px(self) -> tuple[int, int]:
+        """(H, W) of level 0."""
+        return self.levels[0].shape_px
+
+    @property
+    def bounds_px(self) -> tuple[int, int, int, int]:
+        """y0, x0, y1, x1 of the scanned area in level-0 pixels."""
+        return self.engine.source.info.bounds_px or (0, 0, *self.shape_px)
+
+    @property
+    def background(self) -> tuple[int, int, int]:
+        """RGB where nothing was scanned and outside the slide."""
+        return self.engine.source.info.background
+
+    @property
+    def objective_power(self) -> float | None:
+        """Magnification of the objective, or None."""
+        return self.engine.source.info.objective_power
+
+    @property
+    def properties(self) -> Mapping[str, str]:
+        """What the vendor wrote into the file."""
+        return self.engine.source.info.properties
+
+    @cached_property
+    def associated(self) -> Mapping[str, Pixels]:
+        """Label, macro, thumbnail by name: (h, w, 3) uint8, read when asked for; never part of `levels`."""
+        return _Associated(self.engine)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over the names, sizes, first and last MB of the slide's files and the shape of level 0."""
+        digest = hashlib.sha256(repr(tuple(map(int, self.shape_px))).encode())
+        files = self.engine.source.info.files
+        for name, file in sorted((f.relative_to(self.path.parent).as_posix(), f) for f in files):
+            digest.update(f"{name}\0{file.stat().st_size}\0".encode())
+            with file.open("rb") as stream:
+                digest.update(stream.read(_EDGE))
+                stream.seek(max(0, file.stat().st_size - _EDGE))
+                digest.update(stream.read(_EDGE))
+        return digest.hexdigest()
+
+    @cached_property
+    def pixel_hash(self) -> str:
+        """SHA-256 over the coarsest level's pixels (over a lattice of boxes when it is huge), for leak checks."""
+        level = self.levels[-1]
+        digest = hashlib.sha256(repr((self.shape_px, level.shape_px)).encode())
+        for box in sample_boxes(level, _HASH_PX):
+            digest.update(level.read(*box).tobytes())
+        return digest.hexdigest()
+
+    def read(self, box_px: tuple[float, float, float, float], *, out_px: tuple[int, int]) -> Pixels:
+        """The box at the wanted size, antialiased, from the coarsest level that is fine enough.
+
+        Parameters
+        ----------
+        box_px : y0, x0, y1, x1 in level-0 pixels, floats; may reach beyond the slide
+        out_px : (h, w) of the result
+
+        Returns
+        -------
+        (h, w, 3) uint8; background outside the slide
+        """
+        y0, x0, y1, x1 = map(float, box_px)
+        height, width = out_px
+        if not (y1 > y0 and x1 > x0 and height > 0 and width > 0):
+            raise SlideError(
+                f"Cannot read the box {tuple(box_px)} at {tuple(out_px)} px from {self.name}: "
+                "both need a positive size."
+            )
+        scale = ((y1 - y0) / height, (x1 - x0) / width)
+        level = self._level_for(scale)
+        dy, dx = level.downsample
+        rows = max(1, int(_BAND_PX / (scale[0] / dy) / ((x1 - x0) / dx)))
+        if rows >= height:
+            return _resample(level, (y0 / dy, x0 / dx, y1 / dy, x1 / dx), out_px)
+        out = np.empty((height, width, 3), np.uint8)
+        for top in range(0, height, rows):
+            bottom = min(height, top + rows)
+            band = ((y0 + top * scale[0]) / dy, x0 / dx, (y0 + bottom * scale[0]) / dy, x1 / dx)
+            out[top:bottom] = _resample(level, band, (bottom - top, width))
+        return out
+
+    def thumbnail(self, max_px: int = 1024) -> Pixels:
+        """The whole slide as (h, w, 3) uint8 whose longer side is at most `max_px`."""
+        height, width = self.shape_px
+        factor = max(1.0, max(height, width) / max_px)
+        size = (max(1, round(height / factor)), max(1, round(width / factor)))
+        return self.read((0, 0, height, width), out_px=size)
+
+    def with_mpp(self, mpp: float | tuple[float, float]) -> Slide:
+        """The same open slide at a pixel size in µm that a person gave; closing either closes both."""
+        return replace(self, mpp=given_mpp(mpp))
+
+    def close(self) -> None:
+        """End the decode threads and give the file back."""
+        self.engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _level_for(self, scale: tuple[float, float]) -> Level:
+        fine = [
+            level
+            for level in self.levels
+            if level.downsample[0] <= scale[0] * 1.01 and level.downsample[1] <= scale[1] * 1.01
+        ]
+        return fine[-1] if fine else self.levels[0]
+
+
+class _Associated(Mapping[str, Pixels]):
+    """Associated images, each read when it is asked for."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def __getitem__(self, name: str) -> Pixels:
+        read = self._engine.source.info.associated[name]
+        with self._engine.reading():
+            return read()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._engine.source.info.associated)
+
+    def __len__(self) -> int:
+        return len(self._engine.source.info.associated)
+
+
+def plausible(mpp: tuple[float, float] | None) -> tuple[float, float] | None:
+    """`mpp` when both numbers lie in 0.05–20 µm, else None."""
+    low, high = MPP_RANGE
+    return mpp if mpp is not None and all(low <= m <= high for m in mpp) else None
+
+
+def given_mpp(mpp: float | tuple[float, float]) -> tuple[float, float]:
+    """(y, x) µm per pixel as a person gave it; SlideError when implausible."""
+    pair = (float(mpp), float(mpp)) if isinstance(mpp, int | float) else (float(mpp[0]), float(mpp[1]))
+    if plausible(pair) is None:
+        raise SlideError(
+            f"A pixel size of {pair[0]:g} × {pair[1]:g} µm is not plausible; give µm per pixel between "
+            f"{MPP_RANGE[0]:g} and {MPP_RANGE[1]:g}, such as 0.25 for a 40× scan."
+        )
+    return pair
+
+
+def sample_boxes(level: Level, most_px: int) -> list[tuple[int, int, int, int]]:
+    """The whole level as one box, or where it exceeds `most_px` 5 × 5 boxes of 256 px spread over it."""
+    height, width = level.shape_px
+    if height * width <= most_px:
+        return [(0, 0, height, width)]
+    side = 256
+    return [
+        (y, x, min(height, y + side), min(width, x + side))
+        for y in np.linspace(0, max(0, height - side), 5).astype(int).tolist()
+        for x in np.linspace(0, max(0, width - side), 5).astype(int).tolist()
+    ]
+
+
+def _resample(level: Level, box: tuple[float, float, float, float], out_px: tuple[int, int]) -> Pixels:
+    """`box` (pixels of the level, floats) resampled to `out_px`, with the neighbourhood the filter needs."""
+    y0, x0, y1, x1 = box
+    height, width = out_px
+    snapped = tuple(round(v) for v in box)
+    if all(abs(v - s) < 1e-3 for v, s in zip(box, snapped, strict=True)) and out_px == (
+        snapped[2] - snapped[0],
+        snapped[3] - snapped[1],
+    ):
+        return level.read(*snapped)
+    margin_y, margin_x = max(1.0, (y1 - y0) / height) + 1, max(1.0, (x1 - x0) / width) + 1
+    top, left = math.floor(y0 - margin_y), math.floor(x0 - margin_x)
+    source = level.read(top, left, math.ceil(y1 + margin_y), math.ceil(x1 + margin_x))
+    shrink = (y1 - y0) > height and (x1 - x0) > width
+    image = Image.fromarray(source).resize(
+        (width, height),
+        Image.Resampling.HAMMING if shrink else Image.Resampling.BILINEAR,
+        box=(x0 - left, y0 - top, x1 - left, y1 - top),
+    )
+    return np.asarray(image)
+
+
+def _expand(key: Any, ndim: int) -> tuple[Any, ...]:
+    keys = key if isinstance(key, tuple) else (key,)
+    if any(k is Ellipsis for k in keys):
+        at = next(i for i, k in enumerate(keys) if k is Ellipsis)
+        keys = (*keys[:at], *[slice(None)] * (ndim - len(keys) + 1), *keys[at + 1 :])
+    if len(keys) > ndim:
+        raise IndexError(f"too many indices: {len(keys)} for an array of {ndim} dimensions")
+    return (*keys, *[slice(None)] * (ndim - len(keys)))
+
+
+def _span(key: Any, length: int) -> tuple[tuple[int, int], Any]:
+    """The (start, stop) that an index of one axis spans, and the index within that span."""
+    if isinstance(key, slice):
+        where = range(length)[key]
+        if not where:
+            return (0, 0), slice(0, 0)
+        low = min(where[0], where[-1])
+        return (low, max(where[0], where[-1]) + 1), slice(None, None, where.step)
+    index = np.asarray(key)
+    if index.dtype == bool:
+        index = np.flatnonzero(index)
+    if index.size == 0:
+        return (0, 0), index.astype(np.intp)
+    if index.min() < -length or index.max() >= length:
+        raise IndexError(f"index {key} is out of bounds for an axis of {length}")
+    index = np.where(index < 0, index + length, index)
+    low = int(index.min())
+    inside_index = index - low
+    return (low, int(index.max()) + 1), int(inside_index) if inside_index.ndim == 0 else inside_index

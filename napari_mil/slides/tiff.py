@@ -1,0 +1,211 @@
+"""SVS, OME-TIFF and other tiled pyramids through tifffile and imagecodecs."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+
+from napari_mil.errors import SlideError
+from napari_mil.slides.slide import RefusedError
+from napari_mil.slides.tiffpage import File, Page, first_line
+from napari_mil.slides.tiles import LevelInfo, Pixels, SlideInfo
+
+WHITE = (255, 255, 255)
+MOST_STRIPED_PX = 64_000_000
+_OTHERS = {
+    "ndpi": "Hamamatsu NDPI",
+    "bif": "Ventana BIF",
+    "scn": "Leica SCN",
+    "philips": "Philips TIFF",
+}
+_ASSOCIATED = ("label", "macro", "thumbnail", "overview")
+_UM = {"": 1.0, "µm": 1.0, "um": 1.0, "μm": 1.0, "mm": 1e3, "cm": 1e4, "m": 1e6, "nm": 1e-3, "in": 25400.0}
+
+# what tifffile has to say about a damaged file is said once, in our SlideError
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
+
+
+class TiffSource:
+    """The pages of one TIFF that form a pyramid; safe from many threads."""
+
+    def __init__(self, file: File, pages: tuple[Page, ...], info: SlideInfo) -> None:
+        self._file, self._pages, self.info = file, pages, info
+
+    def tile(self, level: int, row: int, col: int) -> Pixels:
+        """(h, w, 3) uint8."""
+        return self._pages[level].tile(self._file, row, col, self.info.background)
+
+    def close(self) -> None:
+        """Give the file back."""
+        self._file.close()
+
+
+def open_source(path: Path) -> TiffSource:
+    """The pyramid in a TIFF; SlideError when this reader cannot read it, RefusedError when none should."""
+    try:
+        with tifffile.TiffFile(path) as tif:
+            pages, found, extra = _understand(tif, path)
+    except (SlideError, MemoryError):
+        raise
+    except Exception as error:  # a damaged file may raise anything inside the parser
+        raise SlideError(f"no readable TIFF ({first_line(error)})") from error
+    file = File(path)
+    try:
+        _probe(file, pages)
+    except BaseException:
+        file.close()
+        raise
+    associated: dict[str, Callable[[], Pixels]] = {
+        name: partial(page.whole, file, WHITE) for name, page in extra.items() if page.end <= file.size
+    }
+    info = SlideInfo(
+        levels=tuple(LevelInfo(page.shape_px, page.tile_px) for page in pages), associated=associated, **found
+    )
+    return TiffSource(file, pages, info)
+
+
+def _understand(
+    tif: tifffile.TiffFile, path: Path
+) -> tuple[tuple[Page, ...], dict[str, Any], dict[str, Page]]:
+    """The pages of the pyramid, the fields of SlideInfo, and the associated images."""
+    for flag, vendor in _OTHERS.items():
+        if getattr(tif, f"is_{flag}"):
+            raise SlideError(f"{vendor} is left to OpenSlide")
+    main = max((s for s in tif.series if not _is_associated(s)), key=_area, default=tif.series[0])
+    _check_axes(main)
+    pages = tuple(Page.of(_page(level)) for level in main.levels)
+    if len(pages) == 1:
+        pages += tuple(_further_levels(tif, main, pages[0]))
+    if not _page(main).is_tiled and _area(main) > MOST_STRIPED_PX:
+        raise SlideError("it is neither tiled nor small, so that no part can be read on its own")
+    description = _page(main).description or ""
+    aperio = _aperio(description) if tif.is_svs else {}
+    info = {
+        "files": (path,),
+        "mpp": _mpp(tif, _page(main), description, aperio),
+        "objective_power": _number(aperio.get("AppMag")) or _objective(description if tif.is_ome else ""),
+        "properties": {"format": _kind(tif), **aperio},
+    }
+    return pages, info, dict(_associated(tif))
+
+
+def _page(series: Any) -> Any:
+    page = series.pages[0]
+    return page.aspage() if isinstance(page, tifffile.TiffFrame) else page
+
+
+def _area(series: Any) -> int:
+    page = _page(series)
+    return int(page.imagelength) * int(page.imagewidth)
+
+
+def _is_associated(series: Any) -> bool:
+    return any(word in (series.name or "").lower() for word in _ASSOCIATED)
+
+
+def _check_axes(series: Any) -> None:
+    axes = str(series.axes)
+    if axes not in {"YX", "YXS"}:
+        shape = " × ".join(map(str, series.shape))
+        raise RefusedError(
+            f"it holds a stack of images or channels ({axes}: {shape}), "
+            "while one bright-field RGB image is expected"
+        )
+
+
+def _further_levels(tif: tifffile.TiffFile, main: Any, first: Page) -> Iterator[Page]:
+    """Tiled pages of the same picture, smaller, that tifffile did not take for levels."""
+    seen = first.shape_px
+    others = [
+        s for s in tif.series if s is not main and not _is_associated(s) and str(s.axes) == str(main.axes)
+    ]
+    for series in sorted(others, key=_area, reverse=True):
+        page = _page(series)
+        shape = (int(page.imagelength), int(page.imagewidth))
+        dy, dx = first.shape_px[0] / shape[0], first.shape_px[1] / shape[1]
+        same_picture = abs(dy - dx) <= dy / shape[0] + dx / shape[1]
+        if page.is_tiled and same_picture and shape[0] < seen[0] and shape[1] < seen[1]:
+            seen = shape
+            yield Page.of(page)
+
+
+def _associated(tif: tifffile.TiffFile) -> Iterator[tuple[str, Page]]:
+    for series in tif.series:
+        word = next((w for w in _ASSOCIATED if w in (series.name or "").lower()), None)
+        if word is not None:
+            try:
+                yield word, Page.of(_page(series))
+            except SlideError:  # a label in an unknown codec is no reason to refuse the slide
+                continue
+
+
+def _probe(file: File, pages: tuple[Page, ...]) -> None:
+    """Refuse a file that ends early; decode one tile per level, so that an unknown codec shows now."""
+    for page in pages:
+        if len(page.offsets) < page.lattice[0] * page.lattice[1]:
+            raise SlideError(f"its table of tiles is incomplete ({len(page.offsets)} tiles)")
+        if page.end > file.size:
+            raise RefusedError(
+                f"it is cut short: its tiles reach to byte {page.end}, but it has only {file.size}; "
+                "copy the file again"
+            )
+        first = int(np.argmax(page.counts > 0))
+        page.tile(file, *divmod(first, page.lattice[1]), WHITE)
+
+
+def _kind(tif: tifffile.TiffFile) -> str:
+    return "Aperio SVS" if tif.is_svs else "OME-TIFF" if tif.is_ome else "TIFF"
+
+
+def _aperio(description: str) -> dict[str, str]:
+    """The `key = value` pairs that Aperio writes behind bars."""
+    pairs = (part.split("=", 1) for part in description.split("|")[1:] if "=" in part)
+    return {key.strip(): value.strip() for key, value in pairs}
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return float((text or "").replace(",", "."))
+    except ValueError:
+        return None
+
+
+def _mpp(
+    tif: tifffile.TiffFile, page: Any, description: str, aperio: dict[str, str]
+) -> tuple[float, float] | None:
+    """µm per pixel (y, x) from Aperio's words, OME's attributes, or the resolution tags."""
+    stated = _number(aperio.get("MPP"))
+    if stated:
+        return (stated, stated)
+    if tif.is_ome:
+        return _ome_mpp(description)
+    unit = {2: 25400.0, 3: 10000.0}.get(int(page.resolutionunit or 1))
+    x, y = (page.tags.valueof(code) for code in (282, 283))
+    if unit is None or not x or not y or not all((*x, *y)):
+        return None
+    return (unit * y[1] / y[0], unit * x[1] / x[0])
+
+
+def _ome_mpp(description: str) -> tuple[float, float] | None:
+    pixels = re.search(r"<(?:\w+:)?Pixels\b[^>]*>", description)
+    sizes = []
+    for axis in "YX":
+        size = re.search(rf'\bPhysicalSize{axis}="([^"]+)"', pixels[0]) if pixels else None
+        unit = re.search(rf'\bPhysicalSize{axis}Unit="([^"]*)"', pixels[0]) if pixels else None
+        number, factor = _number(size[1] if size else None), _UM.get(unit[1] if unit else "")
+        if not number or factor is None:
+            return None
+        sizes.append(number * factor)
+    return (sizes[0], sizes[1])
+
+
+def _objective(description: str) -> float | None:
+    found = re.search(r'\bNominalMagnification="([^"]+)"', description)
+    return _number(found[1]) if found else None

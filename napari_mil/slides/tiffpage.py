@@ -1,0 +1,228 @@
+"""One page of a TIFF as plain numbers, and the decoding of its tiles from any thread.
+
+tifffile reads a page's tags lazily from a shared file, which is not safe from several threads. So offsets,
+byte counts and JPEG tables are taken out once; afterwards a tile is one positioned read and one call of imagecodecs.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_mil.errors import SlideError
+from napari_mil.slides.slide import RefusedError
+from napari_mil.slides.tiles import Pixels
+
+JPEG = 7
+JPEG2000_YCBCR = 33003
+JPEG2000 = (33003, 33004, 33005, 34712)
+_DECODERS = {
+    1: lambda data: data,
+    5: imagecodecs.lzw_decode,
+    8: imagecodecs.zlib_decode,
+    32946: imagecodecs.zlib_decode,
+    32773: imagecodecs.packbits_decode,
+    50000: imagecodecs.zstd_decode,
+}
+WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, YCBCR = 0, 1, 2, 6
+
+
+class File:
+    """Positioned reads from one file, from any thread."""
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        self.size = os.fstat(self._fd).st_size
+        self._lock = threading.Lock()
+
+    def read(self, offset: int, count: int) -> bytes:
+        """`count` bytes from `offset`, fewer at the end of the file."""
+        if hasattr(os, "pread"):
+            return os.pread(self._fd, count, offset)
+        with self._lock:  # Windows
+            os.lseek(self._fd, offset, os.SEEK_SET)
+            return os.read(self._fd, count)
+
+    def close(self) -> None:
+        """Give the file back; twice does no harm."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Page:
+    """What decoding a page's tiles (or strips, as tiles of full width) takes.
+
+    Attributes
+    ----------
+    shape_px : (h, w)
+    tile_px : (h, w) of a tile or strip
+    compression, photometric, samples, predictor : as the tags say
+    tables : JPEG tables shared by all tiles, or None
+    offsets, counts : (tiles,) int64 bytes, row by row; a count of 0 is a tile that was never written
+    """
+
+    shape_px: tuple[int, int]
+    tile_px: tuple[int, int]
+    compression: int
+    photometric: int
+    samples: int
+    predictor: int
+    tables: bytes | None
+    offsets: NDArray[np.int64]
+    counts: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, page: Any) -> Page:
+        """Take everything out of a tifffile page; SlideError when a tile of it could not be decoded."""
+        _check(page)
+        if page.is_tiled:
+            tile = (int(page.tilelength), int(page.tilewidth))
+        else:
+            tile = (min(int(page.rowsperstrip), int(page.imagelength)), int(page.imagewidth))
+        return cls(
+            (int(page.imagelength), int(page.imagewidth)),
+            tile,
+            int(page.compression),
+            int(page.photometric),
+            int(page.samplesperpixel),
+            int(page.predictor),
+            page.jpegtables,
+            np.asarray(page.dataoffsets, np.int64),
+            np.asarray(page.databytecounts, np.int64),
+        )
+
+    @property
+    def lattice(self) -> tuple[int, int]:
+        """(rows, cols) of tiles."""
+        (h, w), (th, tw) = self.shape_px, self.tile_px
+        return -(-h // th), -(-w // tw)
+
+    @property
+    def end(self) -> int:
+        """The byte after the last tile."""
+        return int((self.offsets + self.counts)[self.counts > 0].max(initial=0))
+
+    def tile(self, file: File, row: int, col: int, background: tuple[int, int, int]) -> Pixels:
+        """(h, w, 3) uint8 of one tile, cut at the page's border; SlideError when its bytes are damaged."""
+        height = min(self.tile_px[0], self.shape_px[0] - row * self.tile_px[0])
+        width = min(self.tile_px[1], self.shape_px[1] - col * self.tile_px[1])
+        at = row * self.lattice[1] + col
+        offset, count = int(self.offsets[at]), int(self.counts[at])
+        if count == 0:
+            return np.full((height, width, 3), background, np.uint8)
+        data = file.read(offset, count)
+        try:
+            return self._rgb(self._decode(data, count), background)[:height, :width]
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            raise SlideError(
+                f"The tile in row {row}, column {col} of the level of {self.shape_px[1]} × {self.shape_px[0]} "
+                f"px is damaged ({first_line(error)}); get an undamaged copy of the file."
+            ) from error
+
+    def whole(self, file: File, background: tuple[int, int, int]) -> Pixels:
+        """(h, w, 3) uint8 of the whole page."""
+        rows, cols = self.lattice
+        lines = [
+            np.concatenate([self.tile(file, r, c, background) for c in range(cols)], axis=1)
+            for r in range(rows)
+        ]
+        return np.concatenate(lines, axis=0)
+
+    def _decode(self, data: bytes, count: int) -> NDArray[Any]:
+        """(h, w) or (h, w, samples) uint8 as stored, colours made RGB where the codec knows how."""
+        if len(data) != count:
+            raise ValueError(f"{len(data)} of {count} bytes")
+        if self.compression == JPEG:
+            jfif = b"JFIF" in data[:32]
+            stored = {RGB: None if jfif else "RGB", YCBCR: "YCBCR"}.get(self.photometric)
+            wanted = "RGB" if self.photometric in {RGB, YCBCR} and self.samples == 3 else None
+            decoded: NDArray[Any] = imagecodecs.jpeg8_decode(
+                data,
+                tables=self.tables,
+                colorspace=stored if self.samples == 3 else None,
+                outcolorspace=wanted,
+            )
+            return decoded
+        if self.compression in JPEG2000:
+            decoded = imagecodecs.jpeg2k_decode(data)
+            return _ycbcr_to_rgb(decoded) if self.compression == JPEG2000_YCBCR else decoded
+        raw = np.frombuffer(_DECODERS[self.compression](data), np.uint8)
+        row = self.tile_px[1] * self.samples
+        shaped = raw[: len(raw) // row * row].reshape(-1, self.tile_px[1], self.samples)
+        return np.cumsum(shaped, axis=1, dtype=np.uint8) if self.predictor == 2 else shaped
+
+    def _rgb(self, decoded: NDArray[Any], background: tuple[int, int, int]) -> Pixels:
+        """(h, w, 3): grey is tripled, transparent pixels show the background."""
+        if decoded.dtype != np.uint8:
+            raise ValueError(f"samples are {decoded.dtype}, not 8 bit")
+        pixels = decoded if decoded.ndim == 3 else decoded[..., None]
+        if self.photometric == WHITE_IS_ZERO:
+            pixels = 255 - pixels
+        if pixels.shape[2] in {2, 4}:
+            return over(pixels, background)
+        return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else np.ascontiguousarray(pixels[..., :3])
+
+
+def over(pixels: Pixels, background: tuple[int, int, int]) -> Pixels:
+    """(h, w, 2 or 4) grey or RGB with straight alpha laid over the background."""
+    colour = np.repeat(pixels[..., :1], 3, axis=2) if pixels.shape[2] == 2 else pixels[..., :3]
+    alpha = pixels[..., -1:].astype(np.uint16)
+    if alpha.min(initial=255) == 255:
+        return np.ascontiguousarray(colour)
+    mixed = colour * alpha + np.array(background, np.uint16) * (255 - alpha) + 127
+    return (mixed // 255).astype(np.uint8)
+
+
+def _check(page: Any) -> None:
+    """Raise RefusedError for what is no bright-field image, SlideError for what cannot be decoded here."""
+    bits = page.bitspersample if isinstance(page.bitspersample, int) else max(page.bitspersample)
+    if bits != 8 or (page.dtype is not None and page.dtype != np.uint8):
+        raise RefusedError(
+            f"its pixels are {page.dtype or f'{bits} bit'}, while bright-field RGB of 8 bit is expected"
+        )
+    alpha = len(page.extrasamples) == 1 and page.extrasamples[0] in {1, 2}
+    if page.photometric not in {WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, YCBCR} or (
+        page.samplesperpixel - alpha not in {1, 3}
+    ):
+        raise RefusedError(
+            f"it has {page.samplesperpixel} channels with colours of the kind {_name(page.photometric)}, "
+            "while bright-field RGB is expected"
+        )
+    if page.planarconfig != 1 and page.samplesperpixel > 1:
+        raise SlideError("its colour planes are stored separately")
+    codec = int(page.compression)
+    known = codec in {JPEG, *JPEG2000} or _DECODERS.get(codec) is not None
+    if (
+        not known
+        or page.predictor not in {1, 2}
+        or (page.photometric == YCBCR and codec not in {JPEG, *JPEG2000})
+    ):
+        raise SlideError(f"its compression {_name(page.compression)} ({codec}) is not known here")
+
+
+def _name(tag: Any) -> str:
+    return str(getattr(tag, "name", tag))
+
+
+def first_line(error: Exception) -> str:
+    """What an error says first, without its full stop."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def _ycbcr_to_rgb(ycc: NDArray[Any]) -> Pixels:
+    """Full-range BT.601, as JPEG defines it."""
+    y, cb, cr = (ycc[..., i].astype(np.float32) for i in range(3))
+    cb -= 128
+    cr -= 128
+    rgb = np.stack([y + 1.402 * cr, y - 0.344136 * cb - 0.714136 * cr, y + 1.772 * cb], axis=-1)
+    pixels: Pixels = np.clip(np.rint(rgb), 0, 255).astype(np.uint8)
+    return pixels
