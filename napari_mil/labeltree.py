@@ -195,3 +195,24 @@ def agree(tree: LabelTree, nodes: Sequence[int]) -> bool:
     deepest = max(known, key=tree.level_of, default=0)
     line = {deepest, *tree.ancestors(deepest)}
     return all(n in line for n in known)
+
+
+def level_names(tree: LabelTree) -> tuple[str, ...]:
+    """What the levels are called in names of maps, coarse first.
+
+    >>> level_names(LabelTree.from_paths(["Benign/N", "Malignant/IC"]))
+    ('coarse', 'fine')
+    >>> level_names(LabelTree.from_paths(["LUAD", "LUSC"]))
+    ('fine',)
+    """
+    few: dict[int, tuple[str, ...]] = {1: ("fine",), 2: ("coarse", "fine")}
+    return few.get(tree.levels, tuple(f"level{i + 1}" for i in range(tree.levels)))
+
+
+def class_names(tree: LabelTree, level: int) -> tuple[str, ...]:
+    """What the classes of a level are called in names of maps: name, or path where the name is not unique."""
+    names = [tree.names[n] for n in tree.nodes_at(level)]
+    return tuple(
+        name if names.count(name) == 1 else tree.path(node)
+        for name, node in zip(names, tree.nodes_at(level), strict=True)
+    )
