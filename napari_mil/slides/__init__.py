@@ -1,4 +1,4 @@
-"""Opening slides: the readers are asked in order, each looks into the file, and when one refuses the next goes on."""
+"""Opening slides: the readers are asked in order; when one refuses, the next is tried."""
 
 from __future__ import annotations
 

@@ -93,8 +93,8 @@ def _refuse_fluorescence(says: Mapping[str, str]) -> None:
     if "ExcitationName=" in words:
         dye = re.search(r"\bName=([^;]+)", words)
         raise RefusedError(
-            f"it is a fluorescence image (filter {dye[1].strip() if dye else 'unknown'}), while a bright-field "
-            "RGB slide is expected, such as an H&E scan"
+            f"it is a fluorescence image (filter {dye[1].strip() if dye else 'unknown'}), "
+            "while a bright-field RGB slide is expected, such as an H&E scan"
         )
 
 

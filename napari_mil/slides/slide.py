@@ -180,7 +180,7 @@ class Slide:
 
     @cached_property
     def pixel_hash(self) -> str:
-        """SHA-256 over the coarsest level's pixels (over a lattice of boxes when it is huge), for leak checks."""
+        """SHA-256 over the coarsest level's pixels (a lattice of boxes when it is huge), for leak checks."""
         level = self.levels[-1]
         digest = hashlib.sha256(repr((self.shape_px, level.shape_px)).encode())
         for box in sample_boxes(level, _HASH_PX):

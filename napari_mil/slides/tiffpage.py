@@ -1,7 +1,7 @@
 """One page of a TIFF as plain numbers, and the decoding of its tiles from any thread.
 
 tifffile reads a page's tags lazily from a shared file, which is not safe from several threads. So offsets,
-byte counts and JPEG tables are taken out once; afterwards a tile is one positioned read and one call of imagecodecs.
+byte counts and JPEG tables are taken out once; afterwards a tile is one positioned read and one decoder call.
 """
 
 from __future__ import annotations
@@ -124,8 +124,8 @@ class Page:
             return self._rgb(self._decode(data, count), background)[:height, :width]
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             raise SlideError(
-                f"The tile in row {row}, column {col} of the level of {self.shape_px[1]} × {self.shape_px[0]} "
-                f"px is damaged ({first_line(error)}); get an undamaged copy of the file."
+                f"The tile in row {row}, column {col} of the level of {self.shape_px[1]} × "
+                f"{self.shape_px[0]} px is damaged ({first_line(error)}); get an undamaged copy of the file."
             ) from error
 
     def whole(self, file: File, background: tuple[int, int, int]) -> Pixels:

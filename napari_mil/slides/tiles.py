@@ -1,7 +1,7 @@
 """The tile cache and the decode threads behind every level, and the dask view of a level.
 
-One engine serves the viewer, the encoder and dask alike. Tiles are decoded once, kept in a cache that is bounded
-in bytes and shared by all open slides, and handed out read-only.
+One engine serves the viewer, the encoder and dask alike. Tiles are decoded once, kept in a cache that is
+bounded in bytes and shared by all open slides, and handed out read-only.
 """
 
 from __future__ import annotations

@@ -1,0 +1,174 @@
+"""Where on a slide is tissue: at low resolution, robust to pen, folds, dust and blank glass.
+
+Everything is judged by optical density relative to the slide's own glass. Haematoxylin and eosin absorb green
+most; markers do not: green ink absorbs red and blue more, blue ink red, black ink all alike, red ink green and
+blue alike.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from napari_mil.arrays import frozen
+from napari_mil.errors import TissueError
+from napari_mil.grid import TileGrid
+from napari_mil.slides import Slide
+
+_LEAST_SIDE, _MOST_SIDE = 512, 3000
+_SMALLEST_PX, _LARGEST_HOLE_PX = 64, 400
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TissueMask:
+    """Tissue at low resolution.
+
+    Attributes
+    ----------
+    mask : (h, w) bool, True where there is tissue
+    downsample : (y, x) level-0 pixels per mask pixel, exact
+    """
+
+    mask: NDArray[np.bool_]
+    downsample: tuple[float, float]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mask", frozen(self.mask, np.bool_, shape=(None, None), name="mask"))
+
+    def share(self, boxes_px: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(N,) share of each half-open box y0, x0, y1, x1 (level-0 px) that is tissue; none is outside the slide."""
+        area = np.zeros((self.mask.shape[0] + 1, self.mask.shape[1] + 1))
+        np.cumsum(np.cumsum(self.mask, axis=0, dtype=np.float64), axis=1, out=area[1:, 1:])
+        y0, x0, y1, x1 = (boxes_px / np.array(self.downsample * 2)).T
+        sums = _at(area, y1, x1) - _at(area, y0, x1) - _at(area, y1, x0) + _at(area, y0, x0)
+        found: NDArray[np.float64] = sums / ((y1 - y0) * (x1 - x0))
+        return found
+
+
+def find_tissue(slide: Slide, *, mpp: float = 8.0) -> TissueMask:
+    """Find the tissue of a slide.
+
+    Parameters
+    ----------
+    slide : read through its dask levels, as a thumbnail
+    mpp : µm per mask pixel wanted; small slides are looked at more closely, huge ones less, so that the mask has
+        512–3000 px; of a slide of unknown pixel size, one pixel in eight is looked at
+    """
+    longest = max(slide.shape_px)
+    wanted = longest * max(slide.mpp) / mpp if slide.mpp else longest / 8
+    image = slide.thumbnail(round(min(max(wanted, _LEAST_SIDE), _MOST_SIDE)))
+    height, width = image.shape[:2]
+    return TissueMask(tissue_of(image), (slide.shape_px[0] / height, slide.shape_px[1] / width))
+
+
+def tissue_grid(slide: Slide, *, tile_px: int = 256, mpp: float = 0.5, min_tissue: float = 0.25) -> TileGrid:
+    """Tiles that hold enough tissue.
+
+    Parameters
+    ----------
+    slide : its pixel size decides the pitch; where unknown, tiles are `tile_px` level-0 pixels, `mpp` is ignored
+    tile_px, mpp : side of a tile, and the µm per pixel at which a network sees it
+    min_tissue : least share of a tile that must be tissue
+
+    Raises
+    ------
+    TissueError
+        when no tile has that much tissue
+    """
+    grid = TileGrid.full(slide.shape_px, slide.mpp, tile_px=tile_px, mpp=mpp if slide.mpp else None)
+    share = find_tissue(slide).share(grid.boxes_px)
+    kept = grid.with_cells(grid.cells[share >= min_tissue])
+    if not len(kept):
+        raise TissueError(
+            f"No tissue was found on {slide.name}: of {len(grid)} tiles none holds {min_tissue:.0%} tissue "
+            f"(the fullest {share.max():.0%}); check the slide, or lower min_tissue."
+        )
+    return kept
+
+
+def tissue_of(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """(h, w) bool of an (h, w, 3) uint8 picture of a slide, a few µm per pixel."""
+    density = _density(image)
+    strength = np.maximum(density[..., 1], density.mean(axis=2))
+    ink = _ink(density)
+    tissue = (strength > _threshold(strength[~ink])) & (_chroma(density) > 0.03) & ~ink
+    tissue = ndimage.binary_opening(tissue, iterations=1)
+    tissue = ndimage.binary_closing(np.pad(tissue, 3), iterations=2)[3:-3, 3:-3] & ~ink
+    tissue = _without_small(tissue, _SMALLEST_PX)
+    filled: NDArray[np.bool_] = ~_without_small(~tissue, _LARGEST_HOLE_PX) & ~ink
+    return filled
+
+
+def _density(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """(h, w, 3) optical density against the slide's glass, a little smoothed."""
+    pixels = ndimage.gaussian_filter(image.astype(np.float32), (0.7, 0.7, 0))
+    bright = pixels[pixels.min(axis=2) > 200]
+    glass = (
+        np.percentile(bright, 70, axis=0)
+        if len(bright) > 0.001 * pixels.shape[0] * pixels.shape[1]
+        else 245.0
+    )
+    density: NDArray[np.float32] = np.log((glass + 1) / (pixels + 1)).astype(np.float32).clip(0)
+    return density
+
+
+def _chroma(density: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(h, w) how coloured: the spread of the three densities; glass, dust and shadows are grey."""
+    spread: NDArray[np.float32] = density.max(axis=2) - density.min(axis=2)
+    return spread
+
+
+def _threshold(strength: NDArray[np.float32]) -> float:
+    """Otsu's threshold on density, within what thin tissue and dirty glass allow (a blank slide has no peak)."""
+    counts, edges = np.histogram(strength, bins=128, range=(0.0, 1.5))
+    centres = (edges[:-1] + edges[1:]) / 2
+    below = np.cumsum(counts)
+    above = below[-1] - below
+    weighted = np.cumsum(counts * centres)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        between = below * above * (weighted / below - (weighted[-1] - weighted) / above) ** 2
+    best = float(centres[int(np.argmax(np.nan_to_num(between)))])
+    return min(max(best, 0.06), 0.12)
+
+
+def _ink(density: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """(h, w) marker of any colour: surely inked pixels and the fainter ones that touch them."""
+    red, green, blue = (density[..., i] for i in range(3))
+    most = density.max(axis=2)
+    greenish = red - green
+    bluish = red - 1.15 * green
+    black = (density.min(axis=2) > 1.1) & (density.min(axis=2) > 0.75 * most)
+    redish = (blue > 0.9 * green) & (red < 0.25 * green) & (blue < 1.3 * green)
+    sure = (
+        ((greenish > 0.15) & (blue > 0.6 * green))
+        | ((bluish > 0.2) & (most > 0.4))
+        | black
+        | (redish & (green > 0.6))
+    )
+    faint = ((greenish > 0.05) & (most > 0.1)) | (density.min(axis=2) > 0.9) | (redish & (green > 0.3))
+    sure = _without_small(ndimage.binary_opening(sure), 12)
+    grown = ndimage.binary_propagation(sure, mask=sure | faint)
+    inked: NDArray[np.bool_] = ndimage.binary_dilation(grown, iterations=2)
+    return inked
+
+
+def _without_small(mask: NDArray[np.bool_], least: int) -> NDArray[np.bool_]:
+    labels, count = ndimage.label(mask)
+    keep = np.bincount(labels.ravel(), minlength=count + 1) >= least
+    keep[0] = False
+    kept: NDArray[np.bool_] = keep[labels]
+    return kept
+
+
+def _at(area: NDArray[np.float64], y: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Summed areas at float corners, linear between pixel corners: exact shares of partly covered pixels."""
+    y, x = y.clip(0, area.shape[0] - 1), x.clip(0, area.shape[1] - 1)
+    i, j = np.minimum(y.astype(int), area.shape[0] - 2), np.minimum(x.astype(int), area.shape[1] - 2)
+    v, u = y - i, x - j
+    value: NDArray[np.float64] = (area[i, j] * (1 - u) + area[i, j + 1] * u) * (1 - v) + (
+        area[i + 1, j] * (1 - u) + area[i + 1, j + 1] * u
+    ) * v
+    return value
