@@ -1,8 +1,8 @@
 """Where on a slide is tissue: at low resolution, robust to pen, folds, dust and blank glass.
 
 Everything is judged by optical density relative to the slide's own glass. Haematoxylin and eosin absorb green
-most; markers do not: green ink absorbs red and blue more, blue ink red, black ink all alike, red ink green and
-blue alike.
+most; markers do not: green ink absorbs red and blue more, blue ink red, black ink all alike, red ink green
+and blue alike.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class TissueMask:
         object.__setattr__(self, "mask", frozen(self.mask, np.bool_, shape=(None, None), name="mask"))
 
     def share(self, boxes_px: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(N,) share of each half-open box y0, x0, y1, x1 (level-0 px) that is tissue; none is outside the slide."""
+        """(N,) share of each half-open box y0, x0, y1, x1 (level-0 px) that is tissue; outside is none."""
         area = np.zeros((self.mask.shape[0] + 1, self.mask.shape[1] + 1))
         np.cumsum(np.cumsum(self.mask, axis=0, dtype=np.float64), axis=1, out=area[1:, 1:])
         y0, x0, y1, x1 = (boxes_px / np.array(self.downsample * 2)).T
@@ -54,7 +54,7 @@ def find_tissue(slide: Slide, *, mpp: float = 8.0) -> TissueMask:
     Parameters
     ----------
     slide : read through its dask levels, as a thumbnail
-    mpp : µm per mask pixel wanted; small slides are looked at more closely, huge ones less, so that the mask has
+    mpp : µm per mask pixel wanted; small slides are looked at more closely, huge ones less, for a mask of
         512–3000 px; of a slide of unknown pixel size, one pixel in eight is looked at
     """
     longest = max(slide.shape_px)
@@ -69,7 +69,7 @@ def tissue_grid(slide: Slide, *, tile_px: int = 256, mpp: float = 0.5, min_tissu
 
     Parameters
     ----------
-    slide : its pixel size decides the pitch; where unknown, tiles are `tile_px` level-0 pixels, `mpp` is ignored
+    slide : its pixel size decides the pitch; unknown: tiles are `tile_px` level-0 pixels, `mpp` is ignored
     tile_px, mpp : side of a tile, and the µm per pixel at which a network sees it
     min_tissue : least share of a tile that must be tissue
 
@@ -122,7 +122,7 @@ def _chroma(density: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _threshold(strength: NDArray[np.float32]) -> float:
-    """Otsu's threshold on density, within what thin tissue and dirty glass allow (a blank slide has no peak)."""
+    """Otsu on density, within what thin tissue and dirty glass allow (blank glass has no peak)."""
     counts, edges = np.histogram(strength, bins=128, range=(0.0, 1.5))
     centres = (edges[:-1] + edges[1:]) / 2
     below = np.cumsum(counts)
@@ -138,17 +138,15 @@ def _ink(density: NDArray[np.float32]) -> NDArray[np.bool_]:
     """(h, w) marker of any colour: surely inked pixels and the fainter ones that touch them."""
     red, green, blue = (density[..., i] for i in range(3))
     most = density.max(axis=2)
-    greenish = red - green
-    bluish = red - 1.15 * green
     black = (density.min(axis=2) > 1.1) & (density.min(axis=2) > 0.75 * most)
     redish = (blue > 0.9 * green) & (red < 0.25 * green) & (blue < 1.3 * green)
     sure = (
-        ((greenish > 0.15) & (blue > 0.6 * green))
-        | ((bluish > 0.2) & (most > 0.4))
+        ((red > green + 0.15) & (most > 0.25))
+        | ((red > 0.97 * green) & (green > 0.4) & (red > blue + 0.3))
         | black
         | (redish & (green > 0.6))
     )
-    faint = ((greenish > 0.05) & (most > 0.1)) | (density.min(axis=2) > 0.9) | (redish & (green > 0.3))
+    faint = ((red > 0.88 * green) & (most > 0.15)) | (density.min(axis=2) > 0.9) | (redish & (green > 0.3))
     sure = _without_small(ndimage.binary_opening(sure), 12)
     grown = ndimage.binary_propagation(sure, mask=sure | faint)
     inked: NDArray[np.bool_] = ndimage.binary_dilation(grown, iterations=2)
