@@ -1,0 +1,119 @@
+"""Calls of tiles: the rule, its parts, and what it must never do."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from napari_mil.calls import call_tiles, lesion_score
+from napari_mil.errors import BagError
+from napari_mil.labeltree import LabelTree
+
+TREE = LabelTree.from_paths(["Benign/N", "Benign/UDH", "Malignant/DCIS", "Malignant/IC"], normal=["Benign/N"])
+N, UDH, DCIS, IC = TREE.leaves
+BENIGN, MALIGNANT = TREE.nodes_at(0)
+
+
+def softmax(logits):
+    e = np.exp(logits - logits.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def test_a_sure_tile_is_called_only_where_the_model_looked():
+    p = [[0.05, 0.05, 0.1, 0.8]] * 3
+    assert call_tiles(p, [[0.99], [1.0], [7.0]], None, TREE).tolist() == [0, IC, IC]
+
+
+def test_an_unsure_tile_is_not_called():
+    assert call_tiles([[0.3, 0.2, 0.1, 0.4]], [3.0], None, TREE).tolist() == [0]
+    assert call_tiles([[0.3, 0.2, 0.1, 0.4]], [3.0], None, TREE, min_probability=0.4).tolist() == [IC]
+
+
+def test_the_slide_s_answer_silences_what_it_contradicts():
+    p, lift = [[0.2, 0.1, 0.1, 0.6]], [2.0]
+    assert call_tiles(p, lift, None, TREE).tolist() == [IC]
+    assert call_tiles(p, lift, [0.9, 0.04, 0.03, 0.03], TREE).tolist() == [0]
+    assert call_tiles(p, lift, [0.1, 0.1, 0.2, 0.6], TREE).tolist() == [IC]
+
+
+def test_the_slide_s_answer_never_turns_a_call_into_another():
+    p = [[0.55, 0.0, 0.0, 0.45]]
+    assert call_tiles(p, [2.0], [0.01, 0.0, 0.0, 0.99], TREE).tolist() == [0]
+
+
+def test_a_slide_that_excludes_every_class_of_a_tile_gives_no_call():
+    assert call_tiles([[0.0, 0.0, 0.0, 1.0]], [2.0], [1.0, 0.0, 0.0, 0.0], TREE).tolist() == [0]
+
+
+def test_coarse_calls_add_up_the_leaves():
+    p, lift = [[0.1, 0.1, 0.4, 0.4]], [2.0]
+    assert call_tiles(p, lift, None, TREE).tolist() == [0]
+    assert call_tiles(p, lift, None, TREE, level=0).tolist() == [MALIGNANT]
+    assert call_tiles(p, lift, [0.5, 0.1, 0.2, 0.2], TREE, level=0).tolist() == [MALIGNANT]
+    assert call_tiles(p, lift, [0.97, 0.01, 0.01, 0.01], TREE, level=0).tolist() == [0]
+
+
+def test_class_wise_attention_counts_for_the_class_called():
+    p = [[0.0, 0.0, 0.2, 0.8]] * 2
+    lift = [[5.0, 5.0, 5.0, 0.5], [0.0, 0.0, 0.0, 1.5]]
+    assert call_tiles(p, lift, None, TREE).tolist() == [0, IC]
+    assert call_tiles(p, lift, None, TREE, level=0).tolist() == [MALIGNANT, MALIGNANT]
+
+
+def test_a_coarse_head_may_speak_for_itself():
+    coarse = [[0.3, 0.7], [0.8, 0.2]]
+    lift = [[0.1, 1.2], [1.2, 0.1]]
+    assert call_tiles(coarse, lift, None, TREE, level=0).tolist() == [MALIGNANT, BENIGN]
+    assert call_tiles(coarse, lift, [0.05, 0.95], TREE, level=0).tolist() == [MALIGNANT, 0]
+    assert call_tiles(coarse, lift, [0.05, 0.0, 0.0, 0.95], TREE, level=0).tolist() == [MALIGNANT, 0]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 40))
+def test_the_rule_as_it_is_written(seed, tiles):
+    rng = np.random.default_rng(seed)
+    t = rng.normal(0, 3, (tiles, 4))
+    lift = rng.gamma(1.0, 1.0, (tiles, 1))
+    slide = rng.dirichlet(np.ones(4))
+    called = call_tiles(softmax(t), lift, slide, TREE)
+    for i, node in enumerate(called):
+        p, joint = softmax(t[i]), softmax(t[i] + np.log(slide))
+        k = int(p.argmax())
+        said = lift[i, 0] >= 1 and p[k] >= 0.5 and joint[k] >= 0.5
+        assert node == (TREE.leaves[k] if said else 0)
+    assert called.dtype == np.int32
+    without = call_tiles(softmax(t), lift, None, TREE)
+    assert ((called == without) | (called == 0)).all()
+
+
+def test_lesion_score_is_the_lift_of_what_is_not_normal():
+    p = [[0.9, 0.1, 0.0, 0.0], [0.25, 0.25, 0.25, 0.25]]
+    assert lesion_score(p, [[2.0], [4.0]], TREE) == pytest.approx([0.2, 3.0])
+
+
+def test_lesion_score_of_class_wise_attention_is_its_highest_lesion_leaf():
+    assert lesion_score([[0.25] * 4], [[9.0, 0.5, 2.5, 1.0]], TREE) == pytest.approx([2.5])
+
+
+def test_lesion_score_needs_a_tree_that_says_what_is_normal():
+    with pytest.raises(BagError, match="0 of 2 leaves are normal"):
+        lesion_score([[0.5, 0.5]], [1.0], LabelTree.from_paths(["LUAD", "LUSC"]))
+
+
+@pytest.mark.parametrize(
+    ("p", "lift", "slide", "words"),
+    [
+        ([[0.2, 0.3, 0.5]], [1.0], None, "tile_probability has 3 columns"),
+        ([[0.25] * 4], [1.0, 1.0], None, "2 rows for 1 tiles"),
+        ([[0.25] * 4], [[1.0, 1.0, 1.0]], None, "lift has 3 columns"),
+        ([[0.25] * 4], [1.0], [0.2, 0.3, 0.5], "slide_probability has 3 columns"),
+        ([[[0.25] * 4]], [1.0], None, "shape"),
+    ],
+)
+def test_arrays_that_do_not_belong_together_are_refused(p, lift, slide, words):
+    with pytest.raises(BagError, match=words):
+        call_tiles(p, lift, slide, TREE)
+
+
+def test_no_tiles_no_calls():
+    assert call_tiles(np.zeros((0, 4)), np.zeros((0, 1)), None, TREE).shape == (0,)
