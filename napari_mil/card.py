@@ -31,6 +31,9 @@ class Recipe:
         15, "epochs of the baseline that starts the teacher (MHIM only)", low=0, high=1000
     )
     tile_weight: float = option(1.0, "weight of tile labels in the loss (λ_tile)", low=0.0, high=100.0)
+    tile_share: float = option(
+        0.25, "share of the visits that rehearse tile labels the model does not follow yet", low=0.0, high=0.9
+    )
     class_weights: bool = option(False, "weigh slide classes by inverse frequency")
     seed: int = option(0, "seed of initialisation, order, masks and dropout", low=0, high=2**31 - 1)
 

@@ -1,0 +1,202 @@
+"""Figures of slides' answers, with intervals by case.
+
+They are written for weighted cases, because an interval is the same figure under a thousand weightings of
+the cases at once; tests hold them equal to scikit-learn's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+
+from napari_mil.labeltree import LabelTree, level_names
+
+Figure = tuple[float, float, float]  #: value, low, high: a metric and its 95 % bootstrap interval
+Floats = NDArray[np.float64]
+
+
+def case_weights(cases: Sequence[str], *, resamples: int = 1000, seed: int = 0) -> Floats:
+    """(1 + R, n) weights of n rows: first all ones, then R bootstrap draws of whole cases."""
+    names, inverse = np.unique(np.asarray(cases), return_inverse=True)
+    draws = np.random.default_rng(seed).multinomial(
+        len(names), np.full(len(names), 1 / len(names)), resamples
+    )
+    return np.concatenate([np.ones((1, len(inverse))), draws[:, inverse].astype(np.float64)])
+
+
+def interval(values: Floats) -> Figure:
+    """(1 + R,) a figure and its bootstrap repetitions → value and 95 % percentile interval; NaN when
+    undefined.
+    """
+    known = values[1:][np.isfinite(values[1:])]
+    low, high = np.percentile(known, [2.5, 97.5]) if len(known) else (np.nan, np.nan)
+    return float(values[0]), float(low), float(high)
+
+
+def auc(positive: NDArray[Any], score: NDArray[Any], weights: Floats | None = None) -> Floats:
+    """(R,) area under the ROC curve for each row of weights (R, n); ties count half, NaN when a class is
+    missing.
+    """
+    w = np.ones((1, len(score))) if weights is None else weights
+    _, group = np.unique(np.asarray(score, np.float64), return_inverse=True)
+    order = np.argsort(group, kind="stable")
+    starts = np.flatnonzero(np.diff(group[order], prepend=-1))
+    is_positive = np.asarray(positive, bool)[order]
+    w = w[:, order]
+    hit = np.add.reduceat(w * is_positive, starts, axis=1)
+    miss = np.add.reduceat(w * ~is_positive, starts, axis=1)
+    below = np.cumsum(miss, axis=1) - miss / 2
+    with np.errstate(invalid="ignore"):
+        area: Floats = (hit * below).sum(1) / (hit.sum(1) * miss.sum(1))
+    return area
+
+
+def macro_auc(classes: NDArray[Any], probability: NDArray[Any], weights: Floats | None = None) -> Floats:
+    """(R,) mean over the classes that occur, and are not alone, of one-against-rest AUC; classes (n,),
+    probability (n, C).
+    """
+    kept = [
+        auc(classes == k, probability[:, k], weights)
+        for k in range(probability.shape[1])
+        if (classes == k).any()
+    ]
+    if len(kept) < 2:
+        return np.full(1 if weights is None else len(weights), np.nan)
+    stack = np.stack(kept)
+    found = np.isfinite(stack)
+    with np.errstate(invalid="ignore"):
+        mean: Floats = np.where(found, stack, 0).sum(0) / found.sum(0)
+    return mean
+
+
+def confusion(truth: NDArray[Any], said: NDArray[Any], n: int, weights: Floats | None = None) -> Floats:
+    """(R, n, n) weighted counts, truth by row."""
+    w = np.ones((1, len(truth))) if weights is None else weights
+    cell = np.zeros((len(truth), n * n))
+    cell[np.arange(len(truth)), truth * n + said] = 1
+    counts: Floats = (w @ cell).reshape(-1, n, n)
+    return counts
+
+
+def balanced_accuracy(counts: Floats) -> Floats:
+    """(R,) mean recall of the classes that occur; counts (R, n, n)."""
+    size = counts.sum(2)
+    recall = np.diagonal(counts, axis1=1, axis2=2) / np.maximum(size, 1e-12)
+    return np.asarray(np.where(size > 0, recall, 0).sum(1) / np.maximum((size > 0).sum(1), 1))
+
+
+def macro_f1(counts: Floats) -> Floats:
+    """(R,) mean F1 of the classes that occur or were said; counts (R, n, n)."""
+    both = counts.sum(1) + counts.sum(2)
+    f1 = 2 * np.diagonal(counts, axis1=1, axis2=2) / np.maximum(both, 1e-12)
+    return np.asarray(np.where(both > 0, f1, 0).sum(1) / np.maximum((both > 0).sum(1), 1))
+
+
+def slide_metrics(
+    cases: Sequence[str],
+    nodes: Sequence[int],
+    probabilities: Sequence[tuple[NDArray[Any], ...]],
+    tree: LabelTree,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Figure]:
+    """Figures of slides' answers: per level `auc` (macro, one against rest), `balanced_accuracy`, `macro_f1`.
+
+    Further `lesion/auc` (1 − Σ p over normal leaves) where the tree names normal leaves, and with more than
+    one level `hierarchy`: the share of answers whose best class of one level lies under the best of the
+    level above. Nodes are the truth, 0 = unknown; a level coarser than the label counts, a finer one does
+    not.
+    """
+    found: dict[str, Figure] = {}
+    if not len(cases):
+        return found
+    weights = case_weights(cases, resamples=resamples, seed=seed)
+    stacked = [
+        np.stack([np.asarray(p[level], np.float64) for p in probabilities]) for level in range(tree.levels)
+    ]
+    for level, name in enumerate(level_names(tree)):
+        truth = np.array([tree.class_index(node, level) for node in nodes])
+        known = truth >= 0
+        if not known.any():
+            continue
+        p, w = stacked[level][known], weights[:, known]
+        counts = confusion(truth[known], p.argmax(1), p.shape[1], w)
+        found[f"{name}/auc"] = interval(macro_auc(truth[known], p, w))
+        found[f"{name}/balanced_accuracy"] = interval(balanced_accuracy(counts))
+        found[f"{name}/macro_f1"] = interval(macro_f1(counts))
+    found |= _lesion_auc(nodes, stacked[-1], tree, weights)
+    if tree.levels > 1:
+        best = np.stack([np.array(tree.nodes_at(lv))[p.argmax(1)] for lv, p in enumerate(stacked)], 1)
+        agree = np.all(np.array(tree.parent)[best[:, 1:]] == best[:, :-1], axis=1)
+        found["hierarchy"] = interval(weights @ agree / weights.sum(1))
+    return found
+
+
+def _lesion_auc(
+    nodes: Sequence[int], fine: NDArray[Any], tree: LabelTree, weights: Floats
+) -> dict[str, Figure]:
+    truth = np.array([lesion_of(tree, node) for node in nodes])
+    if not tree.normal or not (truth == 0).any() or not (truth == 1).any():
+        return {}
+    known = truth >= 0
+    score = 1 - fine[:, tree.normal_classes()].sum(1)
+    return {"lesion/auc": interval(auc(truth[known] == 1, score[known], weights[:, known]))}
+
+
+def lesion_of(tree: LabelTree, node: int) -> int:
+    """1 when everything under a node is a lesion, 0 when it is normal, −1 when the node does not say."""
+    under = {leaf in tree.normal for leaf in tree.leaves_under(node)} if node else {True, False}
+    return -1 if len(under) > 1 else int(not under.pop())
+
+
+def selection_metrics(
+    nodes: Sequence[int], probabilities: Sequence[tuple[NDArray[Any], ...]], tree: LabelTree
+) -> dict[str, float]:
+    """Figures of held-out answers that choose an epoch; `score`, the larger the better, is the one that
+    counts.
+
+    `score` is the mean of the AUCs there are: macro AUC of every level and lesion against normal, less the
+    loss' small share that breaks their many ties on few cases. Besides `loss` (mean −log p of the deepest
+    known level).
+    """
+    found: dict[str, float] = {}
+    stacked = [
+        np.stack([np.asarray(p[level], np.float64) for p in probabilities]) for level in range(tree.levels)
+    ]
+    for level, name in enumerate(level_names(tree)):
+        truth = np.array([tree.class_index(node, level) for node in nodes])
+        known = truth >= 0
+        if known.any():
+            found[f"{name}/auc"] = float(macro_auc(truth[known], stacked[level][known])[0])
+            p = np.clip(stacked[level][known, truth[known]], 1e-12, 1)
+            found["loss"] = float(-np.log(p).mean())
+    found |= {k: v[0] for k, v in _lesion_auc(nodes, stacked[-1], tree, np.ones((1, len(nodes)))).items()}
+    areas = [v for k, v in found.items() if k.endswith("auc") and np.isfinite(v)]
+    if "loss" in found:
+        found["score"] = (float(np.mean(areas)) if areas else 0.0) - 0.05 * found["loss"]
+    return found
+
+
+def fit_temperature(classes: NDArray[Any], probability: NDArray[Any]) -> float:
+    """The temperature in [0.25, 10] at which held-out answers (n, C) are most likely; 1.0 without any known
+    class.
+    """
+    known = np.asarray(classes) >= 0
+    if not known.any():
+        return 1.0
+    logits = np.log(np.clip(np.asarray(probability, np.float64)[known], 1e-12, 1))
+    truth = np.asarray(classes)[known]
+
+    def loss(log_temperature: float) -> float:
+        scaled = logits / np.exp(log_temperature)
+        peak = scaled.max(1)
+        total = peak + np.log(np.exp(scaled - peak[:, None]).sum(1))
+        return float((total - scaled[np.arange(len(truth)), truth]).mean())
+
+    best = minimize_scalar(loss, bounds=(np.log(0.25), np.log(10.0)), method="bounded")
+    return float(np.exp(best.x))

@@ -1,0 +1,107 @@
+"""Figures of tiles (methods.md §6.11): are lesions found, called, called rightly? Are tile labels obeyed?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_mil.errors import LabelError
+from napari_mil.evaluate.figures import Figure, auc, case_weights, interval, lesion_of
+from napari_mil.infer import Answer, call, lesion
+from napari_mil.labeltree import LabelTree
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TileRecord:
+    """One slide's tiles beside their truth: nodes (N,), lesion score (N,), attention (N,), called leaf
+    (N,).
+    """
+
+    case: str
+    truth: NDArray[np.int32]
+    score: NDArray[np.float32]
+    attention: NDArray[np.float32]
+    called: NDArray[np.int32]
+
+    @classmethod
+    def of(cls, case: str, said: Answer, truth: NDArray[np.int32], tree: LabelTree) -> TileRecord:
+        """The record of an answer; LabelError when the tree has no normal leaves, so that nothing is a
+        lesion.
+        """
+        score = lesion(said, tree)
+        if score is None:
+            raise LabelError(
+                "The label tree does not say which leaves are normal, so tiles cannot be lesions."
+            )
+        return cls(case, np.asarray(truth), score, said.overall_attention, call(said, tree))
+
+
+def tile_metrics(
+    records: Iterable[TileRecord], tree: LabelTree, *, resamples: int = 1000, seed: int = 0
+) -> dict[str, Figure]:
+    """Figures of tiles (methods.md §6.11), resampled by case.
+
+    `tile/auc` and `tile/attention_auc`: mean over the slides that hold both lesion and normal tiles; the same
+    names with `_pooled`: their tiles together, without an interval. `calls/lesion`: share of lesion tiles
+    called a lesion; `calls/right_leaf`: of those, the share with the right leaf; `calls/normal_negative` and
+    `calls/normal_positive`: share of normal tiles called a lesion on slides without and with lesion tiles.
+    """
+    rows = list(records)
+    if not rows:
+        return {}
+    weights = case_weights([r.case for r in rows], resamples=resamples, seed=seed)
+    kind = np.array([lesion_of(tree, node) for node in range(len(tree))])
+    lesion = [kind[r.truth] for r in rows]
+    mixed = [i for i, k in enumerate(lesion) if (k == 1).any() and (k == 0).any()]
+    found: dict[str, Figure] = {}
+    for name, column in (("tile/auc", "score"), ("tile/attention_auc", "attention")):
+        if not mixed:
+            break
+        parts = [(lesion[i][lesion[i] >= 0] == 1, getattr(rows[i], column)[lesion[i] >= 0]) for i in mixed]
+        single = np.array([auc(*part)[0] for part in parts])
+        w = weights[:, mixed]
+        with np.errstate(invalid="ignore"):
+            found[name] = interval((w * single).sum(1) / w.sum(1))
+        pooled = auc(*(np.concatenate(column) for column in zip(*parts, strict=True)))[0]
+        found[f"{name}_pooled"] = (float(pooled), float("nan"), float("nan"))
+    counts = np.array([_call_counts(r, k, kind, tree) for r, k in zip(rows, lesion, strict=True)], np.float64)
+    total = weights @ counts
+    names = ("calls/lesion", "calls/right_leaf", "calls/normal_negative", "calls/normal_positive")
+    for k, name in enumerate(names):
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found[name] = interval(total[:, 2 * k] / total[:, 2 * k + 1])
+    return found
+
+
+def _call_counts(record: TileRecord, lesion: NDArray[Any], kind: NDArray[Any], tree: LabelTree) -> list[int]:
+    """Numerator and denominator of the four call figures for one slide."""
+    called = kind[record.called] == 1
+    hit, missed = (lesion == 1) & called, (lesion == 0) & called
+    leaf = np.isin(record.truth, tree.leaves)
+    right = hit & leaf & (record.called == record.truth)
+    positive, normal = bool((lesion == 1).any()), int((lesion == 0).sum())
+    on_negative, on_positive = int(missed.sum()) * (not positive), int(missed.sum()) * positive
+    return [
+        *(int(hit.sum()), int((lesion == 1).sum())),
+        *(int(right.sum()), int((hit & leaf).sum())),
+        *(on_negative, normal * (not positive)),
+        *(on_positive, normal * positive),
+    ]
+
+
+def obeyed(tile_probability: NDArray[Any], tiles: NDArray[np.int32], tree: LabelTree) -> NDArray[np.bool_]:
+    """(n,) for the n labelled tiles in order: is the label's node the most likely one of its level
+    (§6.12)?
+    """
+    level_of = np.array([tree.level_of(node) for node in range(len(tree))])
+    out = np.zeros(len(tiles), bool)
+    for level in range(tree.levels):
+        here = (tiles > 0) & (level_of[tiles] == level)
+        if here.any():
+            best = tree.lift(tile_probability[here], level).argmax(1)
+            out[here] = np.array(tree.nodes_at(level))[best] == tiles[here]
+    return out[tiles > 0]

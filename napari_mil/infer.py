@@ -1,0 +1,218 @@
+"""A model and a bag make a Prediction: the slide's answer, and every map a window can show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from napari_mil.bag import Bag
+from napari_mil.calls import call_tiles, lesion_score
+from napari_mil.device import memory_guard
+from napari_mil.errors import BagError, ModelError
+from napari_mil.labeltree import LabelTree, class_names, level_names
+from napari_mil.mil import MILModel, answering
+from napari_mil.prediction import Prediction, TileMap
+
+#: the class map that ignores what the slide as a whole was called; a missed slide would else show nothing
+WITHOUT_SLIDE = "class/{} without the slide's answer"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answer:
+    """What a model says about one bag, as numbers.
+
+    Attributes
+    ----------
+    probabilities : per level, coarse first, (C_l,) float32 summing to 1
+    tile_probability : (N, C) float32, softmax of t_i (methods.md §6.11): classes of every tile at the
+        finest level
+    attention : (N, 1) or class-wise (N, C) float32; each column sums to 1
+    maps : the method's further (N,) float32 columns by name
+    """
+
+    probabilities: tuple[NDArray[np.float32], ...]
+    tile_probability: NDArray[np.float32]
+    attention: NDArray[np.float32]
+    maps: Mapping[str, NDArray[np.float32]]
+
+    @property
+    def lift(self) -> NDArray[np.float32]:
+        """N·a_i: attention over its uniform share, (N, 1) or (N, C)."""
+        return self.attention * len(self.attention)
+
+    @property
+    def overall_attention(self) -> NDArray[np.float32]:
+        """(N,) attention summing to 1; class-wise attention is weighted by the slide's answer."""
+        if self.attention.shape[1] == 1:
+            return self.attention[:, 0]
+        weighted: NDArray[np.float32] = self.attention @ self.probabilities[-1]
+        return weighted
+
+    def rows(self, keep: NDArray[Any]) -> Answer:
+        """The same answer cut to some of its tiles, such as those of one slide of a case; lifts stay those
+        of the bag.
+        """
+        share = len(self.attention) / max(int(np.count_nonzero(keep)), 1)
+        maps = {name: values[keep] for name, values in self.maps.items()}
+        return Answer(
+            self.probabilities, self.tile_probability[keep], self.attention[keep] * np.float32(share), maps
+        )
+
+
+def answer(
+    model: MILModel,
+    features: NDArray[Any] | Tensor,
+    cells: NDArray[Any] | Tensor | None = None,
+    *,
+    temperature: float = 1.0,
+    device: torch.device | str | None = None,
+) -> Answer:
+    """Ask a model about one bag of features (N, D) and cells (N, 2).
+
+    Runs in evaluation mode and leaves the model in the mode it was in. BagError on an empty bag,
+    DeviceError when the memory does not suffice, ModelError when the answer is not finite.
+    """
+    if not len(features):
+        raise BagError("The bag is empty, so there is nothing to ask the model about.")
+    here = torch.device(device) if device is not None else next(model.parameters()).device
+    with (
+        memory_guard(f"the answer for {len(features)} tiles"),
+        torch.inference_mode(),
+        answering(model.to(here)),
+    ):
+        output = model(_tensor(features, here), _tensor(cells, here, torch.int64))
+        probabilities = tuple(
+            _numpy(torch.softmax(level.cpu().double() / temperature, -1)) for level in output.logits
+        )
+        tiles = _numpy(torch.softmax(output.tile_logits.float(), -1))
+        maps = {name: _numpy(values) for name, values in output.maps.items()}
+        made = Answer(probabilities, tiles, _numpy(output.attention), maps)
+    if not all(np.isfinite(p).all() for p in (*probabilities, tiles, made.attention)):
+        raise ModelError(
+            f"{model.name} gave an answer that is not finite; its weights or the features are damaged."
+        )
+    return made
+
+
+def _tensor(values: Any, device: torch.device, dtype: torch.dtype = torch.float32) -> Any:
+    if values is None:
+        return None
+    if isinstance(values, Tensor):
+        return values.to(device, dtype)
+    array = np.asarray(values)
+    return torch.from_numpy(array if array.flags.writeable else array.copy()).to(device, dtype)
+
+
+def _numpy(values: Tensor) -> NDArray[np.float32]:
+    return np.asarray(values.float().cpu().numpy(), np.float32)
+
+
+def lesion(said: Answer, tree: LabelTree) -> NDArray[np.float32] | None:
+    """(N,) how much a tile was looked at as a lesion (methods.md §6.11), or None when the tree cannot say."""
+    normal = tree.normal_classes()
+    return None if normal.all() or not normal.any() else lesion_score(said.tile_probability, said.lift, tree)
+
+
+def call(said: Answer, tree: LabelTree, *, level: int = -1, with_slide: bool = True) -> NDArray[np.int32]:
+    """(N,) the node each tile is called at a level, 0 = no call; `with_slide` lets the slide's own answer
+    veto.
+    """
+    slide = said.probabilities[-1] if with_slide else None
+    return call_tiles(said.tile_probability, said.lift, slide, tree, level=level)
+
+
+def predict(
+    model: MILModel,
+    bag: Bag,
+    *,
+    model_id: str,
+    scope: Literal["slide", "region"] = "slide",
+    temperature: float = 1.0,
+    calibrated: bool = False,
+    device: torch.device | str | None = None,
+) -> Prediction:
+    """What a model says about a bag, with its maps.
+
+    Maps: `attention`, class-wise `attention/fine/ADH`, `evidence/fine/ADH` where the slide's answer is a
+    sum over tiles, `probability/<level>/<label>`, `class/<level>`, `class/<level> without the slide's
+    answer`, `lesion` (where the tree says which leaves are normal), `disagreement` (where the method
+    answers for two levels by itself). Whether the model may run on the bag is its card's to say. Errors as
+    `answer`.
+    """
+    said = answer(model, bag.features, bag.grid.cells, temperature=temperature, device=device)
+    maps = maps_of(said, model.tree, note="this region only" if scope == "region" else "")
+    return Prediction(bag.slide_id, bag.grid.id, model_id, scope, said.probabilities, maps, calibrated)
+
+
+def maps_of(said: Answer, tree: LabelTree, *, note: str = "") -> tuple[TileMap, ...]:
+    """Every map of an answer; `note` is added to each map's own."""
+    made: dict[str, TileMap] = {}
+    for one in (*_score_maps(said, tree), *_class_maps(said, tree)):
+        made.setdefault(one.name, one)
+    if not note:
+        return tuple(made.values())
+    return tuple(
+        TileMap(m.name, m.kind, m.values, m.span, m.legend, "; ".join(filter(None, (m.note, note))))
+        for m in made.values()
+    )
+
+
+def _score_maps(said: Answer, tree: LabelTree) -> Iterable[TileMap]:
+    names = level_names(tree)
+    class_wise = said.attention.shape[1] > 1
+    weighed = "attention of each class, weighted by the slide's answer" if class_wise else ""
+    yield _score("attention", said.overall_attention, note=weighed)
+    if (score := lesion(said, tree)) is not None:
+        how = (
+            "largest lift of a lesion class"
+            if class_wise
+            else "attention lift × chance that the tile is a lesion"
+        )
+        yield _score("lesion", score, note=how)
+    if class_wise:
+        for k, label in enumerate(class_names(tree, tree.levels - 1)):
+            yield _score(f"attention/{names[-1]}/{label}", said.attention[:, k])
+    for name, values in said.maps.items():
+        yield TileMap(name, "score", values)
+    if (differ := _disagreement(said, tree)) is not None:
+        yield TileMap(
+            "disagreement", "score", differ, (0.0, 1.0), note="coarse against fine attention of a tile"
+        )
+    for level, name in enumerate(names):
+        lifted = tree.lift(said.tile_probability, level)
+        for k, label in enumerate(class_names(tree, level)):
+            yield TileMap(f"probability/{name}/{label}", "score", lifted[:, k], (0.0, 1.0))
+
+
+def _class_maps(said: Answer, tree: LabelTree) -> Iterable[TileMap]:
+    for level, name in enumerate(level_names(tree)):
+        yield TileMap(f"class/{name}", "nodes", call(said, tree, level=level))
+    for level, name in enumerate(level_names(tree)):
+        nodes = call(said, tree, level=level, with_slide=False)
+        yield TileMap(WITHOUT_SLIDE.format(name), "nodes", nodes)
+
+
+def _score(name: str, values: NDArray[np.float32], *, note: str = "") -> TileMap:
+    return TileMap(name, "score", values, (0.0, max(float(values.max()), 1e-12)), note=note)
+
+
+def _disagreement(said: Answer, tree: LabelTree) -> NDArray[np.float32] | None:
+    """(N,) 1 − cosine between a tile's coarse attention and its fine attention lifted to that level (§4.6),
+    or None.
+    """
+    if tree.levels != 2 or said.attention.shape[1] == 1:
+        return None
+    names = [f"attention/coarse/{label}" for label in class_names(tree, 0)]
+    if not all(name in said.maps for name in names):
+        return None
+    coarse = np.stack([said.maps[name] for name in names], 1).astype(np.float64)
+    fine = tree.lift(said.attention.astype(np.float64), 0)
+    size = np.linalg.norm(coarse, axis=1) * np.linalg.norm(fine, axis=1)
+    cosine = (coarse * fine).sum(1) / np.maximum(size, 1e-300)
+    return np.clip(1 - cosine, 0, 1).astype(np.float32)

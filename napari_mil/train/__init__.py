@@ -1,0 +1,14 @@
+"""Train any method on bags: one engine, which knows no method by name.
+
+A run is a generator. Everything it needs to go on after a crash stands in one checkpoint file that is
+replaced atomically; on a CPU a resumed run ends in the same bits as one that was never interrupted. The
+best weights so far are always at hand, so that cancelling loses nothing.
+"""
+
+from __future__ import annotations
+
+from napari_mil.evaluate import Split, TrainingCase
+from napari_mil.train.recipes import retrain_recipe
+from napari_mil.train.run import Trained, Training, best_so_far, train_steps
+
+__all__ = ["Split", "Trained", "Training", "TrainingCase", "best_so_far", "retrain_recipe", "train_steps"]

@@ -1,0 +1,290 @@
+"""One model being fitted to its training cases: visits, steps, judgement, and all that changes on the way."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from napari_mil.card import Recipe
+from napari_mil.correction import Target
+from napari_mil.device import memory_guard
+from napari_mil.errors import ModelError
+from napari_mil.evaluate import Split, TrainingCase, fit_temperature, obeyed, selection_metrics
+from napari_mil.infer import Answer, answer
+from napari_mil.labeltree import LabelTree
+from napari_mil.mil import Example, MILModel, total
+from napari_mil.steps import Progress, Steps
+
+#: more obedience than this to the tile labels trained on is not sought at the price of the validation figures
+OBEYED_ENOUGH = 0.95
+#: bags are kept as float32 while they fit in this many bytes together, and converted at every visit beyond
+KEEP_BYTES = 2 << 30
+Visit = tuple[str, bool]  #: a case, and whether only its tile labels count this time
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """One case as tensors on the CPU: features (N, D), cells (N, 2) int64, target with tile labels."""
+
+    features: torch.Tensor
+    cells: torch.Tensor
+    target: Target
+
+    def example(self, device: torch.device, *, tiles_only: bool = False) -> Example:
+        """What a method's loss reads; `tiles_only` leaves out what is known of the slide."""
+        known = (
+            dataclasses.replace(self.target, slide=0, time=None, event=None) if tiles_only else self.target
+        )
+        return self.features.to(device, torch.float32), self.cells.to(device), known
+
+
+def prepare(cases: Sequence[TrainingCase]) -> dict[str, Prepared]:
+    """Cases by id, converted once while memory allows."""
+    small = sum(4 * bag.features.size for case in cases for bag in case.bags) <= KEEP_BYTES
+    made = {}
+    for case in cases:
+        features, cells, target = case.joined()
+        kept = torch.from_numpy(np.array(features, np.float32 if small else features.dtype))
+        made[case.case] = Prepared(kept, torch.from_numpy(cells.astype(np.int64)), target)
+    return made
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cohort:
+    """The cases of a run: which to learn from, which to decide with, and where to compute."""
+
+    data: Mapping[str, Prepared]
+    split: Split
+    tree: LabelTree
+    device: torch.device
+
+    def target(self, case: str) -> Target:
+        """What is known of a case."""
+        return self.data[case].target
+
+    @property
+    def labelled(self) -> list[str]:
+        """Training cases with labelled tiles."""
+        learned = ((c, self.target(c).tiles) for c in self.split.train)
+        return [c for c, tiles in learned if tiles is not None and tiles.any()]
+
+    @property
+    def useful(self) -> list[str]:
+        """Training cases that say anything."""
+        tiles = set(self.labelled)
+        return [c for c in self.split.train if self.target(c).slide or c in tiles]
+
+    def weights(self) -> dict[str, float]:
+        """Inverse frequency of each training case's label, mean 1 over the cases."""
+        nodes = [self.target(c).slide for c in self.split.train]
+        found, counts = np.unique([n for n in nodes if n], return_counts=True)
+        share = {int(n): len(nodes) / (len(found) * int(k)) for n, k in zip(found, counts, strict=True)}
+        return {c: share.get(n, 1.0) for c, n in zip(self.split.train, nodes, strict=True)}
+
+    def ask(self, model: MILModel, case: str) -> Answer:
+        """A model's answer for a case."""
+        return answer(model, self.data[case].features, self.data[case].cells, device=self.device)
+
+
+class OwnRandom:
+    """A stream of random numbers of our own for dropout and initialisation, whatever a consumer draws
+    meanwhile.
+    """
+
+    def __init__(self, device: torch.device, seed: int) -> None:
+        self.device = device
+        self.state = {"cpu": torch.Generator().manual_seed(seed).get_state()}
+        if device.type != "cpu":
+            self.state["device"] = torch.Generator(device).manual_seed(seed).get_state()
+
+    @contextmanager
+    def ours(self) -> Iterator[None]:
+        """Inside, the global generators are ours; outside, they are as they were."""
+        outer = self._swap(self.state)
+        try:
+            yield
+        finally:
+            self.state = self._swap(outer)
+
+    def _swap(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        before = {"cpu": torch.get_rng_state()}
+        torch.set_rng_state(state["cpu"])
+        if "device" in state:
+            module = getattr(torch, self.device.type)
+            before["device"] = module.get_rng_state()
+            module.set_rng_state(state["device"])
+        return before
+
+
+class Fit:
+    """One model being fitted: everything that changes from epoch to epoch, and how it is written down."""
+
+    def __init__(self, model: MILModel, recipe: Recipe, stage: str, cohort: Cohort) -> None:
+        device = cohort.device
+        self.model, self.recipe, self.stage, self.cohort = model.to(device), recipe, stage, cohort
+        trainable = [p for p in model.parameters() if p.requires_grad]
+        fused = device.type in {"cpu", "cuda"}
+        self.optimiser = torch.optim.Adam(trainable, recipe.lr, weight_decay=recipe.weight_decay, fused=fused)
+        salt = int.from_bytes(hashlib.sha256(stage.encode()).digest()[:4], "little")
+        self.order = torch.Generator().manual_seed(recipe.seed + salt)
+        self.draws = torch.Generator(device).manual_seed(recipe.seed + salt + 1)
+        self.random = OwnRandom(device, recipe.seed + salt + 2)
+        self.weights = cohort.weights() if recipe.class_weights else {}
+        self.labelled, self.useful = cohort.labelled, cohort.useful
+        self.epoch = 0
+        self.history: list[dict[str, Any]] = []
+        self.best: dict[str, Any] = {}
+        self.disobeyed = list(self.labelled)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last epoch is done, or the best one lies too far back."""
+        waited = self.epoch - self.best.get("epoch", self.epoch)
+        tired = waited >= self.recipe.patience and self.epoch >= self.recipe.min_epochs
+        return self.epoch >= self.recipe.epochs or tired
+
+    def epoch_steps(self) -> Steps[dict[str, Any]]:
+        """One pass over the training cases; returns the epoch's figures."""
+        lr = self._set_lr()
+        visits, size = self._visits(), self.recipe.batch_bags
+        batches = [visits[i : i + size] for i in range(0, len(visits), size)]
+        sums: dict[str, float] = {}
+        told = time.monotonic()
+        for i, batch in enumerate(batches):
+            for name, value in self._step(
+                batch, (self.epoch + i / len(batches)) / self.recipe.epochs
+            ).items():
+                sums[name] = sums.get(name, 0.0) + value / len(batches)
+            if time.monotonic() - told > 0.2:
+                told = time.monotonic()
+                note = f"epoch {self.epoch + 1}, step {i + 1} of {len(batches)}"
+                yield Progress(self.stage, self.epoch, self.recipe.epochs, note)
+        self.epoch += 1
+        row = {"stage": self.stage, "epoch": self.epoch, "lr": lr, "loss": sum(sums.values())}
+        row |= {f"loss/{name}": value for name, value in sums.items()} | self._judge()
+        self.history.append(row)
+        if row["score"] > self.best.get("score", -math.inf):
+            weights = {k: v.detach().cpu().clone() for k, v in self.model.state_dict().items()}
+            best = {"epoch": self.epoch, "score": row["score"], "row": row, "weights": weights}
+            self.best = best | {"temperature": self._temperature()}
+        return row
+
+    def _set_lr(self) -> float:
+        """The epoch's learning rate: half a cosine over the recipe's epochs, however early the run stops
+        (§3.8).
+        """
+        share = self.epoch / self.recipe.epochs
+        lr = 1e-7 + (self.recipe.lr - 1e-7) * (1 + math.cos(math.pi * share)) / 2
+        for group in self.optimiser.param_groups:
+            group["lr"] = lr
+        return lr
+
+    def _visits(self) -> list[Visit]:
+        """The epoch's visits in random order: every case that says anything once.
+
+        Cases whose tile labels the model does not follow yet come back for these labels alone, so often
+        that they make up the recipe's share of the visits: among many cases a few corrections would hardly
+        be heard.
+        """
+        visits = [(case, False) for case in self.useful]
+        if self.disobeyed and self.recipe.tile_share > 0:
+            share = self.recipe.tile_share / (1 - self.recipe.tile_share)
+            again = math.ceil(len(visits) * share / len(self.disobeyed))
+            visits += [(case, True) for case in self.disobeyed for _ in range(again)]
+        return [visits[i] for i in torch.randperm(len(visits), generator=self.order).tolist()]
+
+    def _step(self, batch: Sequence[Visit], progress: float) -> dict[str, float]:
+        """One optimiser step on a list of bags; the losses by name."""
+        cohort = self.cohort
+        examples = [cohort.data[case].example(cohort.device, tiles_only=only) for case, only in batch]
+        weights = [self.weights[case] for case, _ in batch] if self.weights else None
+        what = f"a training step on {sum(len(e[0]) for e in examples)} tiles"
+        with self.random.ours(), memory_guard(what):
+            self.model.train()
+            losses = self.model.loss(
+                examples, progress, generator=self.draws, tile_weight=self.recipe.tile_weight, weights=weights
+            )
+            loss = total(losses)
+            if loss is None or not loss.requires_grad:
+                return {}
+            if not torch.isfinite(loss):
+                raise ModelError(
+                    f"The loss became {float(loss)} in epoch {self.epoch + 1}; train with a learning rate "
+                    f"below {self.recipe.lr}, or look for damaged features."
+                )
+            self.optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.optimiser.step()
+            self.model.after_step(progress)
+        return {name: float(value.detach()) for name, value in losses.items()}
+
+    def _judge(self) -> dict[str, Any]:
+        """The epoch's figures, and the score that chooses the best epoch: validation plus obedience to tile
+        labels.
+
+        Without labelled validation cases there is nothing to decide with, and the last epoch counts.
+        """
+        cohort, held = self.cohort, self.cohort.split.validation
+        figures: dict[str, Any] = {}
+        score = float(self.epoch)
+        if held:
+            said = [cohort.ask(self.model, case).probabilities for case in held]
+            found = selection_metrics([cohort.target(c).slide for c in held], said, cohort.tree)
+            figures = {f"validation/{name}": value for name, value in found.items()}
+            score = found.get("score", score)
+        follows = {case: self._obeyed(case) for case in self.labelled}
+        if follows:
+            self.disobeyed = [case for case, (yes, n) in follows.items() if yes < OBEYED_ENOUGH * n]
+            figures["obeyed"] = sum(yes for yes, _ in follows.values()) / sum(n for _, n in follows.values())
+            score += min(figures["obeyed"], OBEYED_ENOUGH)
+        return {**figures, "score": score}
+
+    def _temperature(self) -> float:
+        """The temperature that fits the finest level's answers for the validation cases best."""
+        cohort, held, level = self.cohort, self.cohort.split.validation, self.cohort.tree.levels - 1
+        if not held:
+            return 1.0
+        classes = [cohort.tree.class_index(cohort.target(c).slide, level) for c in held]
+        said = [cohort.ask(self.model, c).probabilities[-1] for c in held]
+        return fit_temperature(np.array(classes), np.stack(said))
+
+    def _obeyed(self, case: str) -> tuple[int, int]:
+        """How many of a case's labelled tiles the model answers as labelled, and of how many."""
+        tiles = self.cohort.target(case).tiles
+        if tiles is None:
+            return 0, 0
+        follows = obeyed(self.cohort.ask(self.model, case).tile_probability, tiles, self.cohort.tree)
+        return int(follows.sum()), len(follows)
+
+    def state(self) -> dict[str, Any]:
+        """Everything that changes, as tensors and plain values."""
+        return {
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "order": self.order.get_state(),
+            "draws": self.draws.get_state(),
+            "random": self.random.state,
+            "epoch": self.epoch,
+            "history": self.history,
+            "best": self.best,
+            "disobeyed": self.disobeyed,
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state`."""
+        self.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.order.set_state(state["order"])
+        self.draws.set_state(state["draws"])
+        self.random.state = state["random"]
+        self.epoch, self.history = state["epoch"], list(state["history"])
+        self.best, self.disobeyed = dict(state["best"]), list(state["disobeyed"])

@@ -1,0 +1,277 @@
+"""A training run: stages, checkpoint, the best so far."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+import io
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from napari_mil import methods
+from napari_mil.card import Recipe
+from napari_mil.device import pick
+from napari_mil.errors import BagError, ModelError, ProjectError
+from napari_mil.evaluate import Split, TrainingCase, evaluate
+from napari_mil.labeltree import LabelTree
+from napari_mil.mil import MILModel
+from napari_mil.options import check
+from napari_mil.steps import Progress, Steps
+from napari_mil.train.fit import Cohort, Fit, OwnRandom, prepare
+
+#: the name of the stage whose model is the result
+LAST = "training"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trained:
+    """What a training run made.
+
+    Attributes
+    ----------
+    model : with the weights of its best epoch, in evaluation mode
+    metrics : figures of the test part of the split (of the validation part where there is no test part), each
+        (value, low, high); those of the validation part as "validation/…"
+    history : one mapping per epoch: stage, epoch, loss and its parts, validation figures, obeyed
+    best_epoch : the epoch whose weights these are, counted from 1 within the last stage
+    temperature : the one that fits the validation answers best
+    """
+
+    model: MILModel
+    metrics: Mapping[str, Any]
+    history: tuple[Mapping[str, Any], ...]
+    best_epoch: int
+    temperature: float
+
+
+class Training:
+    """A training run: `steps` does it, `trained` is what it has made so far."""
+
+    def __init__(
+        self,
+        cases: Sequence[TrainingCase],
+        split: Split,
+        *,
+        method: str,
+        config: Any = None,
+        recipe: Recipe | None = None,
+        tree: LabelTree,
+        device: str | None = None,
+        resume: Path | None = None,
+        start: Mapping[str, torch.Tensor] | None = None,
+    ) -> None:
+        self.recipe = recipe or Recipe()
+        check(self.recipe, "the recipe")
+        self.method, self.resume, self.start = method, resume, start
+        self.cohort = Cohort(prepare(_fitting(cases, split)), split, tree, pick(device))
+        self.cases = {c.case: c for c in cases}
+        if not self.cohort.useful:
+            raise BagError("No training case has a label; label some slides or tiles first.")
+        self.width = self.cases[split.train[0]].bags[0].width
+        with OwnRandom(self.cohort.device, self.recipe.seed).ours():
+            self.model = methods.create(method, config, in_features=self.width, tree=tree)
+            self.first = None if start is not None else self.model.stage1()
+        self.config = dataclasses.asdict(self.model.config)
+        self.earlier: list[dict[str, Any]] = []
+        self.current: Fit | None = None
+        self._saved = (("", 0), -math.inf)
+
+    def steps(self) -> Steps[Trained]:
+        """Train; a Progress per epoch carries the epoch's figures as its payload."""
+        saved = self._read()
+        if self.start is not None:
+            _take(self.model, self.start, "the model to start from")
+        if self.first is not None and self.recipe.stage1_epochs and (saved or {}).get("stage") != LAST:
+            yield from self._stage1(self.first, saved)
+        yield from self._run(Fit(self.model, self.recipe, LAST, self.cohort), saved)
+        made = self.trained()
+        if made is None:
+            raise ModelError("Training ended before its first epoch; ask for at least one epoch.")
+        held = [self.cases[c] for c in self.cohort.split.test or self.cohort.split.validation]
+        figures = evaluate(made.model, held, device=self.cohort.device) if held else {}
+        return dataclasses.replace(made, metrics={**figures, **made.metrics})
+
+    def _stage1(self, first: MILModel, saved: Mapping[str, Any] | None) -> Steps[None]:
+        epochs = self.recipe.stage1_epochs
+        recipe = dataclasses.replace(
+            self.recipe, epochs=epochs, min_epochs=min(self.recipe.min_epochs, epochs)
+        )
+        fit = Fit(first, recipe, "baseline", self.cohort)
+        yield from self._run(fit, saved)
+        first.load_state_dict(fit.best["weights"])
+        self.model.start_from(first)
+        self.earlier = list(fit.history)
+
+    def trained(self) -> Trained | None:
+        """The best so far, with its validation figures; None before the first epoch of the last stage."""
+        if self.current is None or self.current.stage != LAST or not self.current.best:
+            return None
+        return _trained(copy.deepcopy(self.model), self.current.best, [*self.earlier, *self.current.history])
+
+    def _run(self, fit: Fit, saved: Mapping[str, Any] | None) -> Steps[None]:
+        if saved and saved["stage"] == fit.stage:
+            fit.load(saved["fit"])
+            self.earlier = list(saved["earlier"])
+        self.current, whole = fit, True
+        try:
+            while not fit.finished:
+                whole = False
+                row = yield from fit.epoch_steps()
+                whole = True
+                if fit.best["epoch"] == fit.epoch or time.monotonic() - self._saved[1] > 1:
+                    self._save(fit)
+                yield Progress(fit.stage, fit.epoch, fit.recipe.epochs, payload=row)
+        finally:
+            if whole and fit.epoch and self._saved[0] != (fit.stage, fit.epoch):
+                self._save(fit)
+
+    def _save(self, fit: Fit) -> None:
+        """Replace the checkpoint as a whole: after a crash there is the old one or the new one."""
+        self._saved = ((fit.stage, fit.epoch), time.monotonic())
+        if self.resume is None:
+            return
+        about = {
+            "method": self.method,
+            "config": self.config,
+            "width": self.width,
+            "tree": self.cohort.tree.to_json(),
+        }
+        whole = {"run": self._key(), **about, "stage": fit.stage, "earlier": self.earlier, "fit": fit.state()}
+        buffer = io.BytesIO()
+        torch.save(whole, buffer)
+        beside = self.resume.with_name(f"{self.resume.name}.{os.getpid()}.tmp")
+        try:
+            with beside.open("wb") as file:
+                file.write(buffer.getbuffer())
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(self.resume)
+        except OSError as error:
+            beside.unlink(missing_ok=True)
+            raise ProjectError(
+                f"The checkpoint {self.resume} cannot be written: {error.strerror}; free some space."
+            ) from error
+
+    def _read(self) -> dict[str, Any] | None:
+        if self.resume is None or not self.resume.exists():
+            return None
+        saved = _checkpoint(self.resume)
+        if saved["run"] != self._key():
+            raise ModelError(
+                f"The checkpoint {self.resume} belongs to another run (other cases, labels, method, recipe); "
+                "delete it, or choose another file."
+            )
+        return saved
+
+    def _key(self) -> str:
+        """What a checkpoint must agree on to be gone on from."""
+        digest = hashlib.sha256()
+        split, tree = self.cohort.split, self.cohort.tree
+        config = sorted(self.config.items())
+        digest.update(repr((self.method, config, self.recipe, split, tree, self.start is None)).encode())
+        for name, data in sorted(self.cohort.data.items()):
+            known = data.target
+            shape = tuple(data.features.shape)
+            digest.update(repr((name, shape, known.slide, known.time, known.event)).encode())
+            digest.update(b"" if known.tiles is None else known.tiles.tobytes())
+        return digest.hexdigest()
+
+
+def _fitting(cases: Sequence[TrainingCase], split: Split) -> list[TrainingCase]:
+    """The cases of a split; errors when one is missing, stands twice, or was embedded otherwise."""
+    by_name = {c.case: c for c in cases}
+    if len(by_name) < len(cases):
+        raise BagError("Two training cases have the same id; join their bags in one case.")
+    wanted = (*split.train, *split.validation, *split.test)
+    if missing := [c for c in wanted if c not in by_name]:
+        raise BagError(f"Case {missing[0]!r} of the split has no bags; embed its slides or leave it out.")
+    chosen = [by_name[c] for c in wanted]
+    kinds = {(bag.encoder, bag.width) for case in chosen for bag in case.bags}
+    if len(kinds) > 1:
+        raise BagError(
+            f"The bags were made by different encoders: {sorted(kinds)}; embed all slides with one."
+        )
+    return chosen
+
+
+def _take(model: MILModel, weights: Mapping[str, torch.Tensor], what: str) -> None:
+    try:
+        model.load_state_dict(dict(weights))
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise ModelError(f"The weights of {what} do not fit {model.name}: {reason}") from error
+
+
+def _trained(model: MILModel, best: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> Trained:
+    _take(model, best["weights"], "the best epoch")
+    figures = {k: v for k, v in best["row"].items() if k == "obeyed" or k.startswith("validation/")}
+    return Trained(model.eval(), figures, tuple(history), best["epoch"], best["temperature"])
+
+
+def _checkpoint(path: Path) -> dict[str, Any]:
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        return {k: saved[k] for k in ("run", "method", "config", "width", "tree", "stage", "earlier", "fit")}
+    except Exception as error:
+        raise ModelError(f"{path} is no checkpoint of a training run; delete it and train again.") from error
+
+
+def best_so_far(resume: Path) -> Trained | None:
+    """The best model in a checkpoint file, whatever became of the run; None before the first epoch of the
+    last stage.
+    """
+    saved = _checkpoint(resume)
+    if saved["stage"] != LAST or not saved["fit"]["best"]:
+        return None
+    tree = LabelTree.from_json(saved["tree"])
+    model = methods.create(saved["method"], saved["config"], in_features=saved["width"], tree=tree)
+    return _trained(model, saved["fit"]["best"], [*saved["earlier"], *saved["fit"]["history"]])
+
+
+def train_steps(
+    cases: Sequence[TrainingCase],
+    split: Split,
+    *,
+    method: str,
+    config: Any = None,
+    recipe: Recipe | None = None,
+    tree: LabelTree,
+    device: str | None = None,
+    resume: Path | None = None,
+    start: Mapping[str, torch.Tensor] | None = None,
+) -> Steps[Trained]:
+    """Train a method on cases.
+
+    Parameters
+    ----------
+    cases, split : bags with their targets, and which of them to learn from, decide with, report on
+    method, config : registered method and its options
+    recipe : epochs, learning rate, weights of the losses, seed
+    tree : the labels
+    device : as `device.pick`
+    resume : checkpoint file; written after epochs, gone on from when it exists and belongs to the same run
+    start : weights of a parent model to go on from (retraining); stage 1 is then skipped
+
+    Yields a Progress per epoch whose payload is the epoch's figures; closing the generator keeps the best
+    so far in `resume` (`best_so_far`). BagError or ModelError when cases, options or checkpoint do not fit.
+    """
+    run = Training(
+        cases,
+        split,
+        method=method,
+        config=config,
+        recipe=recipe,
+        tree=tree,
+        device=device,
+        resume=resume,
+        start=start,
+    )
+    return (yield from run.steps())
