@@ -25,7 +25,7 @@ def open_slide(path: str | Path, *, mpp: float | tuple[float, float] | None = No
 
     Parameters
     ----------
-    path : the slide's file
+    path : the slide's file; for DICOM any of its files or their folder
     mpp : µm per level-0 pixel, one number or (y, x), where the file does not say or is wrong
 
     Raises
@@ -35,8 +35,7 @@ def open_slide(path: str | Path, *, mpp: float | tuple[float, float] | None = No
     """
     path = Path(path)
     given = None if mpp is None else given_mpp(mpp)
-    _check_path(path)
-    source = _first_source(path)
+    source = _first_source(path, _entrance(path))
     engine = Engine(source, path.name)
     try:
         slide = Slide.of(path, engine, given)
@@ -47,12 +46,12 @@ def open_slide(path: str | Path, *, mpp: float | tuple[float, float] | None = No
     return slide
 
 
-def _first_source(path: Path) -> Source:
+def _first_source(path: Path, entrance: Path) -> Source:
     said = []
     for name, module in READERS.items():
         reader = importlib.import_module(f"napari_mil.slides.{module}")
         try:
-            source: Source = reader.open_source(path)
+            source: Source = reader.open_source(entrance)
         except RefusedError as error:
             raise SlideError(f"{path.name} cannot be used as a slide: {error}.") from error
         except SlideError as error:
@@ -65,22 +64,27 @@ def _first_source(path: Path) -> Source:
     )
 
 
-def _check_path(path: Path) -> None:
+def _entrance(path: Path) -> Path:
+    """The file to open: the path itself, or the first file of a folder that holds a DICOM slide."""
     if not path.exists():
         raise SlideError(f"There is no file {path}; check the path.")
-    if path.is_dir():
-        dicom = any(_is_dicom(file) for file in sorted(path.iterdir())[:3] if file.is_file())
-        kind = "a folder of DICOM files, and DICOM is not yet supported" if dicom else "a folder"
-        raise SlideError(
-            f"{path.name} is {kind}; give the file of one slide, such as an SVS or a tiled TIFF."
-        )
     try:
+        if path.is_dir():
+            files = sorted(file for file in path.iterdir() if file.is_file() and _is_dicom(file))
+            if not files:
+                raise SlideError(
+                    f"{path} is a folder; give the file of one slide, such as an SVS or a tiled TIFF."
+                )
+            return files[0]
         with path.open("rb") as stream:
             empty = not stream.read(1)
+    except SlideError:
+        raise
     except OSError as error:
         raise SlideError(f"{path.name} cannot be read ({error.strerror}); check its permissions.") from error
     if empty:
         raise SlideError(f"{path.name} is empty (0 bytes); copy the slide again.")
+    return path
 
 
 def _is_dicom(file: Path) -> bool:

@@ -77,7 +77,7 @@ def _understand(handle: openslide.OpenSlide, path: Path) -> SlideInfo:
     mpp = (_number(says, "mpp-y"), _number(says, "mpp-x"))
     return SlideInfo(
         levels=levels,
-        files=_files(path),
+        files=_files(path, says.get(openslide.PROPERTY_NAME_VENDOR, "")),
         mpp=None if None in mpp else mpp,  # type: ignore[arg-type]
         bounds_px=_bounds(says),
         background=background,
@@ -127,9 +127,11 @@ def _associated(handle: openslide.OpenSlide, name: str, background: tuple[int, i
         raise SlideError(f"The {name} image cannot be read ({first_line(error)}).") from error
 
 
-def _files(path: Path) -> tuple[Path, ...]:
-    """The file and its companions: MRXS keeps tiles in a folder of its own name, VMS and VMU beside it."""
+def _files(path: Path, vendor: str) -> tuple[Path, ...]:
+    """The file and its companions: MRXS keeps tiles in a folder of its own name, the others beside it."""
     companions: list[Path] = []
+    if vendor == "dicom":
+        companions = [file for file in path.parent.iterdir() if file.suffix == path.suffix and file != path]
     if path.suffix.lower() == ".mrxs" and path.with_suffix("").is_dir():
         companions = [file for file in path.with_suffix("").rglob("*") if file.is_file()]
     elif path.suffix.lower() in {".vms", ".vmu"}:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -97,6 +97,9 @@ class Level:
         return whole if dtype is None else whole.astype(dtype)
 
 
+_Read = Callable[[Level, int, int, int, int], Pixels]
+
+
 @dataclass(frozen=True, eq=False)
 class Slide:
     """An image on disk, read lazily; use it as a context manager or call `close`.
@@ -170,7 +173,8 @@ class Slide:
         """SHA-256 over the names, sizes, first and last MB of the slide's files and the shape of level 0."""
         digest = hashlib.sha256(repr(tuple(map(int, self.shape_px))).encode())
         files = self.engine.source.info.files
-        for name, file in sorted((f.relative_to(self.path.parent).as_posix(), f) for f in files):
+        home = self.path if self.path.is_dir() else self.path.parent
+        for name, file in sorted((f.relative_to(home).as_posix(), f) for f in files):
             digest.update(f"{name}\0{file.stat().st_size}\0".encode())
             with file.open("rb") as stream:
                 digest.update(stream.read(_EDGE))
@@ -199,6 +203,11 @@ class Slide:
         -------
         (h, w, 3) uint8; background outside the slide
         """
+        return self._read(box_px, out_px, Level.read)
+
+    def _read(
+        self, box_px: tuple[float, float, float, float], out_px: tuple[int, int], read: _Read
+    ) -> Pixels:
         y0, x0, y1, x1 = map(float, box_px)
         height, width = out_px
         if not (y1 > y0 and x1 > x0 and height > 0 and width > 0):
@@ -211,20 +220,20 @@ class Slide:
         dy, dx = level.downsample
         rows = max(1, int(_BAND_PX / (scale[0] / dy) / ((x1 - x0) / dx)))
         if rows >= height:
-            return _resample(level, (y0 / dy, x0 / dx, y1 / dy, x1 / dx), out_px)
+            return _resample(partial(read, level), (y0 / dy, x0 / dx, y1 / dy, x1 / dx), out_px)
         out = np.empty((height, width, 3), np.uint8)
         for top in range(0, height, rows):
             bottom = min(height, top + rows)
             band = ((y0 + top * scale[0]) / dy, x0 / dx, (y0 + bottom * scale[0]) / dy, x1 / dx)
-            out[top:bottom] = _resample(level, band, (bottom - top, width))
+            out[top:bottom] = _resample(partial(read, level), band, (bottom - top, width))
         return out
 
     def thumbnail(self, max_px: int = 1024) -> Pixels:
-        """The whole slide as (h, w, 3) uint8 whose longer side is at most `max_px`."""
+        """The whole slide as (h, w, 3) uint8 whose longer side is at most `max_px`, read through dask."""
         height, width = self.shape_px
         factor = max(1.0, max(height, width) / max_px)
         size = (max(1, round(height / factor)), max(1, round(width / factor)))
-        return self.read((0, 0, height, width), out_px=size)
+        return self._read((0, 0, height, width), size, _read_dask)
 
     def with_mpp(self, mpp: float | tuple[float, float]) -> Slide:
         """The same open slide at a pixel size in µm that a person gave; closing either closes both."""
@@ -297,8 +306,22 @@ def sample_boxes(level: Level, most_px: int) -> list[tuple[int, int, int, int]]:
     ]
 
 
-def _resample(level: Level, box: tuple[float, float, float, float], out_px: tuple[int, int]) -> Pixels:
-    """`box` (pixels of the level, floats) resampled to `out_px`, with the neighbourhood the filter needs."""
+def _read_dask(level: Level, y0: int, x0: int, y1: int, x1: int) -> Pixels:
+    """Level.read through the dask array."""
+    out = np.empty((y1 - y0, x1 - x0, 3), np.uint8)
+    out[:] = level.engine.source.info.background
+    top, left, bottom, right = max(y0, 0), max(x0, 0), min(y1, level.shape_px[0]), min(x1, level.shape_px[1])
+    inside = level.dask[top:bottom, left:right].compute(scheduler="threads")
+    out[top - y0 : bottom - y0, left - x0 : right - x0] = inside
+    return out
+
+
+def _resample(
+    read: Callable[[int, int, int, int], Pixels],
+    box: tuple[float, float, float, float],
+    out_px: tuple[int, int],
+) -> Pixels:
+    """`box` (pixels of a level, floats) resampled to `out_px`, with the neighbourhood the filter needs."""
     y0, x0, y1, x1 = box
     height, width = out_px
     snapped = tuple(round(v) for v in box)
@@ -306,10 +329,10 @@ def _resample(level: Level, box: tuple[float, float, float, float], out_px: tupl
         snapped[2] - snapped[0],
         snapped[3] - snapped[1],
     ):
-        return level.read(*snapped)
+        return read(*snapped)
     margin_y, margin_x = max(1.0, (y1 - y0) / height) + 1, max(1.0, (x1 - x0) / width) + 1
     top, left = math.floor(y0 - margin_y), math.floor(x0 - margin_x)
-    source = level.read(top, left, math.ceil(y1 + margin_y), math.ceil(x1 + margin_x))
+    source = read(top, left, math.ceil(y1 + margin_y), math.ceil(x1 + margin_x))
     shrink = (y1 - y0) > height and (x1 - x0) > width
     image = Image.fromarray(source).resize(
         (width, height),
