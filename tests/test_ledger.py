@@ -1,0 +1,429 @@
+"""What a person said stays: append-only, chained, undone and redone, through crashes and damage."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from napari_mil import __version__
+from napari_mil.correction import Cells, Correction, Polygon, WholeSlide, to_record
+from napari_mil.errors import ProjectError
+from napari_mil.ledger import GENESIS, Ledger, SlideRecord, verify
+
+
+def cell(row, label="Benign", slide="s", **more):
+    return Correction(slide, Cells([[row, 0]], (8.0, 8.0)), label, by="me", **more)
+
+
+def rows_of(ledger, slide="s"):
+    return [int(c.place.cells[0, 0]) for c in ledger.corrections(slide)]
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "ledger.sqlite"
+
+
+@pytest.fixture
+def ledger(path):
+    with Ledger(path) as made:
+        yield made
+
+
+def test_corrections_are_there_after_a_restart(path):
+    said = [
+        cell(1),
+        Correction("s", WholeSlide(), "Malignant/IC", was="Benign", model_id="m", visible=("attention",)),
+        Correction("s", Polygon((np.array([[0, 0], [0, 1 / 3], [5, 5]]),)), None, note="gone"),
+        cell(7, slide="t"),
+    ]
+    with Ledger(path) as ledger:
+        for c in said:
+            ledger.correct(c)
+        head = ledger.head
+    with Ledger(path) as ledger:
+        assert [to_record(c) for c in ledger.corrections()] == [to_record(c) for c in said]
+        assert [c.id for c in ledger.corrections("t")] == [said[3].id]
+        assert ledger.head == head != GENESIS
+        assert ledger.corrections("nobody") == ()
+
+
+def test_one_stroke_is_one_event_and_an_import_is_one_act(ledger):
+    stroke = Correction("s", Cells(np.indices((9, 9)).reshape(2, -1).T, (8, 8)), "Benign")
+    assert len(ledger.correct(stroke)) == 1
+    ledger.correct(cell(1), cell(2), cell(3, slide="t"))
+    assert ledger.acts("s") == (2, 0)
+    ledger.undo("s")
+    assert [c.id for c in ledger.corrections("s")] == [stroke.id]
+    assert rows_of(ledger, "t") == [3]
+    ledger.redo("s")
+    assert len(ledger.corrections("s")) == 3
+
+
+def test_undo_and_redo_outlive_a_restart_and_stay_on_their_slide(path):
+    with Ledger(path) as ledger:
+        for row in range(5):
+            ledger.correct(cell(row))
+        ledger.correct(cell(99, slide="t"))
+        for _ in range(3):
+            assert ledger.undo("s", by="me").kind == "undo"
+    with Ledger(path) as ledger:
+        assert rows_of(ledger) == [0, 1]
+        assert rows_of(ledger, "t") == [99]
+        assert ledger.redo("s").by == ""
+        assert rows_of(ledger) == [0, 1, 2]
+        for _ in range(3):
+            ledger.undo("s")
+        assert ledger.undo("s") is None
+        assert ledger.acts("s") == (0, 5)
+        ledger.correct(cell(6))
+        assert ledger.redo("s") is None
+        assert rows_of(ledger) == [6]
+        assert [e.kind for e in ledger.events(slide_id="s")].count("correct") == 6
+
+
+def test_a_repeated_write_states_nothing_twice(ledger):
+    said = cell(1)
+    assert len(ledger.correct(said)) == 1
+    assert ledger.correct(said) == ()
+    ledger.undo("s")
+    assert len(ledger.correct(said, said)) == 1  # undone, so it is said anew
+
+
+def test_slides_keep_their_facts_as_events(path):
+    first = SlideRecord("s", "/a/s.svs", name="s", label="Benign", mpp=(0.25, 0.25), time=3.5, event=True)
+    with Ledger(path) as ledger:
+        ledger.add_slide(SlideRecord("t", "/a/t.svs"))
+        ledger.add_slide(first)
+        head = ledger.head
+        ledger.add_slide(first)
+        assert ledger.head == head
+    moved = SlideRecord("s", "/b/s.svs", name="s", label="Benign", mpp=(0.5, 0.5))
+    with Ledger(path) as ledger:
+        assert ledger.slides() == (SlideRecord("t", "/a/t.svs", case="t"), first)
+        ledger.add_slide(moved)
+        assert ledger.slides()[1] == moved
+        assert len(ledger.events(kind="slide")) == 3
+
+
+def test_other_events_are_kept_and_change_no_label(ledger):
+    ledger.correct(cell(1))
+    event = ledger.append("note", "s", {"text": "ask for a second reading — “soon”"}, "me")
+    ledger.append("adopt", "", {"model": "m-1"})
+    assert ledger.events(kind="note") == (event,)
+    assert ledger.events(kind="note")[0].payload["text"].endswith("“soon”")
+    ledger.undo("s")
+    assert ledger.corrections() == ()
+    with pytest.raises(ValueError, match="own verbs"):
+        ledger.append("undo", "s", {})
+
+
+def test_events_form_a_chain(ledger):
+    for row in range(4):
+        ledger.correct(cell(row))
+    events = ledger.events()
+    assert [e.seq for e in events] == [1, 2, 3, 4]
+    assert [e.previous for e in events] == [GENESIS, *(e.hash for e in events[:-1])]
+    report = ledger.verify()
+    assert report.ok
+    assert (report.events, report.sound, report.head) == (4, events, ledger.head)
+
+
+class Replayed(RuleBasedStateMachine):
+    """Two openings of one ledger against the obvious model: a list of acts and a list of undone ones per slide."""
+
+    def __init__(self):
+        super().__init__()
+        import tempfile
+
+        self.folder = tempfile.mkdtemp()
+        self.count = 0
+        self.model = {"s": ([], []), "t": ([], [])}
+        self.ledgers = [Ledger(os.path.join(self.folder, "l.sqlite")) for _ in range(2)]
+
+    @rule(who=st.integers(0, 1), slide=st.sampled_from("st"), how_many=st.integers(1, 3))
+    def correct(self, who, slide, how_many):
+        rows = list(range(self.count, self.count + how_many))
+        self.count += how_many
+        self.ledgers[who].correct(*(cell(r, slide=slide) for r in rows))
+        self.model[slide][0].append(rows)
+        self.model[slide][1].clear()
+
+    @rule(who=st.integers(0, 1), slide=st.sampled_from("st"))
+    def undo(self, who, slide):
+        done, undone = self.model[slide]
+        assert (self.ledgers[who].undo(slide) is None) == (not done)
+        if done:
+            undone.append(done.pop())
+
+    @rule(who=st.integers(0, 1), slide=st.sampled_from("st"))
+    def redo(self, who, slide):
+        done, undone = self.model[slide]
+        assert (self.ledgers[who].redo(slide) is None) == (not undone)
+        if undone:
+            done.append(undone.pop())
+
+    @precondition(lambda self: self.count > 3)
+    @rule(who=st.integers(0, 1))
+    def reopen(self, who):
+        self.ledgers[who].close()
+        self.ledgers[who] = Ledger(os.path.join(self.folder, "l.sqlite"))
+
+    @invariant()
+    def both_agree_with_the_model(self):
+        for ledger in self.ledgers:
+            for slide, (done, undone) in self.model.items():
+                assert rows_of(ledger, slide) == sum(done, [])
+                assert ledger.acts(slide) == (len(done), len(undone))
+
+    def teardown(self):
+        assert self.ledgers[0].verify().ok
+        for ledger in self.ledgers:
+            ledger.close()
+        shutil.rmtree(self.folder)
+
+
+Replayed.TestCase.settings = settings(max_examples=12, stateful_step_count=25, deadline=None)
+test_replay = Replayed.TestCase
+
+
+def test_two_programs_on_one_ledger_see_each_other(path):
+    with Ledger(path) as mine, Ledger(path) as yours:
+        mine.correct(cell(1))
+        assert rows_of(yours) == [1]
+        yours.undo("s")
+        assert rows_of(mine) == []
+        assert mine.acts("s") == (0, 1)
+        assert mine.head == yours.head
+
+
+def test_threads_write_and_read_at_once(ledger):
+    failed = []
+
+    def write(slide):
+        try:
+            for row in range(15):
+                ledger.correct(cell(row, slide=slide))
+                assert rows_of(ledger, slide) == list(range(row + 1))
+                assert len(ledger.corrections()) > row
+        except Exception as error:  # noqa: BLE001
+            failed.append(error)
+
+    threads = [threading.Thread(target=write, args=(str(i),)) for i in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert failed == []
+    assert len(ledger.corrections()) == 60
+    assert ledger.verify().ok
+
+
+CHILD = """
+import sys
+from napari_mil.correction import Cells, Correction
+from napari_mil.ledger import Ledger
+ledger = Ledger(sys.argv[1])
+print("open", flush=True)
+for row in range(int(sys.argv[2]), 10**9):
+    ledger.correct(Correction("s", Cells([[row, c] for c in range(row % 40 + 1)], (8.0, 8.0)), "Benign"))
+    print(row, flush=True)
+"""
+
+
+def test_kill_9_loses_nothing_acknowledged(path):
+    draw = random.Random(5)
+    start = 0
+    for _round in range(5):
+        child = subprocess.Popen(
+            [sys.executable, "-c", CHILD, str(path), str(start)], stdout=subprocess.PIPE, text=True
+        )
+        with child:
+            assert child.stdout.readline() == "open\n"
+            for _ in range(draw.randint(1, 400)):
+                acknowledged = int(child.stdout.readline())
+            child.send_signal(signal.SIGKILL)
+            rest = [line for line in child.stdout.read().split("\n") if line][:-1]
+        acknowledged = max([acknowledged, *map(int, rest)])
+        with Ledger(path) as ledger:
+            rows = rows_of(ledger)
+            assert rows == list(range(len(rows)))
+            assert len(rows) > acknowledged
+            assert ledger.verify().ok
+            start = len(rows)
+    assert start > 100
+
+
+def test_events_cannot_be_changed_or_deleted(path, ledger):
+    ledger.correct(cell(1))
+    with sqlite3.connect(path) as raw:
+        for act in ("UPDATE events SET by = 'you'", "DELETE FROM events"):
+            with pytest.raises(sqlite3.IntegrityError, match="insert-only"):
+                raw.execute(act)
+    raw.close()
+
+
+def doctored(path, *acts):
+    """Change a ledger behind its back, as somebody with a database tool could."""
+    raw = sqlite3.connect(path, isolation_level=None)
+    for act in ("DROP TRIGGER events_refuse_update", "DROP TRIGGER events_refuse_delete", *acts):
+        raw.execute(act)
+    raw.close()
+
+
+@pytest.fixture
+def ten(path):
+    with Ledger(path) as ledger:
+        for row in range(10):
+            ledger.correct(cell(row))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("act", "sound", "says"),
+    [
+        ("UPDATE events SET payload = replace(payload, 'Benign', 'Normal') WHERE seq = 4", 3, "event 4 was altered"),
+        ("UPDATE events SET at = '2020-01-01T00:00:00+00:00' WHERE seq = 1", 0, "no event can be trusted"),
+        ("UPDATE events SET by = x'ff00' WHERE seq = 6", 5, "damaged"),
+        ("DELETE FROM events WHERE seq = 7", 6, "event 7 is missing"),
+        ("DELETE FROM events WHERE seq > 8", 8, "events after 8 are missing"),
+        ("DELETE FROM tip", 10, "events after 10 are missing"),
+    ],
+)  # fmt: skip
+def test_every_alteration_is_found_and_what_is_sound_is_said(ten, act, sound, says):
+    doctored(ten, act)
+    report = verify(ten)
+    assert not report.ok
+    assert says in report.problem
+    assert [e.seq for e in report.sound] == list(range(1, sound + 1))
+    with pytest.raises(ProjectError, match="is damaged"):
+        Ledger(ten)
+
+
+def test_a_recomputed_event_still_breaks_the_chain(ten):
+    from napari_mil.ledger.events import row_hash
+
+    raw = sqlite3.connect(ten)
+    raw.row_factory = sqlite3.Row
+    row = dict(raw.execute("SELECT * FROM events WHERE seq = 5").fetchone()) | {"by": "somebody else"}
+    raw.close()
+    doctored(ten, f"UPDATE events SET by = 'somebody else', hash = '{row_hash(row)}' WHERE seq = 5")
+    report = verify(ten)
+    assert len(report.sound) == 5
+    assert "event 6 does not follow event 5" in report.problem
+
+
+def test_flipped_bytes_never_pass_for_what_was_said(ten):
+    whole = ten.read_bytes()
+    true = [e.hash for e in verify(ten).sound]
+    draw = random.Random(3)
+    noticed = 0
+    for _ in range(40):
+        at = draw.randrange(len(whole))
+        ten.write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
+        try:
+            report = verify(ten)
+        except ProjectError:
+            noticed += 1
+            continue
+        noticed += not report.ok
+        assert [e.hash for e in report.sound] == true[: len(report.sound)]
+        assert not report.ok or len(report.sound) == 10
+    assert noticed > 5
+
+
+def test_what_is_no_database_is_said(path):
+    path.write_bytes(b"this is no database, whatever its name says" * 99)
+    with pytest.raises(ProjectError, match="is damaged: it is no SQLite database"):
+        Ledger(path)
+    with pytest.raises(ProjectError, match="is damaged"):
+        verify(path)
+
+
+def test_a_missing_folder_is_said(tmp_path):
+    with pytest.raises(ProjectError, match="cannot be opened; check that its folder exists"):
+        Ledger(tmp_path / "nowhere" / "ledger.sqlite")
+
+
+def test_another_kind_of_database_is_refused():
+    with pytest.raises(ProjectError, match="keeps ledgers in SQLite files"):
+        Ledger("postgresql+psycopg://somewhere/project")
+
+
+def test_a_newer_ledger_is_refused_with_both_versions(path, ledger):
+    with ledger._engine.begin() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '7'"))
+    with pytest.raises(
+        ProjectError, match=f"schema version 7, napari-mil {__version__} knows versions up to 1"
+    ):
+        Ledger(path)
+
+
+def test_a_locked_ledger_is_said_and_loses_nothing(path, ledger):
+    ledger.correct(cell(1))
+    with Ledger(path, timeout_s=0.05) as impatient:
+        raw = sqlite3.connect(path, isolation_level=None)
+        raw.execute("BEGIN IMMEDIATE")
+        with pytest.raises(ProjectError, match="locked by another program; nothing was written"):
+            impatient.correct(cell(2))
+        assert rows_of(impatient) == [1]
+        raw.execute("ROLLBACK")
+        raw.close()
+        impatient.correct(cell(2))
+        assert rows_of(ledger) == [1, 2]
+
+
+def test_a_full_disk_is_said_and_loses_nothing(ledger):
+    ledger.correct(cell(1))
+
+    @sa.event.listens_for(ledger._engine, "begin")
+    def shrink(connection):
+        connection.connection.execute("PRAGMA max_page_count = 1")
+
+    with pytest.raises(ProjectError, match="the disk is full; nothing was lost"):
+        for row in range(2, 200):
+            ledger.correct(Correction("s", Cells([[row, 2 * c] for c in range(500)], (8, 8)), "Benign"))
+    kept = len(ledger.corrections("s"))
+    sa.event.remove(ledger._engine, "begin", shrink)
+    with ledger._engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA max_page_count = 1000000")
+    ledger.correct(cell(1000))
+    assert len(ledger.corrections("s")) == kept + 1
+    assert ledger.verify().ok
+
+
+def test_a_read_only_ledger_can_be_read_but_not_written(ten):
+    with Ledger(f"sqlite:///file:{ten}?mode=ro&uri=true") as ledger:
+        assert len(ledger.corrections()) == 10
+        with pytest.raises(ProjectError, match="is read-only; nothing was written"):
+            ledger.correct(cell(11))
+
+
+def test_a_closed_ledger_says_so(path):
+    ledger = Ledger(path)
+    ledger.close()
+    with pytest.raises(ProjectError, match="is closed"):
+        ledger.correct(cell(1))
+
+
+def test_undo_reads_no_old_events(ledger):
+    for row in range(30):
+        ledger.correct(cell(row))
+    asked = []
+    sa.event.listen(ledger._engine, "before_cursor_execute", lambda c, cur, text, *rest: asked.append(text))
+    ledger.undo("s")
+    ledger.corrections("s")
+    assert not [text for text in asked if "FROM events" in text]
