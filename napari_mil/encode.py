@@ -1,0 +1,186 @@
+"""Slide and grid to bag: tiles are read ahead in threads while the encoder computes."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from napari_mil.bag import Bag
+from napari_mil.device import describe, pick
+from napari_mil.encoders import Encoder
+from napari_mil.errors import BagError, DeviceError, TissueError
+from napari_mil.grid import TileGrid
+from napari_mil.slides.slide import Slide
+from napari_mil.steps import Progress, Steps
+
+BATCHES_AHEAD = 2
+"""So many batches are read while one is computed."""
+
+Indices = NDArray[np.int64]
+
+
+def encode_steps(
+    slide: Slide,
+    grid: TileGrid,
+    encoder: Encoder,
+    *,
+    first: Any = None,
+    batch: int = 64,
+    device: str | None = None,
+) -> Steps[Bag]:
+    """Compute the features of every tile of a grid.
+
+    Parameters
+    ----------
+    slide : where the tiles are read, antialiased, at the grid's µm per pixel
+    grid : N tiles
+    encoder : gives D numbers per tile
+    first : (n,) indices of tiles to do first (those in view), or None
+    batch : tiles computed at once; halved, and said so in the note, when memory does not suffice
+    device : "cpu", "cuda", …; None picks the best
+
+    Yields
+    ------
+    Progress "features" with tiles done and total; payload (indices (n,) int64, features (n, D) float16): what was done
+    since the last one. Closing the generator ends the reading threads before it returns.
+
+    Returns
+    -------
+    Bag of float16 features in the grid's order
+
+    Raises
+    ------
+    TissueError
+        The grid is empty.
+    BagError
+        The grid is of another slide, `first` names no tile, or the encoder gives numbers that are not finite.
+    DeviceError
+        Memory does not suffice for a single tile.
+    """
+    order = _order(slide, grid, first)
+    where = pick(device)
+    features = np.zeros((len(grid), encoder.width), np.float16)
+    computing = _Computing(encoder, where, batch)
+    tiles = _read_ahead(slide, grid, [order[i : i + batch] for i in range(0, len(order), batch)])
+    done = 0
+    try:
+        yield Progress("features", 0, len(grid), f"on {describe(where)}")
+        for indices, pixels in tiles:
+            made = computing(pixels)
+            features[indices] = made
+            done += len(indices)
+            yield Progress("features", done, len(grid), computing.note, (indices, made))
+    finally:
+        tiles.close()
+    return Bag(slide.fingerprint, grid, features, encoder.id)
+
+
+def _order(slide: Slide, grid: TileGrid, first: Any) -> Indices:
+    """(N,) the tiles in the order to do them: `first`, then the rest row by row."""
+    if not len(grid):
+        raise TissueError(
+            f"{slide.name} has no tiles to compute features of; choose a region with tissue, or lower the share of "
+            "tissue that a tile must have."
+        )
+    if tuple(grid.slide_px) != tuple(slide.shape_px):
+        raise BagError(
+            f"The grid was made for a slide of {tuple(grid.slide_px)} px, but {slide.name} has {tuple(slide.shape_px)} "
+            "px; make a grid for this slide."
+        )
+    wanted = np.asarray([] if first is None else first, np.int64).reshape(-1)
+    if len(wanted) and (wanted.min() < 0 or wanted.max() >= len(grid)):
+        raise BagError(
+            f"first names tiles {wanted.min()} … {wanted.max()}; this grid has tiles 0 … {len(grid) - 1}."
+        )
+    _, at = np.unique(wanted, return_index=True)
+    wanted = wanted[np.sort(at)]
+    rest = np.ones(len(grid), bool)
+    rest[wanted] = False
+    return np.concatenate([wanted, np.flatnonzero(rest)])
+
+
+def _read_ahead(
+    slide: Slide, grid: TileGrid, batches: list[Indices]
+) -> Generator[tuple[Indices, NDArray[np.uint8]], None, None]:
+    """(indices, (n, tile_px, tile_px, 3) uint8) of each batch in turn, the next ones being read meanwhile."""
+    boxes, size = grid.boxes_px, (grid.tile_px, grid.tile_px)
+
+    def submit(indices: Indices) -> list[Future[NDArray[np.uint8]]]:
+        return [readers.submit(slide.read, tuple(boxes[i]), out_px=size) for i in indices]
+
+    readers = ThreadPoolExecutor(_readers(), thread_name_prefix="napari-mil-read")
+    waiting: deque[tuple[Indices, list[Future[NDArray[np.uint8]]]]] = deque()
+    coming: Iterator[Indices] = iter(batches)
+    try:
+        for _ in range(len(batches)):
+            while len(waiting) <= BATCHES_AHEAD and (following := next(coming, None)) is not None:
+                waiting.append((following, submit(following)))
+            indices, tiles = waiting.popleft()
+            yield indices, np.stack([tile.result() for tile in tiles])
+    finally:
+        readers.shutdown(wait=True, cancel_futures=True)
+
+
+def _readers() -> int:
+    """Reading threads: they mostly wait for the disk and for decoders that release Python's lock."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(2, min(4, cores))
+
+
+class _Computing:
+    """Runs the encoder on batches, in smaller portions from the moment that memory runs short."""
+
+    def __init__(self, encoder: Encoder, where: torch.device, portion: int) -> None:
+        self.encoder, self.where, self.portion = encoder, where, portion
+        self.note = f"on {describe(where)}"
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float16]:
+        """(n, D) float16 for (n, h, w, 3) tiles."""
+        made: list[NDArray[np.float16]] = []
+        at = 0
+        while at < len(pixels):
+            part = self._portion(pixels[at : at + self.portion])
+            if part is None:
+                self._halve()
+                continue
+            made.append(part)
+            at += len(part)
+        features = np.concatenate(made)
+        if not np.isfinite(features).all():
+            raise BagError(
+                f"The encoder {self.encoder.id} gave numbers that are not finite or exceed 65504, the range of float16; "
+                "use another encoder."
+            )
+        return features
+
+    def _portion(self, pixels: NDArray[np.uint8]) -> NDArray[np.float16] | None:
+        """Features of a portion, or None when memory did not suffice."""
+        try:
+            with torch.inference_mode():
+                made = self.encoder(torch.from_numpy(pixels).to(self.where))
+                half: NDArray[np.float16] = made.to(torch.float16).cpu().numpy()
+                return half
+        except (torch.OutOfMemoryError, MemoryError):
+            return None
+        except RuntimeError as error:
+            if "not enough memory" in str(error) or "can't allocate memory" in str(error):
+                return None
+            raise
+
+    def _halve(self) -> None:
+        if self.portion <= 1:
+            raise DeviceError(
+                f"Not enough memory for the features of a single tile on {describe(self.where)}; close other programs, "
+                "or use --device cpu."
+            )
+        self.portion //= 2
+        if self.where.type == "cuda":
+            torch.cuda.empty_cache()
+        self.note = f"on {describe(self.where)}; memory is short, {self.portion} tiles at a time"
