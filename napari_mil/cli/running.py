@@ -1,0 +1,133 @@
+"""How commands run: progress bars or JSON lines, slides that fail alone, settings as KEY=VALUE."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from napari_mil.errors import MILError, ProjectError
+from napari_mil.steps import Progress, Steps, drain
+
+T = TypeVar("T")
+
+ExistingProject = Annotated[
+    Path, typer.Argument(help="The project's folder; it must exist.", show_default=False)
+]
+SlideNames = Annotated[
+    list[str] | None,
+    typer.Argument(help="Slide names or ids; none: every slide of the project.", show_default=False),
+]
+ModelName = Annotated[str, typer.Option("--model", "-m", help="Name or id of a model of the project.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON lines for machines instead of text.")]
+By = Annotated[str, typer.Option("--by", help="Who speaks; kept with every event.", envvar="NAPARI_MIL_USER")]
+
+
+def say_error(sentence: str) -> None:
+    """One line on standard error."""
+    print(f"napari-mil: {sentence}", file=sys.stderr)
+
+
+def disk_sentence(error: OSError) -> str:
+    """A full disk, a missing permission and the like, as one sentence."""
+    where = f" ({error.filename})" if error.filename else ""
+    return (
+        f"{error.strerror or error}{where}; what was kept before is safe: mend this and run the line again."
+    )
+
+
+def show(steps: Steps[T], *, as_json: bool = False) -> T:
+    """Run a long verb to its end with a progress bar, or as JSON lines."""
+    if as_json:
+        return drain(steps, lambda now: print(json.dumps(_record(now)), flush=True))
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    words, note = TextColumn("{task.description}"), TextColumn("{task.fields[note]}")
+    columns = (words, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), note)
+    with Bars(*columns, transient=True, console=Console(stderr=True)) as bars:
+        tasks: dict[str, Any] = {}
+
+        def tell(now: Progress) -> None:
+            if now.stage not in tasks:
+                tasks[now.stage] = bars.add_task(now.stage, note="")
+            bars.update(tasks[now.stage], completed=now.done, total=now.total, note=now.note)
+
+        return drain(steps, tell)
+
+
+def _record(now: Progress) -> dict[str, Any]:
+    record: dict[str, Any] = {"stage": now.stage, "done": now.done, "total": now.total, "note": now.note}
+    if isinstance(now.payload, dict):
+        record["payload"] = now.payload
+    return record
+
+
+@contextmanager
+def opened(path: Path, *, by: str = "") -> Iterator[Any]:
+    """The project at `path`, which must exist already."""
+    from napari_mil.workflow import Project
+
+    if not (path / "project.json").exists():
+        raise ProjectError(f"{path} is no napari-mil project; `napari-mil import {path} SLIDE...` makes one.")
+    with Project(path, by=by) as project:
+        yield project
+
+
+def each(
+    project: Any, names: list[str] | None, act: Callable[[Any], dict[str, Any]], *, as_json: bool
+) -> tuple[list[dict[str, Any]], int]:
+    """Do `act` for every slide; each succeeds or fails alone. Returns the rows and the number that failed."""
+    from napari_mil.workflow import find_record
+
+    records = [find_record(project, name) for name in names] if names else list(project.slides)
+    if not records:
+        raise ProjectError(f"{project.path} has no slides yet; add some with `napari-mil import`.")
+    rows, failed = [], 0
+    for n, record in enumerate(records, 1):
+        try:
+            row = {"slide": record.name, "ok": True, **act(record)}
+        except (MILError, OSError) as error:
+            row, failed = {"slide": record.name, "ok": False, "error": str(error)}, failed + 1
+        rows.append(row)
+        print(json.dumps(row) if as_json else f"[{n}/{len(records)}] {line(row)}", flush=True)
+    if failed:
+        say_error(f"{failed} of {len(records)} slides failed, as said above; run again to retry them.")
+    return rows, failed
+
+
+def line(row: dict[str, Any]) -> str:
+    """A slide's row as text."""
+    rest = ", ".join(f"{k} {v}" for k, v in row.items() if k not in ("slide", "ok", "error"))
+    return f"{row['slide']}: {rest}" if row["ok"] else f"{row['slide']}: FAILED, {row['error']}"
+
+
+def settings(pairs: list[str] | None) -> dict[str, Any]:
+    """`key=value` pairs as a mapping; values are read as JSON where they are, else as text."""
+    out: dict[str, Any] = {}
+    for pair in pairs or []:
+        key, sep, value = pair.partition("=")
+        if not sep:
+            raise MILError(f"{pair!r} is no setting; write KEY=VALUE, such as mask_ratio=0.03.")
+        try:
+            out[key] = json.loads(value)
+        except ValueError:
+            out[key] = value
+    return out
+
+
+def metric_lines(metrics: dict[str, Any]) -> list[str]:
+    """Figures with their intervals as text."""
+    lines = []
+    for key, value in metrics.items():
+        if isinstance(value, list | tuple) and len(value) == 3:
+            lines.append(f"  {key}: {value[0]:.3f} [{value[1]:.3f}, {value[2]:.3f}]")
+        else:
+            lines.append(f"  {key}: {value}")
+    return lines

@@ -1,0 +1,96 @@
+"""import, embed, predict: slides in, answers out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from napari_mil.cli.running import (
+    AsJson,
+    By,
+    ExistingProject,
+    ModelName,
+    SlideNames,
+    each,
+    line,
+    opened,
+    show,
+)
+
+app = typer.Typer()
+
+
+@app.command("import", epilog="Example: `napari-mil import study/ slides/ --manifest manifest.csv`")
+def import_(
+    project: Annotated[
+        Path, typer.Argument(help="The project's folder; made when missing.", show_default=False)
+    ],
+    paths: Annotated[
+        list[Path], typer.Argument(help="Slides, folders of slides, or label files.", show_default=False)
+    ],
+    manifest: Annotated[
+        Path | None, typer.Option(help="CSV with the columns slide, case, label and maybe split.")
+    ] = None,
+    slide: Annotated[str | None, typer.Option(help="The slide that a label file speaks of.")] = None,
+    tree: Annotated[Path | None, typer.Option(help="labeltree.json for a new project.")] = None,
+    mpp: Annotated[str | None, typer.Option(help="µm per pixel, for slides that do not say.")] = None,
+    by: By = "",
+) -> None:
+    """Take slides or label files into a project; each file succeeds or fails alone."""
+    from napari_mil.workflow import import_paths_steps
+
+    rows = show(import_paths_steps(project, paths, manifest=manifest, slide=slide, tree=tree, mpp=mpp, by=by))
+    for row in rows:
+        print(line(row))
+    if any(not row["ok"] for row in rows):
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: `napari-mil embed study/`")
+def embed(
+    project: ExistingProject,
+    slides: SlideNames = None,
+    encoder: Annotated[str, typer.Option(help="Name of the encoder.")] = "builtin",
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Find tissue, cut tiles and compute features; bags that are there already are not computed again."""
+    from napari_mil.workflow import bag_steps
+
+    with opened(project) as p:
+
+        def act(record: Any) -> dict[str, Any]:
+            bag = show(bag_steps(p, p.slide(record), encoder=encoder), as_json=as_json)
+            return {"tiles": len(bag), "features": bag.width}
+
+        if each(p, slides, act, as_json=as_json)[1]:
+            raise typer.Exit(1)
+
+
+@app.command(epilog="Example: `napari-mil predict study/ --model mhim-sample --csv predictions.csv`")
+def predict(
+    project: ExistingProject,
+    model: ModelName,
+    slides: SlideNames = None,
+    csv: Annotated[Path | None, typer.Option(help="Write one row per slide to this file.")] = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Answer for every slide, or for those named; maps are kept in the project."""
+    from napari_mil.workflow import analyse_steps, find_card, write_rows
+
+    with opened(project) as p:
+        card = find_card(p, model)
+
+        def act(record: Any) -> dict[str, Any]:
+            said = show(analyse_steps(p, p.slide(record), model=card.id), as_json=as_json)
+            node, probability = said.best(card.tree)[-1]
+            return {"label": card.tree.path(node), "probability": round(probability, 4), "model": card.name}
+
+        rows, failed = each(p, slides, act, as_json=as_json)
+    if csv is not None:
+        write_rows(csv, rows)
+    if failed:
+        raise typer.Exit(1)

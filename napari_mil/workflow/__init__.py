@@ -1,0 +1,49 @@
+"""The user stories, composed once for window, command line and Python. Rooms that need torch are imported
+when used.
+"""
+
+from __future__ import annotations
+
+from napari_mil.workflow.analyse import PartialAnswer, analyse_steps, bag_steps
+from napari_mil.workflow.exchange import import_paths_steps, label_rows, write_rows
+from napari_mil.workflow.learn import (
+    Retrained,
+    evaluate_steps,
+    retrain_here_steps,
+    retrain_steps,
+    told_to_stop,
+    train_model_steps,
+)
+from napari_mil.workflow.project import (
+    Project,
+    adopt,
+    current_card,
+    find_card,
+    find_record,
+    parse_mpp,
+    slide_label,
+)
+from napari_mil.workflow.sample import sample_project_steps
+
+__all__ = [
+    "PartialAnswer",
+    "Project",
+    "Retrained",
+    "adopt",
+    "analyse_steps",
+    "bag_steps",
+    "current_card",
+    "evaluate_steps",
+    "find_card",
+    "find_record",
+    "import_paths_steps",
+    "label_rows",
+    "parse_mpp",
+    "retrain_here_steps",
+    "retrain_steps",
+    "sample_project_steps",
+    "slide_label",
+    "told_to_stop",
+    "train_model_steps",
+    "write_rows",
+]

@@ -1,0 +1,158 @@
+"""From a slide to an answer: tissue, tiles, features, maps, each computed once and kept."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_mil.bag import Bag
+from napari_mil.errors import TissueError
+from napari_mil.grid import TileGrid
+from napari_mil.prediction import Prediction
+from napari_mil.steps import Progress, Steps
+from napari_mil.workflow.project import Box, Project, find_card
+
+if TYPE_CHECKING:
+    from napari_mil.slides import Slide
+
+#: Seconds between two answers from the tiles done so far.
+REFRESH_S = 1.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PartialAnswer:
+    """An answer from the tiles done so far, on a grid of its own."""
+
+    grid: TileGrid
+    prediction: Prediction
+
+
+def bag_steps(
+    project: Project,
+    slide: Slide,
+    *,
+    encoder: str = "builtin",
+    region: Box | None = None,
+    view: Box | None = None,
+) -> Steps[Bag]:
+    """Features of the slide's tissue tiles, from the project where they are kept, else computed and kept.
+
+    Parameters
+    ----------
+    region : only tiles that overlap this box (y0, x0, y1, x1, level-0 px); a region's features are not kept
+    view : tiles in this box are done first, from its middle outwards
+
+    Yields Progress of the stages "tissue" and "features"; the latter's payload is a Bag of the tiles done
+    so far.
+    """
+    from napari_mil.encoders import create
+    from napari_mil.tissue import tissue_grid
+
+    machine = create(encoder)
+    mpp = None if slide.mpp is None else machine.mpp
+    kept = project.store.load_bag(slide.fingerprint, machine.id, machine.tile_px, mpp)
+    if kept is not None:
+        yield Progress("features", len(kept), len(kept), "from the project")
+        return kept.crop(region) if region else kept
+    yield Progress("tissue", 0, 1)
+    grid = tissue_grid(slide, tile_px=machine.tile_px, mpp=machine.mpp)
+    if region is not None:
+        grid = grid.crop(region)
+        if not len(grid):
+            raise TissueError(
+                "There is no tissue in this region; move the view over tissue, or run the whole slide."
+            )
+    yield Progress("tissue", 1, 1, f"{len(grid):,} tiles")
+    bag = yield from _encode(slide, grid, machine, view)
+    if region is None:
+        project.store.save_bag(bag)
+    return bag
+
+
+def _encode(slide: Slide, grid: TileGrid, machine: object, view: Box | None) -> Steps[Bag]:
+    """Drive the encoder; payloads grow into bags of the tiles done so far."""
+    from napari_mil.encode import encode_steps
+
+    steps = encode_steps(slide, grid, machine, first=None if view is None else _from_the_middle(grid, view))
+    done: list[NDArray[np.int64]] = []
+    features: list[NDArray[np.float16]] = []
+    shown = time.monotonic()
+    try:
+        while True:
+            try:
+                now = next(steps)
+            except StopIteration as stop:
+                whole: Bag = stop.value
+                return whole
+            partial = None
+            if now.payload is not None:
+                done.append(np.asarray(now.payload[0]))
+                features.append(np.asarray(now.payload[1], np.float16))
+                if time.monotonic() - shown > REFRESH_S:
+                    shown = time.monotonic()
+                    index = np.concatenate(done)
+                    cells = grid.cells[index]
+                    partial = Bag(
+                        slide.fingerprint, grid.with_cells(cells), np.concatenate(features), machine.id
+                    )
+            yield Progress(now.stage, now.done, now.total, now.note, partial)
+    finally:
+        steps.close()
+
+
+def _from_the_middle(grid: TileGrid, view: Box) -> NDArray[np.int64]:
+    """Indices of the tiles in view, nearest to its middle first."""
+    inside = np.flatnonzero(grid.inside(view))
+    boxes = grid.boxes_px[inside]
+    middle = np.array([(view[0] + view[2]) / 2, (view[1] + view[3]) / 2])
+    distance = np.linalg.norm((boxes[:, :2] + boxes[:, 2:]) / 2 - middle, axis=1)
+    return inside[np.argsort(distance, kind="stable")]
+
+
+def analyse_steps(
+    project: Project, slide: Slide, *, model: str, region: Box | None = None, view: Box | None = None
+) -> Steps[Prediction]:
+    """A model's answer for a slide, or for a region of it, with every map.
+
+    While tiles are being embedded, Progress carries a PartialAnswer about once a second. A slide's answer
+    is kept in the project; a region's is marked and is not. ModelError when the model does not fit the
+    slide's tiles.
+    """
+    from napari_mil.infer import predict
+
+    card = find_card(project, model)
+    network = project.model(card.id)
+    scope = "slide" if region is None else "region"
+    calibration = {"temperature": card.temperature, "calibrated": card.calibrated}
+    steps = bag_steps(project, slide, encoder=card.encoder.rsplit("-", 1)[0], region=region, view=view)
+    try:
+        while True:
+            try:
+                now = next(steps)
+            except StopIteration as stop:
+                bag: Bag = stop.value
+                break
+            payload = None
+            if isinstance(now.payload, Bag):
+                card.check(now.payload)
+                so_far = predict(network, now.payload, model_id=card.id, scope="region", **calibration)
+                payload = PartialAnswer(now.payload.grid, so_far)
+            yield Progress(now.stage, now.done, now.total, now.note, payload)
+    finally:
+        steps.close()
+    card.check(bag)
+    if region is None:
+        kept = project.store.load_prediction(slide.fingerprint, bag.grid.id, card.id)
+        if kept is not None:
+            yield Progress("answer", 1, 1, "from the project")
+            return kept
+    yield Progress("answer", 0, 1)
+    prediction = predict(network, bag, model_id=card.id, scope=scope, **calibration)
+    if region is None:
+        project.store.save_prediction(prediction)
+    yield Progress("answer", 1, 1)
+    return prediction

@@ -1,0 +1,80 @@
+"""What is installed, which GPU, which readers, and what is missing with the line that installs it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+
+#: module → (what it is for, the line that installs it)
+OPTIONAL = {
+    "napari": ("the window", "pip install 'napari-mil[pyqt5]'"),
+    "PyQt5": ("the default Qt binding", "pip install 'napari-mil[pyqt5]'"),
+    "openslide": ("MRXS, NDPI and other vendors' slides", "pip install openslide-python openslide-bin"),
+    "imagecodecs": ("JPEG and JPEG 2000 tiles", "pip install imagecodecs"),
+    "wsidicom": ("DICOM slides", "pip install 'napari-mil[dicom]'"),
+    "transformers": ("encoders from hubs", "pip install 'napari-mil[hubs]'"),
+    "timm": ("encoders from hubs", "pip install 'napari-mil[hubs]'"),
+    "distributed": ("many machines", "pip install 'napari-mil[cluster]'"),
+}
+
+
+def findings() -> Iterator[str]:
+    """One line per fact, as a person reads it."""
+    from napari_mil import __version__
+
+    yield f"napari-mil {__version__}, Python {platform.python_version()}, {platform.platform()}"
+    yield f"cores: {os.cpu_count()}, memory: {_memory_gib():.0f} GiB, free disk here: {_free_gib():.0f} GiB"
+    yield from _torch()
+    yield from _packages()
+    from napari_mil import encoders, methods
+
+    yield "methods: " + ", ".join(methods.names())
+    yield "encoders: " + ", ".join(encoders.names())
+    if sys.platform.startswith("linux") and not (
+        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    ):
+        yield "screen: none; the window needs one, or a virtual one (xvfb-run napari-mil open ...)"
+
+
+def _torch() -> Iterator[str]:
+    import torch
+
+    yield f"torch {torch.__version__}, {torch.get_num_threads()} threads"
+    if torch.cuda.is_available():
+        for i in range(torch.cuda.device_count()):
+            free, total = torch.cuda.mem_get_info(i)
+            name = torch.cuda.get_device_name(i)
+            yield f"GPU {i}: {name}, {free / 2**30:.0f} of {total / 2**30:.0f} GiB free"
+    else:
+        yield "GPU: none that this torch sees; everything runs on the CPU"
+
+
+def _packages() -> Iterator[str]:
+    for module, (purpose, line) in OPTIONAL.items():
+        if importlib.util.find_spec(module) is None:
+            yield f"{module}: missing ({purpose}); {line}"
+        else:
+            yield f"{module}: {_version(module)} ({purpose})"
+
+
+def _version(module: str) -> str:
+    names = importlib.metadata.packages_distributions().get(module, [module])
+    try:
+        return importlib.metadata.version(names[0])
+    except importlib.metadata.PackageNotFoundError:
+        return "of unknown version"
+
+
+def _memory_gib() -> float:
+    import psutil
+
+    return float(psutil.virtual_memory().total) / 2**30
+
+
+def _free_gib() -> float:
+    return shutil.disk_usage(".").free / 2**30

@@ -1,0 +1,410 @@
+"""Train and retrain on what the project knows; evaluate on what is held out."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_mil.card import ModelCard, Recipe
+from napari_mil.correction import Target, tile_nodes
+from napari_mil.errors import BagError, LabelError, MILError, ModelError
+from napari_mil.options import build
+from napari_mil.steps import Progress, Steps
+from napari_mil.workflow.project import Project, find_card, slide_label
+
+if TYPE_CHECKING:
+    from napari_mil.evaluate import Split, TrainingCase
+    from napari_mil.train import Trained
+
+Stop = Callable[[], bool]
+#: A retrained model that loses more lesion AUC (or macro AUC) than this on held-out cases is called worse.
+TOLERATED_LOSS = 0.02
+PARTS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Retrained:
+    """What a retraining changed.
+
+    Attributes
+    ----------
+    card : of the child; it is stored, not adopted
+    before, after : held-out figures of parent and child, {name: (value, low, high)}
+    flipped : (case, label before, label after) of every case whose most likely leaf changed
+    obeyed : (n, of): tile corrections that the new weights alone follow
+    worse : the sentence that says the child is worse on held-out cases, or None
+    """
+
+    card: ModelCard
+    before: Mapping[str, Any]
+    after: Mapping[str, Any]
+    flipped: tuple[tuple[str, str, str], ...]
+    obeyed: tuple[int, int]
+    worse: str | None
+
+    def to_json(self) -> str:
+        """One JSON line, {"result": …}, as a child process prints it."""
+        d = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return json.dumps({"result": {**d, "card": self.card.id}})
+
+    @classmethod
+    def from_record(cls, project: Project, d: Mapping[str, Any]) -> Retrained:
+        """The inverse of `to_json` in the process that owns the project."""
+        flipped = tuple((a, b, c) for a, b, c in d["flipped"])
+        n, of = d["obeyed"]
+        return cls(find_card(project, d["card"]), d["before"], d["after"], flipped, (n, of), d["worse"])
+
+    def in_words(self) -> str:
+        """A few lines for a person."""
+        lines = [f"{self.card.name}: stored, not adopted"]
+        for key in sorted(set(self.before) & set(self.after)):
+            was, now = self.before[key], self.after[key]
+            if np.isfinite(was[0]) and np.isfinite(now[0]):
+                lines.append(f"  {key}: {was[0]:.3f} -> {now[0]:.3f} [{now[1]:.3f}, {now[2]:.3f}]")
+        lines.append(f"  tile corrections obeyed: {self.obeyed[0]} of {self.obeyed[1]}")
+        lines += [f"  {case}: {a} -> {b}" for case, a, b in self.flipped]
+        return "\n".join([*lines, *([f"  WORSE: {self.worse}"] if self.worse else [])])
+
+
+def cases_steps(project: Project, encoder: str, *, everything: bool = False) -> Steps[list[TrainingCase]]:
+    """The project's cases with a label of the slide or of tiles (or all of them), embedding what is not yet
+    embedded.
+
+    When the slides of a case are labelled differently, the label that stands last in the tree counts for
+    the case.
+    """
+    from napari_mil.evaluate import TrainingCase
+    from napari_mil.workflow.analyse import bag_steps
+
+    by_case: dict[str, list[Any]] = {}
+    for record in project.slides:
+        by_case.setdefault(record.case, []).append(record)
+    made, tree = [], project.tree
+    for n, (case, records) in enumerate(by_case.items()):
+        said = {r.id: project.ledger.corrections(r.id) for r in records}
+        node = max(tree.node(slide_label(project, r)) for r in records)
+        if not (everything or node or any(said.values())):
+            continue
+        bags, tiles = [], []
+        for record in records:
+            bag = yield from bag_steps(project, project.slide(record), encoder=encoder)
+            nodes = tile_nodes(said[record.id], bag.grid, tree)
+            bags.append(bag)
+            tiles.append(nodes if nodes.any() else None)
+        made.append(TrainingCase(case, tuple(bags), Target(node), tuple(tiles)))
+        yield Progress("cases", n + 1, len(by_case), case)
+    return made
+
+
+def train_model_steps(
+    project: Project,
+    method: str,
+    *,
+    config: Mapping[str, Any] | None = None,
+    recipe: Mapping[str, Any] | Recipe | None = None,
+    name: str | None = None,
+    encoder: str = "builtin",
+    stop: Stop | None = None,
+) -> Steps[ModelCard]:
+    """Train a method on the project's labelled cases and store the model with its card.
+
+    The split is the manifest's where it has one, else by case: about 20 % to report on, 15 % of the rest to
+    decide with. `stop` is asked after every step: True ends the training early and keeps the best so far. A
+    run that was killed goes on from its last epoch when the same line is given again.
+    """
+    from napari_mil.train import Training
+
+    chosen = build(Recipe, recipe, "the recipe")
+    cases = yield from cases_steps(project, encoder)
+    if len(cases) < 3:
+        raise LabelError(
+            f"{len(cases)} labelled cases are too few to train on; label slides of at least three cases."
+        )
+    split = _split(project, cases, chosen.seed)
+    checkpoint = project.path / "runs" / f"{method}-{name or 'model'}-{chosen.seed}.ckpt"
+    run = Training(
+        cases, split, method=method, config=config, recipe=chosen, tree=project.tree, resume=checkpoint
+    )
+    trained = yield from _run(run, stop)
+    card = _keep(
+        project, trained, cases, split, run.config, chosen, method, name or _next_name(project, method)
+    )
+    checkpoint.unlink(missing_ok=True)
+    return card
+
+
+def _run(run: Any, stop: Stop | None) -> Steps[Trained]:
+    """Drive a training; when told to stop, take the best so far."""
+    steps = run.steps()
+    try:
+        while True:
+            try:
+                now = next(steps)
+            except StopIteration as ended:
+                trained: Trained = ended.value
+                return trained
+            if stop is not None and stop():
+                so_far: Trained | None = run.trained()
+                if so_far is None:
+                    raise ModelError(
+                        "Training was stopped before its first epoch ended, so there is no model to keep."
+                    )
+                return so_far
+            yield now
+    finally:
+        steps.close()
+
+
+def _split(project: Project, cases: Sequence[TrainingCase], seed: int) -> Split:
+    from napari_mil.evaluate import Split, split_by_case
+
+    told = {r.case: r.split for r in project.slides if r.split}
+    names = [c.case for c in cases]
+    if any(told.get(name) == "test" for name in names):
+        return Split(*(tuple(n for n in names if told.get(n, "train") == part) for part in PARTS))
+    return split_by_case({c.case: c.target.slide for c in cases}, seed=seed)
+
+
+def _keep(
+    project: Project,
+    trained: Trained,
+    cases: Sequence[TrainingCase],
+    split: Split,
+    config: Mapping[str, Any],
+    recipe: Recipe,
+    method: str,
+    name: str,
+    parent: str | None = None,
+) -> ModelCard:
+    from napari_mil.workflow.models import model_id, weight_bytes
+
+    bag = cases[0].bags[0]
+    weights = weight_bytes(trained.model)
+    slides = {c.case: tuple(b.slide_id for b in c.bags) for c in cases}
+    card = ModelCard(
+        id=model_id(weights, method),
+        name=name,
+        method=method,
+        config=dict(config),
+        encoder=bag.encoder,
+        in_features=bag.width,
+        tile_px=bag.grid.tile_px,
+        mpp=bag.grid.mpp,
+        tree=project.tree,
+        recipe=recipe,
+        parent=parent,
+        ledger_head=project.ledger.head,
+        slides={part: tuple(s for c in getattr(split, part) for s in slides[c]) for part in PARTS},
+        metrics=dict(trained.metrics),
+        calibrated=bool(split.validation),
+        temperature=trained.temperature if split.validation else 1.0,
+    )
+    project.store.save_model(card, weights)
+    return card
+
+
+def _next_name(project: Project, stem: str, sign: str = "-") -> str:
+    taken, n = {card.name for card in project.cards}, 1
+    while f"{stem}{sign}{n}" in taken:
+        n += 1
+    return f"{stem}{sign}{n}"
+
+
+def retrain_here_steps(
+    project: Project,
+    model: str,
+    *,
+    recipe: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    stop: Stop | None = None,
+) -> Steps[Retrained]:
+    """Go on from a model's weights with everything the ledger knows now, in this process; store the child.
+
+    Cases that were held out from the parent stay held out; new cases are learned from. The same ledger head
+    and seed give the same weights on a CPU.
+    """
+    from napari_mil.evaluate import answers, evaluate
+    from napari_mil.train import Training, retrain_recipe
+
+    parent, network = find_card(project, model), project.model(model)
+    cases = yield from cases_steps(project, parent.encoder.rsplit("-", 1)[0])
+    for case in cases:
+        parent.check(case.bags[0])
+    split = _split_like(parent, cases)
+    gentle = dataclasses.asdict(retrain_recipe(parent.recipe, seed=seed)) | dict(recipe or {})
+    chosen = build(Recipe, gentle, "the recipe")
+    start = network.state_dict()
+    run = Training(
+        cases, split, method=parent.method, config=parent.config, recipe=chosen, tree=parent.tree, start=start
+    )
+    trained = yield from _run(run, stop)
+    yield Progress("comparing", 0, 1)
+    held = [c for c in cases if c.case in set(split.test or split.validation)]
+    before, after = (evaluate(m, held) if held else {} for m in (network, trained.model))
+    old, new = answers(network, cases), answers(trained.model, cases)
+    learned = [c for c in cases if c.case in set(split.train)]
+    name = _next_name(project, parent.name.split("+")[0], "+")
+    card = _keep(project, trained, cases, split, run.config, chosen, parent.method, name, parent.id)
+    yield Progress("comparing", 1, 1)
+    return Retrained(
+        card, before, after, _flipped(parent, old, new), _obeyed(learned, new, parent), _worse(before, after)
+    )
+
+
+def _split_like(parent: ModelCard, cases: Sequence[TrainingCase]) -> Split:
+    """The parent's split, by slide; cases it never saw are learned from."""
+    from napari_mil.evaluate import Split, split_by_case
+
+    held = {s: part for part in ("validation", "test") for s in parent.slides.get(part, ())}
+    if not held:
+        return split_by_case({c.case: c.target.slide for c in cases}, seed=parent.recipe.seed)
+    parts: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
+    for case in cases:
+        where = {held[b.slide_id] for b in case.bags if b.slide_id in held}
+        parts["test" if "test" in where else where.pop() if where else "train"].append(case.case)
+    return Split(*(tuple(parts[p]) for p in PARTS))
+
+
+def _flipped(
+    card: ModelCard, old: Mapping[str, Any], new: Mapping[str, Any]
+) -> tuple[tuple[str, str, str], ...]:
+    def best(answer: Any) -> str:
+        return card.tree.path(card.tree.leaves[int(answer.probabilities[-1].argmax())])
+
+    pairs = ((case, best(old[case]), best(new[case])) for case in old)
+    return tuple((case, a, b) for case, a, b in pairs if a != b)
+
+
+def _obeyed(cases: Sequence[TrainingCase], said: Mapping[str, Any], card: ModelCard) -> tuple[int, int]:
+    from napari_mil.evaluate import obeyed
+
+    follows = [
+        obeyed(said[c.case].tile_probability, tiles, card.tree)
+        for c in cases
+        if (tiles := c.joined()[2].tiles) is not None
+    ]
+    every = np.concatenate(follows) if follows else np.zeros(0, bool)
+    return int(every.sum()), len(every)
+
+
+def _worse(before: Mapping[str, Any], after: Mapping[str, Any]) -> str | None:
+    """Say it when held-out discrimination fell by more than `TOLERATED_LOSS`."""
+    for key in ("lesion/auc", "fine/auc"):
+        if key in before and key in after and np.isfinite(before[key][0]) and np.isfinite(after[key][0]):
+            loss = before[key][0] - after[key][0]
+            if loss > TOLERATED_LOSS:
+                return (
+                    f"{key} on held-out cases fell from {before[key][0]:.3f} to {after[key][0]:.3f}; "
+                    "better keep the parent."
+                )
+            return None
+    return None
+
+
+def evaluate_steps(project: Project, model: str, *, split: str = "test") -> Steps[dict[str, Any]]:
+    """Figures of a model on a part of its own split, or on every labelled case ("all")."""
+    from napari_mil.evaluate import evaluate
+
+    card = find_card(project, model)
+    if split not in ("train", "validation", "test", "all"):
+        raise LabelError(f"{split!r} is no split; choose test, validation, train or all.")
+    cases = yield from cases_steps(project, card.encoder.rsplit("-", 1)[0])
+    chosen = set(card.slides.get(split, ()))
+    kept = [c for c in cases if split == "all" or any(b.slide_id in chosen for b in c.bags)]
+    if not kept:
+        raise BagError(
+            f"No labelled case here belongs to the split {split!r} of {card.name}; try --split all."
+        )
+    return dict(evaluate(project.model(card.id), kept))
+
+
+def retrain_steps(
+    project: Project, model: str, *, recipe: Mapping[str, Any] | None = None, seed: int = 0
+) -> Steps[Retrained]:
+    """`retrain_here_steps` in a child process, so that the window stays alive and a crash takes nothing
+    with it.
+
+    Closing the generator tells the child to stop; it keeps its best model so far, which is then among the
+    cards.
+    """
+    card = find_card(project, model)
+    line = ["retrain", str(project.path), "--model", card.id, "--seed", str(seed), "--json", "--until-told"]
+    line += [
+        part for key, value in (recipe or {}).items() for part in ("--recipe", f"{key}={json.dumps(value)}")
+    ]
+    record = yield from child_steps(line)
+    return Retrained.from_record(project, record)
+
+
+def child_steps(line: Sequence[str]) -> Steps[dict[str, Any]]:
+    """Run one of our own command lines as a child that prints JSON lines; returns its result record.
+
+    MILError with the child's last words when it fails.
+    """
+    threads = str(max(1, (os.cpu_count() or 2) - 1))
+    words = tempfile.TemporaryFile("w+")  # noqa: SIM115  a pipe nobody reads could fill and block the child
+    child = subprocess.Popen(
+        [sys.executable, "-m", "napari_mil.cli", *line],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=words,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": threads},
+    )
+    result: dict[str, Any] | None = None
+    try:
+        yield Progress("starting", 0, None)
+        for text in child.stdout or ():
+            record = json.loads(text)
+            if "result" in record:
+                result = record["result"]
+            else:
+                yield Progress(
+                    record["stage"], record["done"], record["total"], record["note"], record.get("payload")
+                )
+        if child.wait() or result is None:
+            words.seek(0)
+            said = words.read().strip().splitlines() or ["Training ended without a word; start it again."]
+            raise MILError(said[-1].removeprefix("napari-mil: "))
+        return result
+    finally:
+        _end(child)
+        words.close()
+
+
+def _end(child: subprocess.Popen[str]) -> None:
+    """Ask a child to stop, give it time to keep its best, then end it."""
+    if child.poll() is None:
+        try:
+            if child.stdin is not None:
+                child.stdin.write("stop\n")
+                child.stdin.flush()
+            child.communicate(timeout=60)
+        except (OSError, ValueError, subprocess.TimeoutExpired):
+            child.kill()
+    child.wait()
+    for stream in (child.stdin, child.stdout):
+        if stream is not None:
+            stream.close()
+
+
+def told_to_stop(stream: IO[str]) -> Stop:
+    """Whether "stop" was written to a stream, or its writer is gone; a daemon thread listens."""
+    told = threading.Event()
+
+    def listen() -> None:
+        stream.readline()
+        told.set()
+
+    threading.Thread(target=listen, daemon=True, name="napari-mil stop").start()
+    return told.is_set

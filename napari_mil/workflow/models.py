@@ -1,0 +1,49 @@
+"""Models between the project's bytes and torch."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from napari_mil.errors import ModelError
+
+if TYPE_CHECKING:
+    from napari_mil.card import ModelCard
+    from napari_mil.mil import MILModel
+
+
+def load_model(card: ModelCard, weights: bytes) -> MILModel:
+    """The model of a card and its safetensors bytes, in evaluation mode; ModelError when they do not belong
+    together.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    from napari_mil import methods
+
+    model = methods.create(card.method, card.config, in_features=card.in_features, tree=card.tree)
+    try:
+        state = {key: value.to(torch.float32) for key, value in load(weights).items()}
+        model.load_state_dict(state)
+    except (SafetensorError, RuntimeError) as error:
+        first = str(error).splitlines()[0]
+        raise ModelError(
+            f"The weights of {card.name} do not fit its card ({first}); take the model from its source again."
+        ) from error
+    return model.eval()
+
+
+def weight_bytes(model: MILModel, *, half: bool = False) -> bytes:
+    """The model's state as safetensors bytes, float32, or float16 for models that travel."""
+    import torch
+    from safetensors.torch import save
+
+    state = model.state_dict()
+    cast = {k: v.detach().cpu().contiguous().to(torch.float16 if half else v.dtype) for k, v in state.items()}
+    return bytes(save(cast))
+
+
+def model_id(weights: bytes, method: str) -> str:
+    """Content id of a model: its method and the hash of its weights."""
+    return f"{method}-{hashlib.sha256(weights).hexdigest()[:12]}"

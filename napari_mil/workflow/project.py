@@ -1,0 +1,289 @@
+"""A project: a folder with slides, labels, bags and models, and the verbs on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from napari_mil.correction import Cells, Correction, Place, WholeSlide
+from napari_mil.errors import LabelError, ModelError, ProjectError
+from napari_mil.labeltree import LabelTree
+from napari_mil.ledger import SlideRecord
+from napari_mil.steps import Progress, drain
+from napari_mil.store import Store
+
+if TYPE_CHECKING:
+    from napari_mil.bag import Bag
+    from napari_mil.card import ModelCard
+    from napari_mil.mil import MILModel
+    from napari_mil.prediction import Prediction
+    from napari_mil.slides import Slide
+
+Watch = Callable[[Progress], None] | None
+Box = tuple[float, float, float, float]
+
+
+class Project:
+    """Opens a project folder, or makes one; a context manager.
+
+    Parameters
+    ----------
+    path : the project's folder
+    tree : the label tree of a new project, or None: the seven-leaf breast tree of `samples.SAMPLE_TREE`; a
+        project that stands keeps its own
+    by : who speaks, kept with every correction
+
+    Raises
+    ------
+    ProjectError : the folder is no project, is damaged, or comes from a newer version
+
+    Examples
+    --------
+    >>> with Project("study/") as project:  # doctest: +SKIP
+    ...     slide = project.add("case.svs", case="P017", label="Malignant/DCIS")
+    ...     prediction = project.analyse(slide, model="mhim-sample")
+    ...     project.export("labels.geojson", slide=slide)
+    """
+
+    def __init__(self, path: str | Path, *, tree: LabelTree | None = None, by: str = "") -> None:
+        self.path = Path(path).absolute()
+        self.store = Store(self.path, tree=tree or default_tree)
+        self.tree, self.ledger, self.by = self.store.tree, self.store.ledger, by
+        self._open: dict[str, Slide] = {}
+        self._models: dict[str, MILModel] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the slides and the ledger. Everything is kept already: there is nothing to save."""
+        for slide in self._open.values():
+            slide.close()
+        self._open.clear()
+        self._models.clear()
+        self.store.close()
+
+    @property
+    def slides(self) -> tuple[SlideRecord, ...]:
+        """What is known of every slide, in the order they were added."""
+        return tuple(self.ledger.slides())
+
+    @property
+    def cards(self) -> tuple[ModelCard, ...]:
+        """The cards of the project's models, oldest first."""
+        return tuple(sorted(self.store.cards(), key=lambda card: card.created))
+
+    def add(
+        self,
+        path: str | Path,
+        *,
+        case: str | None = None,
+        label: str | None = None,
+        mpp: float | tuple[float, float] | None = None,
+    ) -> Slide:
+        """Take a slide into the project; a slide that is there already keeps its labels and follows its file.
+
+        Parameters
+        ----------
+        path : the slide file
+        case : patient or specimen; None: the slide is its own case
+        label : label text of the whole slide, as a manifest gives it
+        mpp : µm per pixel for a slide that does not say its own; kept
+        """
+        from napari_mil.slides import open_slide
+
+        text = self.tree.path(self.tree.node(label)) or None
+        slide = open_slide(path, mpp=mpp)
+        known = next((r for r in self.slides if r.id == slide.fingerprint), None)
+        if known and mpp is None and slide.mpp is None and known.mpp:
+            slide = slide.with_mpp(known.mpp)
+        self.ledger.add_slide(
+            SlideRecord(
+                id=slide.fingerprint,
+                path=str(Path(path).absolute()),
+                name=slide.name,
+                case=case or (known.case if known else slide.name),
+                label=text or (known.label if known else None),
+                mpp=slide.mpp,
+            )
+        )
+        self._open[slide.fingerprint] = slide
+        return slide
+
+    def slide(self, which: str | Slide | SlideRecord) -> Slide:
+        """The opened slide of an id, a name or a record; ProjectError naming the slides there are."""
+        from napari_mil.slides import Slide, open_slide
+
+        if isinstance(which, Slide):
+            return which
+        record = find_record(self, which)
+        if record.id not in self._open:
+            slide = open_slide(record.path, mpp=record.mpp)
+            if slide.fingerprint != record.id:
+                slide.close()
+                raise ProjectError(
+                    f"{record.path} is no longer the slide added as {record.name}: its content changed; "
+                    "put the file back, or add the new one as a slide of its own."
+                )
+            self._open[record.id] = slide
+        return self._open[record.id]
+
+    def bag(self, slide: str | Slide, *, encoder: str = "builtin", progress: Watch = None) -> Bag:
+        """Features of the slide's tissue tiles; kept in the project and never computed twice."""
+        from napari_mil.workflow.analyse import bag_steps
+
+        return drain(bag_steps(self, self.slide(slide), encoder=encoder), progress)
+
+    def model(self, which: str) -> MILModel:
+        """The model of an id or a name, in evaluation mode; ModelError naming the models there are."""
+        card = find_card(self, which)
+        if card.id not in self._models:
+            from napari_mil.workflow.models import load_model
+
+            self._models[card.id] = load_model(card, self.store.model_bytes(card.id))
+        return self._models[card.id]
+
+    def analyse(
+        self, slide: str | Slide, *, model: str, region: Box | None = None, progress: Watch = None
+    ) -> Prediction:
+        """Tissue → tiles → features → answer with all maps; runs to the end.
+
+        region : y0, x0, y1, x1 in level-0 pixels; the answer is then marked as a region's and is not kept
+            as the slide's
+        """
+        from napari_mil.workflow.analyse import analyse_steps
+
+        return drain(analyse_steps(self, self.slide(slide), model=model, region=region), progress)
+
+    def correct(self, slide: str | Slide, place: Place, label: str | None, **about: Any) -> Correction:
+        """State a label for a place; it is in the ledger when this returns.
+
+        about : further fields of Correction, such as tool, note, model_id, model_said, model_confidence,
+            visible
+        """
+        slide_id = self.slide(slide).fingerprint
+        text = self.tree.path(self.tree.node(label)) or None
+        about.setdefault("was", _was(self.ledger.corrections(slide_id), place))
+        correction = Correction(slide_id, place, text, by=about.pop("by", self.by), **about)
+        self.ledger.correct(correction)
+        return correction
+
+    def undo(self, slide: str | Slide) -> bool:
+        """Take back the latest act on a slide; False when there is none. Never forgets: undo is an event
+        too.
+        """
+        return self.ledger.undo(self.slide(slide).fingerprint, self.by) is not None
+
+    def redo(self, slide: str | Slide) -> bool:
+        """Restore what was undone last on a slide; False when there is nothing."""
+        return self.ledger.redo(self.slide(slide).fingerprint, self.by) is not None
+
+    def retrain(self, model: str, *, seed: int = 0, progress: Watch = None) -> ModelCard:
+        """Train a child of `model` on everything the ledger knows; it is stored, not adopted."""
+        from napari_mil.workflow.learn import retrain_steps
+
+        return drain(retrain_steps(self, model, seed=seed), progress).card
+
+    def export(
+        self, path: str | Path, *, slide: str | Slide | None = None, format: str | None = None
+    ) -> Path:
+        """Write labels as GeoJSON or CSV (by suffix, or `format`): of one slide, or of all into one CSV."""
+        from napari_mil.workflow.exchange import export
+
+        return export(self, Path(path), None if slide is None else self.slide(slide), format)
+
+    def import_labels(self, path: str | Path, slide: str | Slide) -> list[Correction]:
+        """Read a label file into the ledger, all of it or nothing; a correction that is there already is
+        not doubled.
+        """
+        from napari_mil.workflow.exchange import import_labels
+
+        return import_labels(self, Path(path), self.slide(slide))
+
+
+def default_tree() -> LabelTree:
+    """The seven-leaf breast tree that a new project starts with."""
+    from napari_mil.samples import SAMPLE_TREE
+
+    return SAMPLE_TREE
+
+
+def find_record(project: Project, which: str | SlideRecord) -> SlideRecord:
+    """The record of a slide id, name or path; ProjectError naming the slides there are."""
+    if isinstance(which, SlideRecord):
+        return which
+    full = str(Path(which).absolute())
+    for record in project.slides:
+        if which in (record.id, record.name) or full == record.path:
+            return record
+    names = ", ".join(r.name for r in project.slides[:8]) or "none yet"
+    raise ProjectError(f"{which!r} is no slide of {project.path.name}; its slides are {names}; add it first.")
+
+
+def find_card(project: Project, which: str) -> ModelCard:
+    """The card of a model id or name (the newest of that name); ModelError naming the models there are."""
+    for card in reversed(project.cards):
+        if which in (card.id, card.name):
+            return card
+    names = ", ".join(c.name for c in project.cards) or "none yet"
+    raise ModelError(
+        f"{which!r} is no model of {project.path.name}; its models are {names}; train or import it first."
+    )
+
+
+def current_card(project: Project) -> ModelCard | None:
+    """The adopted model, or the newest when none was adopted, or None."""
+    adopted = [e.payload["model"] for e in project.ledger.events() if e.kind == "adopt"]
+    known = {card.id: card for card in project.cards}
+    for model_id in reversed(adopted):
+        if model_id in known:
+            return known[model_id]
+    return project.cards[-1] if project.cards else None
+
+
+def adopt(project: Project, which: str) -> ModelCard:
+    """Make a model the one that answers from now on; an event, so that one can go back to any earlier
+    model.
+    """
+    card = find_card(project, which)
+    project.ledger.append("adopt", None, {"model": card.id, "name": card.name}, project.by)
+    return card
+
+
+def slide_label(project: Project, record: SlideRecord) -> str | None:
+    """The slide's label text: what a person said last, else what the manifest gave."""
+    said = [c for c in project.ledger.corrections(record.id) if isinstance(c.place, WholeSlide)]
+    return said[-1].label if said else record.label
+
+
+def _was(corrections: tuple[Correction, ...], place: Place) -> str | None:
+    """What the place was called before, where it was called one thing; None when it had no label or
+    several.
+    """
+    if isinstance(place, WholeSlide):
+        return next((c.label for c in reversed(corrections) if isinstance(c.place, WholeSlide)), None)
+    if not isinstance(place, Cells):
+        return None
+    before: dict[tuple[int, ...], str | None] = {}
+    for c in corrections:
+        if isinstance(c.place, Cells) and c.place.pitch_px == place.pitch_px:
+            before.update({tuple(cell): c.label for cell in c.place.cells.tolist()})
+    labels = {before.get(tuple(cell)) for cell in place.cells.tolist()}
+    return labels.pop() if len(labels) == 1 else None
+
+
+def parse_mpp(text: str) -> float:
+    """µm per pixel as typed by a person; LabelError when it cannot be one."""
+    try:
+        value = float(text.replace(",", "."))
+    except ValueError:
+        value = 0.0
+    if not 0.05 <= value <= 20:
+        raise LabelError(
+            f"{text!r} is no plausible µm per pixel; slides have 0.05 to 20, most 0.25 (40×) or 0.5 (20×)."
+        )
+    return value
