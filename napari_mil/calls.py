@@ -66,10 +66,8 @@ def lesion_score(tile_probability: Any, lift: Any, tree: LabelTree) -> NDArray[n
         raise BagError(f"{int(normal.sum())} of {len(normal)} leaves are normal; a lesion needs both kinds.")
     p = _rows(tile_probability, "tile_probability")
     raised = _rows(lift, "lift")
-    if raised.shape[1] > 1:
-        score = raised[:, ~normal].max(1)
-    else:
-        score = raised[:, 0] * (1 - p[:, normal].sum(1))
+    wise = raised.shape[1] > 1
+    score = raised[:, ~normal].max(1) if wise else raised[:, 0] * (1 - p[:, normal].sum(1))
     return np.asarray(score, np.float32)
 
 
@@ -113,7 +111,8 @@ def _agreed(
 
 def _normalised(p: NDArray[np.float64]) -> NDArray[np.float64]:
     total = p.sum(1, keepdims=True)
-    return np.divide(p, total, out=np.zeros_like(p), where=total > 0)
+    shares: NDArray[np.float64] = np.divide(p, total, out=np.zeros_like(p), where=total > 0)
+    return shares
 
 
 def _looked(
