@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import random
 import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -122,7 +122,7 @@ def test_slides_keep_their_facts_as_events(path):
 def test_other_events_are_kept_and_change_no_label(ledger):
     ledger.correct(cell(1))
     event = ledger.append("note", "s", {"text": "ask for a second reading — “soon”"}, "me")
-    ledger.append("adopt", "", {"model": "m-1"})
+    ledger.append("adopt", None, {"model": "m-1"})
     assert ledger.events(kind="note") == (event,)
     assert ledger.events(kind="note")[0].payload["text"].endswith("“soon”")
     ledger.undo("s")
@@ -139,20 +139,19 @@ def test_events_form_a_chain(ledger):
     assert [e.previous for e in events] == [GENESIS, *(e.hash for e in events[:-1])]
     report = ledger.verify()
     assert report.ok
+    assert str(report) == f"whole: 4 events, head {ledger.head}"
     assert (report.events, report.sound, report.head) == (4, events, ledger.head)
 
 
 class Replayed(RuleBasedStateMachine):
-    """Two openings of one ledger against the obvious model: a list of acts and a list of undone ones per slide."""
+    """Two openings of one ledger against the obvious model: acts done and acts undone, per slide."""
 
     def __init__(self):
         super().__init__()
-        import tempfile
-
-        self.folder = tempfile.mkdtemp()
+        self.folder = Path(tempfile.mkdtemp())
         self.count = 0
         self.model = {"s": ([], []), "t": ([], [])}
-        self.ledgers = [Ledger(os.path.join(self.folder, "l.sqlite")) for _ in range(2)]
+        self.ledgers = [Ledger(self.folder / "l.sqlite") for _ in range(2)]
 
     @rule(who=st.integers(0, 1), slide=st.sampled_from("st"), how_many=st.integers(1, 3))
     def correct(self, who, slide, how_many):
@@ -180,13 +179,13 @@ class Replayed(RuleBasedStateMachine):
     @rule(who=st.integers(0, 1))
     def reopen(self, who):
         self.ledgers[who].close()
-        self.ledgers[who] = Ledger(os.path.join(self.folder, "l.sqlite"))
+        self.ledgers[who] = Ledger(self.folder / "l.sqlite")
 
     @invariant()
     def both_agree_with_the_model(self):
         for ledger in self.ledgers:
             for slide, (done, undone) in self.model.items():
-                assert rows_of(ledger, slide) == sum(done, [])
+                assert rows_of(ledger, slide) == [row for act in done for row in act]
                 assert ledger.acts(slide) == (len(done), len(undone))
 
     def teardown(self):
@@ -245,7 +244,7 @@ for row in range(int(sys.argv[2]), 10**9):
 
 
 def test_kill_9_loses_nothing_acknowledged(path):
-    draw = random.Random(5)
+    draw = np.random.default_rng(5)
     start = 0
     for _round in range(5):
         child = subprocess.Popen(
@@ -253,7 +252,7 @@ def test_kill_9_loses_nothing_acknowledged(path):
         )
         with child:
             assert child.stdout.readline() == "open\n"
-            for _ in range(draw.randint(1, 400)):
+            for _ in range(draw.integers(1, 400)):
                 acknowledged = int(child.stdout.readline())
             child.send_signal(signal.SIGKILL)
             rest = [line for line in child.stdout.read().split("\n") if line][:-1]
@@ -295,7 +294,7 @@ def ten(path):
 @pytest.mark.parametrize(
     ("act", "sound", "says"),
     [
-        ("UPDATE events SET payload = replace(payload, 'Benign', 'Normal') WHERE seq = 4", 3, "event 4 was altered"),
+        ("UPDATE events SET payload = replace(payload, 'Ben', 'X') WHERE seq = 4", 3, "event 4 was altered"),
         ("UPDATE events SET at = '2020-01-01T00:00:00+00:00' WHERE seq = 1", 0, "no event can be trusted"),
         ("UPDATE events SET by = x'ff00' WHERE seq = 6", 5, "damaged"),
         ("DELETE FROM events WHERE seq = 7", 6, "event 7 is missing"),
@@ -307,7 +306,7 @@ def test_every_alteration_is_found_and_what_is_sound_is_said(ten, act, sound, sa
     doctored(ten, act)
     report = verify(ten)
     assert not report.ok
-    assert says in report.problem
+    assert says in report.problem == str(report)
     assert [e.seq for e in report.sound] == list(range(1, sound + 1))
     with pytest.raises(ProjectError, match="is damaged"):
         Ledger(ten)
@@ -320,7 +319,7 @@ def test_a_recomputed_event_still_breaks_the_chain(ten):
     raw.row_factory = sqlite3.Row
     row = dict(raw.execute("SELECT * FROM events WHERE seq = 5").fetchone()) | {"by": "somebody else"}
     raw.close()
-    doctored(ten, f"UPDATE events SET by = 'somebody else', hash = '{row_hash(row)}' WHERE seq = 5")
+    doctored(ten, f"UPDATE events SET by = 'somebody else', hash = '{row_hash(row)}' WHERE seq = 5")  # noqa: S608
     report = verify(ten)
     assert len(report.sound) == 5
     assert "event 6 does not follow event 5" in report.problem
@@ -329,28 +328,24 @@ def test_a_recomputed_event_still_breaks_the_chain(ten):
 def test_flipped_bytes_never_pass_for_what_was_said(ten):
     whole = ten.read_bytes()
     true = [e.hash for e in verify(ten).sound]
-    draw = random.Random(3)
+    draw = np.random.default_rng(3)
+    written = np.flatnonzero(np.frombuffer(whole, np.uint8))
     noticed = 0
     for _ in range(40):
-        at = draw.randrange(len(whole))
+        at = int(draw.choice(written))
         ten.write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
-        try:
-            report = verify(ten)
-        except ProjectError:
-            noticed += 1
-            continue
+        report = verify(ten)
         noticed += not report.ok
         assert [e.hash for e in report.sound] == true[: len(report.sound)]
         assert not report.ok or len(report.sound) == 10
-    assert noticed > 5
+    assert noticed > 20
 
 
 def test_what_is_no_database_is_said(path):
     path.write_bytes(b"this is no database, whatever its name says" * 99)
     with pytest.raises(ProjectError, match="is damaged: it is no SQLite database"):
         Ledger(path)
-    with pytest.raises(ProjectError, match="is damaged"):
-        verify(path)
+    assert "is damaged: it cannot be read further" in verify(path).problem
 
 
 def test_a_missing_folder_is_said(tmp_path):
@@ -393,15 +388,17 @@ def test_a_full_disk_is_said_and_loses_nothing(ledger):
     def shrink(connection):
         connection.connection.execute("PRAGMA max_page_count = 1")
 
+    large = [
+        Correction("s", Cells([[row, 2 * c] for c in range(500)], (8, 8)), "Benign") for row in range(99)
+    ]
     with pytest.raises(ProjectError, match="the disk is full; nothing was lost"):
-        for row in range(2, 200):
-            ledger.correct(Correction("s", Cells([[row, 2 * c] for c in range(500)], (8, 8)), "Benign"))
-    kept = len(ledger.corrections("s"))
+        ledger.correct(*large)
+    assert rows_of(ledger) == [1]
     sa.event.remove(ledger._engine, "begin", shrink)
     with ledger._engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA max_page_count = 1000000")
-    ledger.correct(cell(1000))
-    assert len(ledger.corrections("s")) == kept + 1
+    ledger.correct(*large)
+    assert len(ledger.corrections("s")) == 100
     assert ledger.verify().ok
 
 
@@ -423,7 +420,11 @@ def test_undo_reads_no_old_events(ledger):
     for row in range(30):
         ledger.correct(cell(row))
     asked = []
-    sa.event.listen(ledger._engine, "before_cursor_execute", lambda c, cur, text, *rest: asked.append(text))
+
+    @sa.event.listens_for(ledger._engine, "before_cursor_execute")
+    def listen(connection, cursor, text, parameters, context, many):
+        asked.append(text)
+
     ledger.undo("s")
     ledger.corrections("s")
     assert not [text for text in asked if "FROM events" in text]

@@ -82,11 +82,11 @@ class Ledger:
         with self._lock:
             return tuple(self._refresh().slides.values())
 
-    def append(self, kind: str, slide_id: str, payload: Mapping[str, Any], by: str = "") -> Event:
-        """Append an event that changes no label ("adopt", "note", …); `slide_id` "" is the project."""
+    def append(self, kind: str, slide_id: str | None, payload: Mapping[str, Any], by: str = "") -> Event:
+        """Append an event that changes no label ("adopt", "note", …); `slide_id` None is the project."""
         if kind in OWN_KINDS:
             raise ValueError(f"events of kind {kind!r} are written by the ledger's own verbs only")
-        return self._write(lambda _state: [Draft(kind, slide_id, by, dict(payload))])[0]
+        return self._write(lambda _state: [Draft(kind, slide_id or "", by, dict(payload))])[0]
 
     def correct(self, *corrections: Correction) -> tuple[Event, ...]:
         """State corrections as one act: all of them on disk or none, and one undo takes a slide's part back.

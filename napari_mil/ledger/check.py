@@ -33,6 +33,9 @@ class Report:
         """Whether the ledger is whole."""
         return not self.problem
 
+    def __str__(self) -> str:
+        return self.problem or f"whole: {self.events} events, head {self.head}"
+
     @property
     def head(self) -> str:
         """Hash of the last sound event."""
