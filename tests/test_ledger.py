@@ -331,7 +331,7 @@ def test_flipped_bytes_never_pass_for_what_was_said(ten):
     draw = np.random.default_rng(3)
     written = np.flatnonzero(np.frombuffer(whole, np.uint8))
     noticed = 0
-    for _ in range(40):
+    for _ in range(60):
         at = int(draw.choice(written))
         ten.write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
         report = verify(ten)

@@ -72,6 +72,8 @@ def _rows(engine: sa.Engine) -> Iterator[dict[str, Any] | str]:
                 yield dict(row)
     except sa.exc.DBAPIError as error:
         yield f"it cannot be read further ({error.orig})"
+    except UnicodeDecodeError as error:
+        yield f"it cannot be read further ({error.reason})"
 
 
 def _frame(engine: sa.Engine, sound: list[Event]) -> str:
@@ -82,6 +84,8 @@ def _frame(engine: sa.Engine, sound: list[Event]) -> str:
             structure = connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar()
     except sa.exc.DBAPIError as error:
         return f"its structure cannot be read ({error.orig})"
+    except UnicodeDecodeError as error:
+        return f"its structure cannot be read ({error.reason})"
     if tip is None or tuple(tip) != ((sound[-1].seq, sound[-1].hash) if sound else (0, GENESIS)):
         return f"events after {len(sound)} are missing"
     return "" if structure == "ok" else f"its structure is broken ({structure})"

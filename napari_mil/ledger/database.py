@@ -89,6 +89,8 @@ def said(engine: sa.Engine) -> Iterator[None]:
             if part in reason:
                 raise ProjectError(f"{place_of(engine)} {sentence}.") from error
         raise ProjectError(f"{place_of(engine)} cannot be used: {error.orig}.") from error
+    except UnicodeDecodeError as error:  # the driver meets broken text in the file's own structure
+        raise ProjectError(f"{place_of(engine)} {SENTENCES['malformed']}.") from error
 
 
 @contextmanager
