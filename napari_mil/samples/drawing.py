@@ -12,7 +12,7 @@ from napari_mil.samples.lesions import LESIONS, lobule, normal_duct
 from napari_mil.samples.scene import CELL, PLAN, Focus, Plan
 from napari_mil.samples.textures import SIDE, Field, cloud, enlarge, textures
 
-STRIP = 256
+STRIP = 128
 
 
 def draw_stroma(canvas: Canvas, rng: np.random.Generator, plan: Plan) -> None:
@@ -22,21 +22,37 @@ def draw_stroma(canvas: Canvas, rng: np.random.Generator, plan: Plan) -> None:
     shift = rng.integers(0, SIDE, (2, 2))
     blend = np.clip(0.5 + 1.6 * cloud(rng, plan.inside.shape, 34), 0, 1)
     density = np.clip(rng.normal(1.0, 0.06) + 0.13 * cloud(rng, plan.inside.shape, 22), 0.55, 1.45)
-    glass = np.clip(0.010 + 0.006 * cloud(rng, plan.inside.shape, 90), 0.003, None)
-    columns = [
-        np.take(t.eosin, np.arange(w) + s[1], axis=1, mode="wrap") for t, s in zip(weave, shift, strict=True)
+    glass = np.clip(0.012 + 0.006 * cloud(rng, plan.inside.shape, 90), 0.003, None)
+    noise = (textures().mottle, textures().grain)
+    sheets = [
+        np.take(t, np.arange(w) + x, axis=1, mode="wrap")
+        for t, x in zip(
+            (*(c.eosin for c in weave), *noise), (*shift[:, 1], *rng.integers(0, SIDE, 2)), strict=True
+        )
     ]
     bed = canvas.planes[:, MARGIN : MARGIN + h, MARGIN : MARGIN + w]
-    fray = grain(rng, (SIDE, SIDE), coarse=True)
     for y in range(0, h, STRIP):
-        rows, fields = _strip((plan.inside, blend, density, glass), y, h, w)
-        inside, m, dense, base = fields
-        a, b = (c.take(rows + s[0], axis=0, mode="wrap") for c, s in zip(columns, shift, strict=True))
-        edge = soft(inside + 7 * fray[rows % SIDE][:, np.arange(w) % SIDE] + 40 * (a - 0.4), 9)
-        eosin = (b + (a - b) * m) * dense
-        speck = base * (1 + 0.45 * fray[(rows + 331) % SIDE][:, np.arange(w) % SIDE])
-        bed[1, rows] = edge * eosin + speck
-        bed[0, rows] = edge * (0.03 + 0.11 * eosin) + speck
+        rows, (inside, m, dense, base) = _strip((plan.inside, blend, density, glass), y, h, w)
+        starts = (*shift[:, 0], 331, 77)
+        a, b, fray, fine = (
+            s.take(rows + y0, axis=0, mode="wrap") for s, y0 in zip(sheets, starts, strict=True)
+        )
+        a -= b
+        a *= m
+        a += b
+        fray *= 7
+        fray += inside
+        fray += 40 * (a - 0.4)
+        a *= dense
+        edge = soft(fray, 9)
+        a *= edge
+        fine *= 0.005
+        fine += base
+        np.add(a, fine, out=bed[1, rows[0] : rows[-1] + 1])
+        a *= 0.11
+        a += fine
+        np.multiply(edge, 0.03, out=edge)
+        np.add(a, edge, out=bed[0, rows[0] : rows[-1] + 1])
     _fibroblasts(canvas, rng, plan, weave, shift, blend)
 
 
@@ -92,8 +108,9 @@ def draw_fat(canvas: Canvas, rng: np.random.Generator, plan: Plan) -> None:
     top, left = y0 - 96, x0 - 96
     canvas.blend(top, left, soft(wall + 4, 5), 0.03, 0.30)
     canvas.blend(top, left, soft(wall - 4.5, 3), 0.0, 0.012)
-    corner = seeds[fatty] + spacing * 0.52 * rng.standard_normal((int(fatty.sum()), 2)) / 1.2
-    canvas.nuclei(rng, "fibroblast", corner[::2], rng.uniform(0, np.pi, len(corner[::2])))
+    walls = points[known & (gap > 1) & (gap < 4)]
+    points = walls[rng.random(len(walls)) < 0.012]
+    canvas.nuclei(rng, "fibroblast", points, rng.uniform(0, np.pi, len(points)))
 
 
 def draw_lesion(canvas: Canvas, rng: np.random.Generator, plan: Plan, leaf: str, foci: list[Focus]) -> None:
@@ -166,6 +183,7 @@ def draw_inflammation(canvas: Canvas, rng: np.random.Generator, plan: Plan) -> N
     y, x = np.nonzero((plan.inside > 30) & ~plan.fat)
     everywhere = rng.integers(0, len(y), len(y) // 60)
     points = np.stack([y[everywhere], x[everywhere]], 1) * PLAN + rng.uniform(0, PLAN, (len(everywhere), 2))
+    points = points[~plan.taken[y[everywhere], x[everywhere]] | (rng.random(len(points)) < 0.2)]
     canvas.nuclei(rng, "lymphocyte", points, rng.uniform(0, np.pi, len(points)))
 
     def cluster(kind: str, most: float, spread: float) -> None:

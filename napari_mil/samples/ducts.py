@@ -15,6 +15,8 @@ Points = NDArray[np.float64]
 #: Outlines are computed at a quarter of the resolution and enlarged.
 COARSE = 4
 
+_TURN = np.linspace(0, 2 * np.pi, 48)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outline:
@@ -84,7 +86,8 @@ class Outline:
 
     def box(self, beyond: float = 24) -> tuple[int, int, int]:
         """Top, left and side (a multiple of COARSE) of a box that holds the outline and `beyond` px around it."""
-        half = self.radius * (1.25 + np.abs(self.harmonics[:, 1]).sum() * 0.6) * np.sqrt(self.aspect) + beyond
+        widest = float(self.reach(_TURN).max())
+        half = widest * np.sqrt(self.aspect) + beyond
         side = COARSE * int(np.ceil(2 * half / COARSE))
         return int(self.y) - side // 2, int(self.x) - side // 2, side
 
@@ -97,7 +100,9 @@ class Outline:
 
 def soft(distance: NDArray[np.floating], width: float = 1.5) -> Field:
     """An edge at distance 0, `width` px soft: 0 outside, 1 inside."""
-    return np.asarray(np.clip(distance / width + 0.5, 0, 1), np.float32)
+    edge = np.asarray(distance / width, np.float32)
+    edge += 0.5
+    return np.clip(edge, 0, 1, out=edge)
 
 
 def fill_points(

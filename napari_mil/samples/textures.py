@@ -61,16 +61,23 @@ class Textures:
 def _collagen(rng: np.random.Generator, angle: float, wave: float) -> Collagen:
     side = SIDE
     y, x = np.meshgrid(np.arange(side), np.arange(side), indexing="ij")
-    bend = wave * smooth_noise(rng, side, 110) + 0.22 * wave * smooth_noise(rng, side, 30)
+    bend = (
+        wave * smooth_noise(rng, side, 105)
+        + 0.2 * wave * smooth_noise(rng, side, 34)
+        + 1.3 * smooth_noise(rng, side, 15)
+    )
     at = np.stack([y + bend * np.cos(angle), x - bend * np.sin(angle)])
-    layers = [fibre_noise(rng, side, angle, le, wi) for le, wi in ((110, 5), (190, 17), (230, 12))]
-    fine, bundles, clefts = (ndimage.map_coordinates(f, at, order=1, mode="grid-wrap") for f in layers)
-    body = 0.40 + 0.07 * fine + 0.10 * np.tanh(bundles) + 0.02 * smooth_noise(rng, side, 3)
-    open_ = 1 / (1 + np.exp(-7 * (clefts + 0.35 * fine - 1.75)))
+    streaks = ((46, 2.6), (120, 11), (95, 5), (170, 13))
+    layers = [fibre_noise(rng, side, angle, length, width) for length, width in streaks]
+    fine, bundles, slits, clefts = (ndimage.map_coordinates(f, at, order=1, mode="grid-wrap") for f in layers)
+    loose = smooth_noise(rng, side, 150)
+    body = 0.40 + 0.065 * fine + 0.085 * np.tanh(1.5 * bundles) + 0.02 * smooth_noise(rng, side, 3)
+    gap = np.maximum(slits - 1.75, clefts + 0.25 * fine - 1.95) + 0.30 * np.tanh(loose)
+    body = body * (1 - 0.93 / (1 + np.exp(-6 * gap)))
     gy, gx = np.gradient(bend)
     slope = np.arctan(gx * np.cos(angle) + gy * np.sin(angle))
     return Collagen(
-        np.asarray(np.clip(body * (1 - 0.93 * open_), 0.015, None), np.float32),
+        np.asarray(np.clip(body, 0.015, None), np.float32),
         np.asarray(angle - slope, np.float32),
     )
 
@@ -85,18 +92,29 @@ def textures() -> Textures:
 
 def enlarge(field: NDArray[np.floating], factor: int) -> Field:
     """(h, w) → (h·factor, w·factor), bilinear, pixel centres aligned and borders held."""
-    return _stretch(_stretch(np.asarray(field, np.float32), factor).T, factor).T
+    tall = np.ascontiguousarray(_stretch(np.asarray(field, np.float32).T, factor).T)
+    return _stretch(tall, factor)
+
+
+#: Coarse pixels that are enlarged together.
+_BLOCK = 8
+
+
+@cache
+def _weights(factor: int) -> Field:
+    """(_BLOCK + 2, _BLOCK · factor): what each coarse pixel, one more on either side, gives to each fine one."""
+    at = (np.arange(_BLOCK * factor) + 0.5) / factor + 0.5
+    return np.asarray(np.clip(1 - np.abs(at - np.arange(_BLOCK + 2)[:, None]), 0, 1), np.float32)
 
 
 def _stretch(field: Field, factor: int) -> Field:
-    padded = np.concatenate([field[:1], field, field[-1:]])
-    phase = ((np.arange(factor) + 0.5) / factor - 0.5).astype(np.float32)
-    lower = (phase < 0).astype(int)  # each output pixel lies between two coarse ones
-    weight = np.where(phase < 0, phase + 1, phase)[None, :, None]
-    n = len(field)
-    first = np.stack([padded[1 - d : 1 - d + n] for d in lower], axis=1)
-    second = np.stack([padded[2 - d : 2 - d + n] for d in lower], axis=1)
-    return np.asarray(first + (second - first) * weight, np.float32).reshape(n * factor, -1)
+    """(h, w) → (h, w·factor)."""
+    h, w = field.shape
+    padded = np.pad(field, ((0, 0), (1, 1 + -w % _BLOCK)), mode="edge")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, _BLOCK + 2, axis=1)[:, ::_BLOCK]
+    # row by row: products this small stay on one thread, whatever else the machine is doing
+    fine: Field = np.matmul(np.ascontiguousarray(windows), _weights(factor))
+    return fine.reshape(h, -1)[:, : w * factor]
 
 
 def cloud(rng: np.random.Generator, shape: tuple[int, int], width: float) -> Field:
