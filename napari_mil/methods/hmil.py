@@ -1,0 +1,303 @@
+"""HMIL: coarse and fine answers from one bag, aligned with each other.
+
+Jin et al., IEEE TMI 2025 (arXiv 2411.07660). One scalar head per level is shared by all classes of the
+level: class identity enters through class-wise attention alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity, normalize
+
+from napari_mil.blocks import GatedScores, kaiming
+from napari_mil.correction import Target
+from napari_mil.errors import ModelError
+from napari_mil.labeltree import LabelTree
+from napari_mil.mil import MILModel, Noise, Output, Study
+from napari_mil.options import option
+
+#: what `compat` stands for, per option that is left at "preset"
+PRESETS = {
+    "clean": {
+        "alpha_schedule": "quadratic",
+        "use_instance_alignment": "yes",
+        "align_form": "nll",
+        "tau": "const",
+        "scl_views": "all_classes",
+    },
+    "official": {
+        "alpha_schedule": "quadratic",
+        "use_instance_alignment": "no",
+        "align_form": "double_softmax",
+        "tau": "cosine",
+        "scl_views": "all_classes",
+    },
+    "paper": {
+        "alpha_schedule": "linear",
+        "use_instance_alignment": "yes",
+        "align_form": "nll",
+        "tau": "const",
+        "scl_views": "true_class",
+    },
+}
+
+
+@dataclass(frozen=True, slots=True)
+class HMILConfig:
+    """Options of HMIL; those at "preset" follow `compat`."""
+
+    compat: str = option(
+        "clean",
+        "clean: defects mended; official: as published in code; paper: as published in print",
+        choices=("clean", "official", "paper"),
+    )
+    hidden: int = option(
+        1024, "width of the coarse features; the fine ones have a quarter", low=16, high=4096
+    )
+    dropout: float = option(
+        0.0, "dropout in the attention branches (0.25 where it is used)", low=0.0, high=0.9
+    )
+    alpha_schedule: str = option(
+        "preset", "how the coarse terms fade", choices=("preset", "quadratic", "linear")
+    )
+    use_instance_alignment: str = option(
+        "preset", "align coarse and fine attention tile by tile", choices=("preset", "yes", "no")
+    )
+    align_form: str = option(
+        "preset",
+        "how the lifted fine answer meets the coarse label",
+        choices=("preset", "double_softmax", "nll"),
+    )
+    tau: str = option("preset", "temperature of the contrast", choices=("preset", "cosine", "const"))
+    scl_views: str = option(
+        "preset",
+        "class vectors that stand for a bag in the contrast",
+        choices=("preset", "all_classes", "true_class"),
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Look:
+    """One bag seen once.
+
+    Attributes
+    ----------
+    coarse_attention, fine_attention, log_fine_attention : (N, K_c), (N, K_f), its logarithm
+    coarse_features, fine_features : (N, 1024), (N, 256) projected features
+    coarse_logits, fine_logits : (K_c,), (K_f,)
+    z : (K_f, 256) normalised class vectors
+    """
+
+    coarse_attention: Tensor
+    fine_attention: Tensor
+    coarse_features: Tensor
+    fine_features: Tensor
+    coarse_logits: Tensor
+    fine_logits: Tensor
+    z: Tensor
+    log_fine_attention: Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Terms:
+    """The unweighted losses of a batch; None where no label speaks for one."""
+
+    coarse: Tensor | None
+    fine: Tensor | None
+    bag_alignment: Tensor | None
+    instance_alignment: Tensor | None
+    contrast: Tensor | None
+
+
+class HMIL(MILModel):
+    """Hierarchical MIL with class-wise attention at the two finest levels of the tree."""
+
+    name: ClassVar[str] = "hmil"
+    paper: ClassVar[str] = (
+        "Jin et al.: HMIL: hierarchical multi-instance learning for fine-grained WSI. TMI 2025"
+    )
+    Config: ClassVar[type] = HMILConfig
+    exceptions: ClassVar[Mapping[str, str]] = {
+        "flat tree": "each fine class needs a coarse parent; a flat tree is refused with a ModelError"
+    }
+    recipe: ClassVar[Mapping[str, Any]] = {"lr": 1e-4, "weight_decay": 0.0, "batch_bags": 64}
+
+    def __init__(self, config: HMILConfig, in_features: int, tree: LabelTree) -> None:
+        super().__init__(config, in_features, tree)
+        if tree.levels < 2:
+            raise ModelError(
+                "hmil learns a coarse and a fine level, and this label tree has one; "
+                "group its labels under coarser ones, or choose abmil or mhim."
+            )
+        wide, small, tiny = config.hidden, config.hidden // 4, config.hidden // 16
+        coarse, fine = len(tree.nodes_at(tree.levels - 2)), self.classes
+        self.feature_extractor = nn.Sequential(
+            nn.Linear(in_features, small), nn.ReLU(), nn.Linear(small, wide)
+        )
+        self.feature_reducer = nn.Sequential(nn.Linear(wide, small))
+        drop = config.dropout
+        self.coarse_attention = nn.Sequential(
+            GatedScores(wide, small, coarse, "tanh", bias=True, dropout=drop)
+        )
+        self.fine_attention = nn.Sequential(GatedScores(small, tiny, fine, "tanh", bias=True, dropout=drop))
+        self.coarse_classifier = nn.Linear(wide, 1)
+        self.fine_classifier = nn.Linear(small, 1)
+        self.lift: Tensor
+        self.register_buffer("lift", torch.from_numpy(tree.lift_matrix(tree.levels - 2)), persistent=False)
+        self._fine_class = {leaf: k for k, leaf in enumerate(tree.leaves)}
+        kaiming(self)
+
+    def setting(self, name: str) -> str:
+        """The value of an option, from the preset of `compat` where it is left to that."""
+        value: str = getattr(self.config, name)
+        return PRESETS[self.config.compat][name] if value == "preset" else value
+
+    def look(self, features: Tensor) -> Look:
+        """Both levels of a bag (N, D), its attention computed once."""
+        h1 = self.feature_extractor(features)
+        h2 = self.feature_reducer(h1)
+        coarse = torch.softmax(self.coarse_attention(h1), 0)
+        log_fine = torch.log_softmax(self.fine_attention(h2), 0)
+        fine = log_fine.exp()
+        m_fine = fine.T @ h2
+        return Look(
+            coarse,
+            fine,
+            h1,
+            h2,
+            self.coarse_classifier(coarse.T @ h1)[:, 0],
+            self.fine_classifier(m_fine)[:, 0],
+            normalize(m_fine, dim=1),
+            log_fine,
+        )
+
+    def forward(self, features: Tensor, cells: Tensor | None = None) -> Output:  # noqa: ARG002
+        """Answer for one bag (N, D): the two finest levels by their own heads, coarser ones lifted."""
+        seen = self.look(self.check(features))
+        coarse_evidence = seen.coarse_attention * (seen.coarse_features @ self.coarse_classifier.weight.T)
+        fine_evidence = seen.fine_attention * (seen.fine_features @ self.fine_classifier.weight.T)
+        return Output(
+            logits=(*self.lifted(seen.coarse_logits, level=-2), seen.fine_logits),
+            tile_logits=seen.log_fine_attention + math.log(len(features)),
+            attention=seen.fine_attention,
+            maps={
+                **self.named("attention", seen.coarse_attention, level=-2),
+                **self.named("evidence", coarse_evidence, level=-2),
+                **self.named("evidence", fine_evidence),
+                "disagreement": 1 - self._consistency(seen),
+            },
+            embedding=seen.z.flatten(),
+        )
+
+    def study(
+        self,
+        features: Tensor,
+        cells: Tensor | None,  # noqa: ARG002
+        progress: float,  # noqa: ARG002
+        *,
+        generator: torch.Generator | None = None,  # noqa: ARG002
+        noise: Noise | None = None,  # noqa: ARG002
+    ) -> Study:
+        """Look once; the losses are taken over the batch."""
+        seen = self.look(features)
+        n = math.log(len(features))
+        return Study(
+            (seen.coarse_logits, seen.fine_logits), lambda at: seen.log_fine_attention[at] + n, seen=seen
+        )
+
+    def slide_losses(
+        self,
+        studies: Sequence[Study],
+        targets: Sequence[Target],
+        progress: float,
+        weights: Sequence[float] | None,
+    ) -> dict[str, Tensor]:
+        """The five terms of HMIL, weighted by the curriculum; those of weight 0 are left out."""
+        terms = self.terms(studies, targets, progress, weights)
+        alpha = self.alpha(progress)
+        share = {
+            "coarse": alpha,
+            "fine": 1.0,
+            "bag_alignment": alpha if self.config.compat == "paper" else 1.0,
+            "instance_alignment": alpha if self.setting("use_instance_alignment") == "yes" else 0.0,
+            "contrast": 1 - alpha,
+        }
+        values = {name: getattr(terms, name) for name in share}
+        return {n: w * values[n] for n, w in share.items() if w > 0 and values[n] is not None}
+
+    def alpha(self, progress: float) -> float:
+        """Weight of the coarse terms: 1 − e² as in the code, 1 − e as in print, e the progress in [0, 1]."""
+        return 1 - progress if self.setting("alpha_schedule") == "linear" else 1 - progress**2
+
+    def temperature(self, progress: float) -> float:
+        """τ of the contrast: 0.1, or falling from 1 to 0.1 and back as in the code."""
+        if self.setting("tau") == "const":
+            return 0.1
+        return 0.1 + 0.9 * (1 + math.cos(2 * math.pi * progress)) / 2
+
+    def terms(
+        self,
+        studies: Sequence[Study],
+        targets: Sequence[Target],
+        progress: float,
+        weights: Sequence[float] | None = None,
+    ) -> Terms:
+        """The unweighted losses of a batch of bags that `study` has seen."""
+        nodes = [t.slide for t in targets]
+        factor = studies[0].logits[0].new_tensor(weights or [1.0] * len(nodes))
+        known = [i for i, node in enumerate(nodes) if node]
+        leaves = [i for i in known if nodes[i] in self._fine_class]
+        labels, fine_labels = [nodes[i] for i in known], [nodes[i] for i in leaves]
+        coarse = fine = bag_alignment = contrast = None
+        if known:
+            coarse_logits = torch.stack([studies[i].logits[0] for i in known])
+            fine_logits = torch.stack([studies[i].logits[1] for i in known])
+            coarse = (self.node_nll(coarse_logits, labels, level=-2) * factor[known]).mean()
+            bag_alignment = (self._alignment(fine_logits, labels) * factor[known]).mean()
+        if leaves:
+            fine_logits = torch.stack([studies[i].logits[1] for i in leaves])
+            fine = (self.node_nll(fine_logits, fine_labels) * factor[leaves]).mean()
+            vectors = torch.stack([studies[i].seen.z for i in leaves])
+            contrast = self._contrast(vectors, fine_labels, self.temperature(progress))
+        instance = torch.stack([(1 - self._consistency(s.seen)).mean() for s in studies]).mean()
+        return Terms(coarse, fine, bag_alignment, instance, contrast)
+
+    def _consistency(self, seen: Look) -> Tensor:
+        """(N,) cosine of a tile's coarse attention with its lifted fine attention; in [0, 1]."""
+        n = len(
+            seen.coarse_attention
+        )  # a factor of N keeps the tiny numbers of large bags above the cosine's ε
+        return cosine_similarity(n * seen.coarse_attention, n * seen.fine_attention @ self.lift, dim=1)
+
+    def _alignment(self, fine: Tensor, nodes: Sequence[int]) -> Tensor:
+        """(B,) how badly the lifted fine answers (B, K_f) meet the coarse labels.
+
+        The published code takes the lifted probabilities for logits, so that its minimum is not 0; clean is
+        the negative logarithm of the mass under the label's coarse node.
+        """
+        if self.setting("align_form") == "double_softmax":
+            return self.node_nll(torch.softmax(fine, -1) @ self.lift, nodes, level=-2)
+        level = self.tree.levels - 2
+        return self.node_nll(fine, [self.tree.at_level(n, level) or n for n in nodes])
+
+    def _contrast(self, vectors: Tensor, nodes: Sequence[int], tau: float) -> Tensor:
+        """Supervised contrast of class vectors (B, K_f, D): those of bags with one fine label attract."""
+        bags = len(vectors)
+        label = torch.tensor([self._fine_class[n] for n in nodes], device=vectors.device)
+        if self.setting("scl_views") == "true_class":
+            z = vectors[torch.arange(bags, device=vectors.device), label]
+        else:
+            z, label = vectors.flatten(0, 1), label.repeat_interleave(vectors.shape[1])
+        likeness = z @ z.T / tau
+        likeness = likeness - likeness.amax(1, keepdim=True).detach()
+        others = ~torch.eye(len(z), dtype=torch.bool, device=z.device)
+        log_share = likeness - torch.log((likeness.exp() * others).sum(1, keepdim=True) + 1e-6)
+        alike = (label[:, None] == label) & others
+        anchors = -(log_share * alike).sum(1) / (alike.sum(1) + 1e-6) * (tau / 0.1)
+        return anchors.mean() / (bags if self.config.compat == "official" else 1)
