@@ -1,0 +1,169 @@
+"""Which tiles MHIM would hide in training: simulated for one bag, by the method's own masking.
+
+The teacher's score is computed once per draw; every ratio after that is answered from it, fast enough for a
+slider.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from napari_mil.arrays import frozen
+from napari_mil.bag import Bag
+from napari_mil.errors import ModelError
+from napari_mil.mil import HidesTiles, Hiding, MILModel
+
+#: what the codes of `Masks.role` mean
+ROLES: Mapping[int, str] = {
+    0: "left to learn from (hard)",
+    1: "hidden from the student (salient)",
+    2: "recycled",
+    3: "hidden (low score)",
+    4: "hidden (random)",
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Masks:
+    """What one simulated training step would do with each tile, in the order of the bag.
+
+    Attributes
+    ----------
+    hidden : (N,) bool, hidden from the student in the first draw
+    role : (N,) int8, see ROLES; which tiles are recycled is one draw of many
+    frequency : (N,) float32, share of draws in which a tile is hidden; 0 or 1 where nothing random enters
+    score : (N,) float32, the teacher's score in the first draw
+    rank : (N,) int32, place of the score, 0 the highest
+    counts : tiles, candidates, hidden, left, kept, recycled, student_tokens
+    random : whether `hidden` can differ between draws
+    """
+
+    hidden: NDArray[np.bool_]
+    role: NDArray[np.int8]
+    frequency: NDArray[np.float32]
+    score: NDArray[np.float32]
+    rank: NDArray[np.int32]
+    counts: Mapping[str, int] = field(default_factory=dict)
+    random: bool = False
+
+    def __post_init__(self) -> None:
+        kinds = {
+            "hidden": bool,
+            "role": np.int8,
+            "frequency": np.float32,
+            "score": np.float32,
+            "rank": np.int32,
+        }
+        for name, kind in kinds.items():
+            object.__setattr__(self, name, frozen(getattr(self, name), kind, shape=(None,), name=name))
+
+
+class Simulator:
+    """Answers for any ratios of one bag; the teacher's scores are kept.
+
+    Parameters
+    ----------
+    model : a model with a teacher; ModelError otherwise
+    bag : the tiles
+    mode : "clean", "official" (the teacher's dropout acts, each draw with its own seed), or None: the
+        model's own
+    """
+
+    def __init__(self, model: MILModel, bag: Bag, *, mode: str | None = None) -> None:
+        if not isinstance(model, HidesTiles):
+            raise ModelError(f"{model.name} has no teacher and hides no tiles; choose an mhim model.")
+        if not model.has_teacher():
+            raise ModelError(
+                f"This {model.name} model holds no teacher, so nobody knows which tiles it hid; "
+                "load a checkpoint with its teacher."
+            )
+        self._model: HidesTiles = model
+        self._features = model.tensor(bag)
+        self._mode = mode
+        self._scores: dict[int, tuple[Tensor, NDArray[np.float32], NDArray[np.int32]]] = {}
+
+    def __call__(
+        self,
+        *,
+        mask_ratio: float | None = None,
+        keep_ratio: float | None = None,
+        draws: int = 1,
+        seed: int = 0,
+        progress: float = 0.0,
+    ) -> Masks:
+        """The tiles hidden at these ratios; None = the model's own, at a training progress in [0, 1]."""
+        for name, value in (("mask_ratio", mask_ratio), ("keep_ratio", keep_ratio)):
+            if value is not None and not 0 <= value <= 1:
+                raise ModelError(f"{name} is {value}; it is a share of the tiles and must lie in [0, 1].")
+        if draws < 1:
+            raise ModelError(f"draws is {draws}; at least one is needed.")
+        ratios = {"mask_ratio": mask_ratio, "keep_ratio": keep_ratio, "progress": progress}
+        first, n = self._hide(seed, **ratios), len(self._features)
+        random = self._is_random() or len(first.hidden) < len(first.candidates)
+        role = np.zeros(n, np.int8)
+        role[first.recycled.cpu().numpy()] = 2
+        role[first.hidden.cpu().numpy()] = 1
+        times = (role == 1).astype(np.float32)
+        if random:
+            for i in range(1, draws):
+                times[self._hide(seed + i, **ratios).hidden.cpu().numpy()] += 1
+            times /= np.float32(draws)
+        _, score, rank = self._scored(seed)
+        return Masks(role == 1, role, times, score, rank, _counts(first, n), random)
+
+    def _hide(self, seed: int, **ratios: float | None) -> Hiding:
+        generator = torch.Generator().manual_seed(seed)
+        return self._model.hide(self._scored(seed)[0], generator=generator, **ratios)  # type: ignore[arg-type]
+
+    def _is_random(self) -> bool:
+        return self._model.is_random(mode=self._mode)
+
+    def _scored(self, seed: int) -> tuple[Tensor, NDArray[np.float32], NDArray[np.int32]]:
+        """Score and rank of the tiles, computed once; with dropout once per seed."""
+        key = seed if self._is_random() else 0
+        if key not in self._scores:
+            score = self._model.salience(self._features, mode=self._mode, seed=key)
+            order = torch.sort(score, descending=True, stable=True).indices.cpu().numpy()
+            rank = np.empty(len(order), np.int32)
+            rank[order] = np.arange(len(order), dtype=np.int32)
+            plain = score.float().cpu().numpy()
+            rank.flags.writeable = plain.flags.writeable = False
+            self._scores[key] = (score, plain, rank)
+        return self._scores[key]
+
+
+def simulate(
+    model: MILModel,
+    bag: Bag,
+    *,
+    mask_ratio: float | None = None,
+    keep_ratio: float | None = None,
+    draws: int = 1,
+    seed: int = 0,
+    mode: str | None = None,
+) -> Masks:
+    """Which tiles of `bag` the model's teacher would hide from its student; None = the model's own ratios.
+
+    Deterministic for a seed. With `draws` > 1, `frequency` says how often each tile is hidden over that
+    many seeds. ModelError for a model without a teacher.
+    """
+    answer = Simulator(model, bag, mode=mode)
+    return answer(mask_ratio=mask_ratio, keep_ratio=keep_ratio, draws=draws, seed=seed)
+
+
+def _counts(part: Hiding, tiles: int) -> dict[str, int]:
+    return {
+        "tiles": tiles,
+        "candidates": len(part.candidates),
+        "hidden": len(part.hidden),
+        "left": tiles - len(part.hidden),
+        "kept": len(part.kept),
+        "recycled": len(part.recycled),
+        "student_tokens": len(part.kept) + part.tokens,
+    }
