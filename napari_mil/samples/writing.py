@@ -83,7 +83,7 @@ def write_pyramid(path: str | os.PathLike[str], pixels: NDArray[np.uint8], *, de
                 tiff.write(
                     pixels,
                     tile=(256, 256),
-                    photometric="ycbcr",
+                    photometric="rgb",  # of what we give; it is stored as YCbCr
                     subsampling=(2, 2),
                     compression="jpeg",
                     compressionargs={"level": QUALITY},
