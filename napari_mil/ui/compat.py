@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from qtpy.QtCore import QEvent, QObject
+from qtpy.QtCore import QEvent, QObject, QTimer
 from qtpy.QtWidgets import QMainWindow
 
 from napari_mil.errors import MILError
@@ -22,6 +22,12 @@ def main_window(viewer: Any) -> QMainWindow:
     return viewer.window._qt_window
 
 
+def camera(viewer: Any) -> Any:
+    """The camera; it moved from the viewer to its scene with napari 0.9."""
+    scene = getattr(viewer, "scene", None)
+    return scene.camera if scene is not None else viewer.camera
+
+
 def canvas_size(viewer: Any) -> tuple[int, int]:
     """(height, width) of the canvas in screen pixels; `viewer.canvas` came with napari 0.9."""
     canvas = getattr(viewer, "canvas", None)
@@ -31,7 +37,7 @@ def canvas_size(viewer: Any) -> tuple[int, int]:
 def visible_box(viewer: Any) -> tuple[float, float, float, float]:
     """y0, x0, y1, x1 of what the canvas shows, in world units."""
     height, width = canvas_size(viewer)
-    centre, zoom = viewer.camera.center, max(viewer.camera.zoom, 1e-12)
+    centre, zoom = camera(viewer).center, max(camera(viewer).zoom, 1e-12)
     y, x = centre[-2], centre[-1]
     dy, dx = height / zoom / 2, width / zoom / 2
     return (y - dy, x - dx, y + dy, x + dx)
@@ -59,7 +65,8 @@ def centre_levels(layer: Any) -> None:
     i·d + (d − 1)/2;
     napari 0.9 draws it at i·d. The slice request of the layer is wrapped, the layer's data stay as they are.
     """
-    made = layer._slice_request_class
+    slicing = layer._slicing_state
+    made = slicing._slice_request_class
     if not layer.multiscale or getattr(made, "centres_levels", False):
         return
 
@@ -68,7 +75,7 @@ def centre_levels(layer: Any) -> None:
         return _Centred(slice_request)
 
     request.centres_levels = True  # type: ignore[attr-defined]
-    layer._slice_request_class = request
+    slicing._slice_request_class = request
     layer.refresh()
 
 
@@ -139,8 +146,14 @@ def describe_cursor(layer: Any, describe: Callable[[float, float], str]) -> None
 
 
 def when_painted(labels: Any, act: Callable[[], None]) -> None:
-    """Call `act()` after every finished stroke or fill on a Labels layer."""
-    labels.events.paint.connect(lambda _event: act())
+    """Call `act()` once after every finished stroke or fill on a Labels layer.
+
+    napari tells of some edits before it makes them, hence the turn of the event loop in between.
+    """
+    timer = QTimer()
+    timer.setSingleShot(True)
+    timer.timeout.connect(act)
+    labels.events.paint.connect(lambda _event: timer.start(0))
 
 
 def forget_history(labels: Any) -> None:

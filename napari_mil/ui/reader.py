@@ -41,14 +41,14 @@ def get_reader(path: Any) -> Callable[[Any], list[LayerData]] | None:
 
 
 def read(path: Any) -> list[LayerData]:
-    """The slide as one multiscale image layer. SlideError says why when it cannot be opened."""
+    """The slide as one multiscale image layer; SlideError says why when it cannot be opened."""
     from napari_mil.slides import open_slide
 
     return [slide_layer(open_slide(path))]
 
 
 def is_tiled_pyramid(path: Any) -> bool:
-    """The slide as one multiscale image layer; SlideError says why when it cannot be opened."""
+    """Whether a TIFF holds a tiled image in at least two sizes; False when it cannot be read."""
     import tifffile
 
     try:

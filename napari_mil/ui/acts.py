@@ -1,0 +1,223 @@
+"""The acts of a person, composed from the desk and the project: short ones at once, slow ones through the
+lanes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_mil.correction import Cells, Place, WholeSlide, tile_nodes
+from napari_mil.errors import MILError
+from napari_mil.grid import TileGrid
+from napari_mil.ui import compat
+from napari_mil.ui.desk import Desk, State, fresh
+
+if TYPE_CHECKING:
+    from napari_mil.bag import Bag
+    from napari_mil.correction import Correction
+    from napari_mil.ledger import SlideRecord
+    from napari_mil.prediction import Prediction
+    from napari_mil.slides import Slide
+    from napari_mil.workflow import Project
+
+#: Tiles before a model says otherwise.
+TILE_PX, MPP = 256, 0.5
+
+
+def open_project(desk: Desk, path: str | Path) -> None:
+    """Open or make a project; its first slide and its adopted model come to the front."""
+    from napari_mil.workflow import Project, current_card
+
+    try:
+        project = Project(path)
+        card = current_card(project)
+    except MILError as error:
+        desk.tell(error)
+        return
+    previous = desk.state.project
+    desk.apply(**fresh(desk.state), project=project, card=card)
+    if previous is not None:
+        previous.close()
+    if project.slides:
+        open_slide(desk, project.slides[0])
+
+
+def open_slide(desk: Desk, record: SlideRecord) -> None:
+    """Bring a slide to the front, with what people and the chosen model have said of it."""
+    project = _project(desk)
+    card = desk.state.card
+
+    def work() -> Any:
+        slide = project.slide(record)
+        return slide, *kept_answer(project, slide, card)
+
+    def show(found: tuple[Slide, Bag | None, Prediction | None]) -> None:
+        slide, bag, answer = found
+        first = desk.state.slide is None
+        zoom = compat.camera(desk.viewer).zoom
+        desk.apply(
+            **fresh(desk.state)
+            | {"record": record, "slide": slide, "bag": bag, "answer": answer}
+            | {"answer_grid": bag.grid if answer is not None and bag is not None else None}
+            | said(project, slide, desk.state)
+        )
+        desk.viewer.reset_view()
+        if not first:
+            camera = compat.camera(desk.viewer)
+            camera.zoom = max(zoom, camera.zoom)
+
+    desk.asks.ask("slide", work, show)
+
+
+def step_slide(desk: Desk, step: int) -> None:
+    """The next slide of the project (step 1) or the one before (−1)."""
+    records = _project(desk).slides
+    ids = [r.id for r in records]
+    if not ids:
+        return
+    at = ids.index(desk.state.record.id) if desk.state.record else -step
+    open_slide(desk, records[(at + step) % len(ids)])
+
+
+def kept_answer(project: Project, slide: Slide, card: Any) -> tuple[Bag | None, Prediction | None]:
+    """The slide's kept features and the model's kept answer, as far as there are any."""
+    if card is None:
+        return None, None
+    mpp = None if slide.mpp is None else card.mpp
+    bag = project.store.load_bag(slide.fingerprint, card.encoder, card.tile_px, mpp)
+    if bag is None:
+        return None, None
+    return bag, project.store.load_prediction(slide.fingerprint, bag.grid.id, card.id)
+
+
+def said(project: Project, slide: Slide, state: State) -> dict[str, Any]:
+    """What people have said of a slide, as changes of the state."""
+    card = state.card
+    tile_px, mpp = (card.tile_px, card.mpp) if card else (TILE_PX, MPP)
+    lattice = state.lattice if state.slide is slide else None
+    if lattice is None or (lattice.tile_px, lattice.mpp) != (tile_px, mpp if slide.mpp else None):
+        lattice = TileGrid.full(slide.shape_px, slide.mpp, tile_px=tile_px, mpp=mpp if slide.mpp else None)
+    corrections = tuple(project.ledger.corrections(slide.fingerprint))
+    nodes = tile_nodes(corrections, lattice, project.tree)
+    return {"lattice": lattice, "corrections": corrections, "nodes": nodes}
+
+
+def correct(desk: Desk, place: Place, label: str | None, *, tool: str, note: str = "") -> Correction | None:
+    """State a label for a place: written at once, with what the model had said and what was on screen."""
+    project, state = _project(desk), desk.state
+    if state.slide is None:
+        return None
+    about = model_said(state, place) | {"tool": tool, "note": note, "visible": state.shown}
+    try:
+        made = project.correct(state.slide, place, label, **about)
+    except MILError as error:
+        desk.tell(error)
+        desk.draw()
+        return None
+    desk.apply(**said(project, state.slide, desk.state))
+    return made
+
+
+def undo(desk: Desk) -> bool:
+    """Take back the latest act on the slide in front; False when there is none."""
+    return _step_ledger(desk, "undo", "There is nothing to undo on this slide.")
+
+
+def redo(desk: Desk) -> bool:
+    """Restore what was undone last; False when there is nothing."""
+    return _step_ledger(desk, "redo", "There is nothing to redo on this slide.")
+
+
+def _step_ledger(desk: Desk, verb: str, nothing: str) -> bool:
+    project, slide = _project(desk), desk.state.slide
+    if slide is None:
+        return False
+    try:
+        done = getattr(project, verb)(slide)
+    except MILError as error:
+        desk.tell(error)
+        return False
+    if not done:
+        desk.said.emit(nothing)
+        return False
+    desk.apply(**said(project, slide, desk.state))
+    return True
+
+
+def model_said(state: State, place: Place) -> dict[str, Any]:
+    """What the model on show had said of a place: label text and confidence, for the record."""
+    answer, project = state.answer, state.project
+    if answer is None or project is None or answer.scope != "slide":
+        return {}
+    about: dict[str, Any] = {"model_id": answer.model_id}
+    if isinstance(place, WholeSlide):
+        node, confidence = answer.best(project.tree)[-1]
+        return about | {"model_said": project.tree.path(node), "model_confidence": confidence}
+    called = state.map("class/fine")
+    if isinstance(place, Cells) and called is not None and state.answer_grid is not None:
+        index = state.answer_grid.lookup()[tuple(place.cells.T)]
+        nodes = called[0].values[index[index >= 0]]
+        if len(nodes) and (nodes == nodes[0]).all():
+            about["model_said"] = project.tree.path(int(nodes[0])) or None
+    return about
+
+
+def show_map(desk: Desk, name: str, *, alone: bool = True) -> None:
+    """Put a map on show, or take it away when it is on show; `alone` takes the others away."""
+    shown = desk.state.shown
+    if name in shown:
+        desk.apply(shown=tuple(n for n in shown if n != name))
+    else:
+        desk.apply(shown=(name,) if alone else (*shown, name))
+
+
+def use_model(desk: Desk, card: Any) -> None:
+    """Choose a model; its kept answer for the slide in front is shown."""
+    project, slide = _project(desk), desk.state.slide
+    desk.apply(card=card, answer=None, answer_grid=None, simulated=(), partial=False)
+    if slide is None:
+        return
+
+    def show(found: tuple[Bag | None, Prediction | None]) -> None:
+        bag, answer = found
+        if desk.state.card is card and desk.state.slide is slide:
+            grid = bag.grid if answer is not None and bag is not None else None
+            desk.apply(bag=bag, answer=answer, answer_grid=grid)
+
+    desk.asks.ask("kept answer", lambda: kept_answer(project, slide, card), show)
+
+
+def whenever(desk: Desk, names: tuple[str, ...], act: Callable[[State], None]) -> None:
+    """Call `act(state)` now and whenever one of the named fields of the state has changed."""
+
+    def look(before: State, after: State) -> None:
+        if any(getattr(before, n) is not getattr(after, n) for n in names):
+            act(after)
+
+    desk.changed.connect(look)
+    act(desk.state)
+
+
+def _project(desk: Desk) -> Project:
+    if desk.state.project is None:
+        raise RuntimeError("no project is open")
+    return desk.state.project
+
+
+def painted(before: Any, after: Any) -> list[tuple[int, Any]]:
+    """(node, (n, 2) int32 cells) for every node that cells of a raster were changed to."""
+    changed = np.asarray(before) != np.asarray(after)
+    nodes = np.unique(np.asarray(after)[changed])
+    return [(int(n), np.argwhere(changed & (np.asarray(after) == n)).astype(np.int32)) for n in nodes]
+
+
+def corrections_since(project: Project, head: str | None) -> tuple[Correction, ...]:
+    """Corrections in force that were said after the ledger's event with hash `head`; all of them for None."""
+    events = project.ledger.events()
+    after = next((e.seq for e in events if e.hash == head), 0)
+    ids = {e.payload["correction"]["id"] for e in events if e.seq > after and e.kind == "correct"}
+    return tuple(c for c in project.ledger.corrections() if c.id in ids)

@@ -1,0 +1,207 @@
+"""What lies in front of one viewer's user, and the one way to change it: `apply`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from qtpy.QtCore import QObject, Signal
+
+from napari_mil.correction import Correction, Polygon
+from napari_mil.grid import TileGrid
+from napari_mil.prediction import TileMap
+from napari_mil.ui import compat
+from napari_mil.ui.job import AskLane, Job, JobLane
+from napari_mil.ui.layers import (
+    LayerData,
+    corrections_layer,
+    find,
+    map_layer,
+    regions_layer,
+    slide_layer,
+    sync,
+)
+
+if TYPE_CHECKING:
+    from napari_mil.bag import Bag
+    from napari_mil.card import ModelCard
+    from napari_mil.ledger import SlideRecord
+    from napari_mil.prediction import Prediction
+    from napari_mil.slides import Slide
+    from napari_mil.workflow import Project
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class State:
+    """Everything that is on the table. None and empty say that it is not there yet.
+
+    Attributes
+    ----------
+    project : the open project
+    record, slide : the slide in front
+    card : the model that was chosen
+    answer, answer_grid : what the model said, and the grid of its tiles; partial while tiles are still on
+    their way
+    bag : the slide's features, where they are kept
+    simulated : maps that were simulated here (hidden tiles), over `bag.grid`
+    shown : names of the maps on show
+    style : "raw" values of score maps, or their "rank"
+    lattice : every cell of the slide, for painting
+    corrections : in force on this slide, in the order they were said
+    nodes : (cells of the lattice,) int32 node that people gave each cell, 0 = nothing said
+    node : the label to give next
+    changed_models : counts up when models come or are adopted
+    """
+
+    project: Project | None = None
+    record: SlideRecord | None = None
+    slide: Slide | None = None
+    card: ModelCard | None = None
+    answer: Prediction | None = None
+    answer_grid: TileGrid | None = None
+    partial: bool = False
+    bag: Bag | None = None
+    simulated: tuple[TileMap, ...] = ()
+    shown: tuple[str, ...] = ()
+    style: str = "raw"
+    lattice: TileGrid | None = None
+    corrections: tuple[Correction, ...] = ()
+    nodes: NDArray[np.int32] | None = None
+    node: int = 0
+    changed_models: int = 0
+
+    @property
+    def maps(self) -> tuple[TileMap, ...]:
+        """Every map there is: the model's, then the simulated ones."""
+        return (*(self.answer.maps if self.answer else ()), *self.simulated)
+
+    def map(self, name: str) -> tuple[TileMap, TileGrid] | None:
+        """A map and the grid it lies on, or None."""
+        for found in self.simulated:
+            if found.name == name and self.bag is not None:
+                return found, self.bag.grid
+        for found in self.answer.maps if self.answer else ():
+            if found.name == name and self.answer_grid is not None:
+                return found, self.answer_grid
+        return None
+
+
+#: A change of one of these is a change of the picture.
+_DRAWN = ("slide", "answer", "answer_grid", "simulated", "shown", "style", "nodes", "corrections", "bag")
+
+
+class Desk(QObject):
+    """The state in front of one viewer's user.
+
+    `changed(before, after)` is emitted after every `apply` that changed something; `before` and `after` are
+    States.
+    """
+
+    changed = Signal(object, object)
+    said = Signal(str)
+
+    def __init__(self, viewer: Any, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self.viewer = viewer
+        self.state = State()
+        self.jobs = JobLane(self)
+        self.asks = AskLane(self)
+        compat.watch_layers(viewer, compat.place_levels)
+
+    def apply(self, **changes: Any) -> State:
+        """Change the state: the viewer's layers follow, then everybody who listens is told."""
+        before = self.state
+        differing = {k: v for k, v in changes.items() if getattr(before, k) is not v}
+        if not differing:
+            return before
+        self.state = replace(before, **differing)
+        if any(name in differing for name in _DRAWN):
+            self.draw()
+        self.changed.emit(before, self.state)
+        return self.state
+
+    def draw(self) -> None:
+        """Make the viewer show the state; the layer that was selected stays selected."""
+        active = self.viewer.layers.selection.active
+        sync(self.viewer, wanted(self.state))
+        if active is not None and active in self.viewer.layers:
+            self.viewer.layers.selection.active = active
+
+    def layer(self, key: str) -> Any:
+        """The viewer's layer with our key, or None."""
+        return find(self.viewer, key)
+
+    def view_box_px(self) -> tuple[float, float, float, float] | None:
+        """What the canvas shows, cut to the slide, in level-0 pixels; None without a slide or when it is
+        off screen.
+        """
+        slide = self.state.slide
+        if slide is None:
+            return None
+        mpp = np.array(slide.mpp or (1.0, 1.0))
+        box = np.array(compat.visible_box(self.viewer))
+        low = np.maximum(box[:2] / mpp + 0.5, 0)
+        high = np.minimum(box[2:] / mpp + 0.5, slide.shape_px)
+        return None if (high <= low).any() else (*low.tolist(), *high.tolist())
+
+    def run(
+        self,
+        title: str,
+        make: Callable[[], Any],
+        *,
+        progressed: Callable[[Any], None] | None = None,
+        returned: Callable[[Any], None] | None = None,
+        finished: Callable[[], None] | None = None,
+    ) -> Job:
+        """Queue a long verb in the job lane; its errors are told."""
+        job = Job(title, make)
+        for signal, act in ((job.progressed, progressed), (job.returned, returned), (job.finished, finished)):
+            if act is not None:
+                signal.connect(act)
+        job.failed.connect(self.tell)
+        return self.jobs.start(job)
+
+    def tell(self, what: BaseException | str) -> None:
+        """Say a sentence: in the workbench, and as napari's notification."""
+        self.said.emit(str(what))
+        compat.tell(what)
+
+    def close(self) -> None:
+        """End the lanes (running work is cancelled) and the project; everything is kept already."""
+        self.jobs.close()
+        self.asks.close()
+        project = self.state.project
+        self.state = State()
+        if project is not None:
+            project.close()
+
+
+def wanted(state: State) -> list[LayerData]:
+    """The layers that a state asks for, bottom first."""
+    if state.slide is None or state.project is None:
+        return []
+    tree = state.project.tree
+    made = [slide_layer(state.slide)]
+    for name in state.shown:
+        found = state.map(name)
+        if found is not None:
+            made.append(map_layer(*found, tree, style=state.style))
+    if state.lattice is not None and state.nodes is not None:
+        made.append(corrections_layer(state.nodes, state.lattice, tree))
+    regions = [
+        (c.place, c.label) for c in state.corrections if isinstance(c.place, Polygon) and c.label is not None
+    ]
+    if regions:
+        colours = {tree.path(node): tree.colours[node] for node in range(1, len(tree))}
+        made.append(regions_layer(regions, state.slide, colours=colours))
+    return made
+
+
+def fresh(state: State) -> dict[str, Any]:
+    """Changes that clear everything that belongs to one slide."""
+    kept = ("project", "card", "shown", "style", "node", "changed_models")
+    empty = State()
+    return {f.name: getattr(empty, f.name) for f in fields(state) if f.name not in kept}

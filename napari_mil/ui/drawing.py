@@ -1,0 +1,74 @@
+"""Drawing a region: a Shapes layer that takes one polygon after the other and hands each on as a
+correction.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from napari_mil.correction import Polygon
+from napari_mil.errors import MILError
+from napari_mil.ui import acts
+from napari_mil.ui.desk import Desk
+from napari_mil.ui.layers import unit
+
+
+class RegionPen:
+    """Polygons drawn with it become corrections with its `label`; the drawn shape itself is taken away
+    again.
+    """
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        self.label: str | None = None
+        self.layer: Any = None
+
+    def pick_up(self) -> None:
+        """Get ready to draw; says so when no label is chosen."""
+        slide = self.desk.state.slide
+        if slide is None or self.label is None:
+            self.desk.tell("Open a slide and choose a label before drawing.")
+            return
+        viewer = self.desk.viewer
+        if self.layer is None or self.layer not in viewer.layers:
+            self.layer = viewer.add_shapes(
+                name="draw a region here",
+                ndim=2,
+                scale=slide.mpp or (1.0, 1.0),
+                units=(unit(slide),) * 2,
+                edge_color="#F0E442",
+                face_color="transparent",
+                edge_width=6,
+            )
+            self.layer.events.data.connect(self._drawn)
+        viewer.layers.selection.active = self.layer
+        self.layer.mode = "add_polygon"
+
+    def put_down(self) -> None:
+        """Take the drawing layer away."""
+        if self.layer is not None and self.layer in self.desk.viewer.layers:
+            self.desk.viewer.layers.remove(self.layer)
+        self.layer = None
+
+    def take(self, points: Any) -> Any:
+        """Keep a region; points: (n, 2) data coordinates of napari, pixel centres on integers."""
+        try:
+            polygon = Polygon((np.asarray(points, np.float64)[:, -2:] + 0.5,))
+        except MILError as error:
+            self.desk.tell(error)
+            return None
+        return acts.correct(self.desk, polygon, self.label, tool="region")
+
+    def _drawn(self, event: Any) -> None:
+        if str(getattr(event.action, "value", event.action)) != "added" or self.layer is None:
+            return
+        shapes = [np.array(points) for points in self.layer.data]
+        if not shapes:
+            return
+        with self.layer.events.data.blocker():
+            self.layer.data = []
+            self.layer.mode = "add_polygon"
+        for points in shapes:
+            self.take(points)

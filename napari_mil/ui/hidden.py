@@ -1,0 +1,118 @@
+"""Hidden tiles: which tiles MHIM's teacher hides from the student at training time, simulated with live
+sliders.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QCheckBox, QWidget
+from superqt import QLabeledDoubleSlider
+
+from napari_mil.prediction import TileMap
+from napari_mil.ui import acts
+from napari_mil.ui.desk import Desk, State
+from napari_mil.ui.widgets import column, hint, row, text
+
+HIDDEN = "hidden tiles (MHIM)"
+
+
+class HiddenTiles(QWidget):
+    """Which tiles MHIM's teacher hides from the student at training time: simulated, with live sliders."""
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__()
+        self.desk = desk
+        self.on = QCheckBox("Hidden tiles (MHIM, simulated)")
+        self.on.setToolTip("The tiles that the teacher hides from the student while MHIM is trained")
+        self.on.toggled.connect(lambda _on: self.simulate())
+        self.mask_ratio = _slider(0.0, 0.5, 0.03)
+        self.keep_ratio = _slider(0.0, 1.0, 0.8)
+        self.sliders = QWidget()
+        column(
+            self.sliders,
+            row(text("Mask ratio"), self.mask_ratio),
+            row(text("Keep ratio"), self.keep_ratio),
+            margins=(0, 0, 0, 0),
+            spacing=2,
+        )
+        self.counts = hint()
+        column(self, self.on, self.sliders, self.counts, margins=(0, 0, 0, 0), spacing=2)
+        for slider in (self.mask_ratio, self.keep_ratio):
+            slider.valueChanged.connect(lambda _value: self.simulate())
+        self._model: Any = None
+        acts.whenever(desk, ("card", "bag"), self._reset)
+
+    def simulate(self) -> None:
+        """Ask which tiles would be hidden; the latest setting of the sliders wins."""
+        state = self.desk.state
+        self.sliders.setVisible(self.on.isChecked())
+        self.counts.setVisible(self.on.isChecked())
+        if not self.on.isChecked() or state.bag is None or state.card is None:
+            self._show_off()
+            return
+        project, card, bag = state.project, state.card, state.bag
+        ratios = {"mask_ratio": self.mask_ratio.value(), "keep_ratio": self.keep_ratio.value()}
+
+        def work() -> Any:
+            from napari_mil import masks
+
+            return masks.simulate(project.model(card.id), bag, **ratios)
+
+        def show(found: Any) -> None:
+            if self.desk.state.bag is bag and self.desk.state.card is card and self.on.isChecked():
+                self._show(found)
+
+        self.desk.asks.ask("hidden tiles", work, show)
+
+    def _show(self, found: Any) -> None:
+        note = "Simulated, one draw: what the teacher would hide from the student at training time."
+        made = TileMap(HIDDEN, "groups", found.role, legend=ROLE_WORDS, note=note)
+        shown = self.desk.state.shown if HIDDEN in self.desk.state.shown else (HIDDEN,)
+        self.desk.apply(simulated=(made,), shown=shown)
+        hidden = int((found.role != 0).sum() - (found.role == 2).sum())
+        self.counts.setText(
+            f"{hidden:,} of {len(found.role):,} tiles hidden, {int((found.role == 2).sum()):,} recycled; "
+            "the hard ones are those left to learn from."
+        )
+
+    def _show_off(self) -> None:
+        state = self.desk.state
+        if state.simulated:
+            shown = tuple(n for n in state.shown if n != HIDDEN)
+            self.desk.apply(simulated=(), shown=shown or (("attention",) if state.answer else ()))
+
+    def _reset(self, state: State) -> None:
+        """A model without a teacher hides nothing; a new model brings its own ratios."""
+        fits = state.card is not None and state.card.method == "mhim"
+        self.setVisible(fits)
+        self.on.setEnabled(state.bag is not None)
+        if not fits:
+            self.on.setChecked(False)
+        if state.card is not None and state.card is not self._model:
+            self._model = state.card
+            for slider, name in ((self.mask_ratio, "mask_ratio"), (self.keep_ratio, "keep_ratio")):
+                slider.blockSignals(True)
+                slider.setValue(float(state.card.config.get(name, slider.value())))
+                slider.blockSignals(False)
+        self.simulate()
+
+
+#: Role codes of masks.Masks.role in words.
+ROLE_WORDS = {
+    0: "left to learn from (hard)",
+    1: "hidden from the student (salient)",
+    2: "recycled",
+    3: "hidden (low attention)",
+    4: "hidden (random)",
+}
+
+
+def _slider(low: float, high: float, value: float) -> QLabeledDoubleSlider:
+    slider = QLabeledDoubleSlider(Qt.Orientation.Horizontal)
+    slider.setRange(low, high)
+    slider.setDecimals(3)
+    slider.setSingleStep(0.005)
+    slider.setValue(value)
+    return slider

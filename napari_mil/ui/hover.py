@@ -1,0 +1,84 @@
+"""What is known of the tile under the cursor, as one line for the status bar. Pure: read from a thread of
+napari's.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from napari_mil.correction import WholeSlide
+from napari_mil.ui.desk import State
+from napari_mil.ui.layers import ranks
+
+
+class TileReader:
+    """Answers for one State; built anew when the state changes. Ranks are computed when first asked for."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self._ranks: dict[str, np.ndarray] = {}
+        grid = state.answer_grid
+        self._lookup = None if grid is None else grid.lookup()
+        self._roles = None if state.bag is None or not state.simulated else state.bag.grid.lookup()
+
+    def text(self, y: float, x: float) -> str:
+        """The tile's line for a world position (µm, or pixels when µm are unknown); "" outside the slide."""
+        lattice = self.state.lattice
+        if lattice is None:
+            return ""
+        mpp = lattice.slide_mpp or (1.0, 1.0)
+        row = int((y / mpp[0] + 0.5) // lattice.pitch_px[0])
+        col = int((x / mpp[1] + 0.5) // lattice.pitch_px[1])
+        if not (0 <= row < lattice.shape[0] and 0 <= col < lattice.shape[1]):
+            return ""
+        parts = [f"tile {row}, {col}", *self._model(row, col), *self._role(row, col), *self._said(row, col)]
+        return " · ".join(parts)
+
+    def _model(self, row: int, col: int) -> list[str]:
+        state, answer = self.state, self.state.answer
+        if (
+            answer is None
+            or self._lookup is None
+            or self._lookup.shape <= (row, col)
+            or state.project is None
+        ):
+            return []
+        i = int(self._lookup[row, col])
+        if i < 0:
+            return ["no tissue here"]
+        parts = []
+        maps = {m.name: m for m in answer.maps}
+        if (attention := maps.get("attention")) is not None:
+            rank = round((1 - float(self._rank("attention")[i])) * (len(attention.values) - 1)) + 1
+            parts.append(f"attention {attention.values[i]:.2g} (rank {rank:,} of {len(attention.values):,})")
+        finest = state.project.tree.levels - 1
+        chances = [(m.values[i], name) for name, m in maps.items() if name.startswith("probability/")]
+        best = sorted(chances, reverse=True)[:3]
+        parts += [", ".join(f"{name.rsplit('/', 1)[-1]} {p:.0%}" for p, name in best)] if best else []
+        called = maps.get("class/fine") if finest >= 0 else None
+        if called is not None:
+            parts.append("called " + (state.project.tree.path(int(called.values[i])) or "nothing"))
+        return parts
+
+    def _rank(self, name: str) -> np.ndarray:
+        if name not in self._ranks and self.state.answer is not None:
+            self._ranks[name] = ranks(self.state.answer.map(name).values)
+        return self._ranks[name]
+
+    def _role(self, row: int, col: int) -> list[str]:
+        if self._roles is None or (i := int(self._roles[row, col])) < 0:
+            return []
+        return [
+            f"{m.legend.get(int(m.values[i]), '')} (simulated)"
+            for m in self.state.simulated
+            if m.kind == "groups"
+        ]
+
+    def _said(self, row: int, col: int) -> list[str]:
+        state = self.state
+        if state.nodes is None or state.lattice is None or state.project is None:
+            return []
+        node = int(state.nodes[row * state.lattice.shape[1] + col])
+        slide = [c.label for c in state.corrections if isinstance(c.place, WholeSlide) and c.label]
+        parts = [f"you said {state.project.tree.path(node)}"] if node else []
+        return parts + ([f"slide: {slide[-1]}"] if slide else [])

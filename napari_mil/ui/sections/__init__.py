@@ -1,0 +1,1 @@
+"""The six sections of the workbench; each completes its acts through the desk."""

@@ -1,0 +1,123 @@
+"""Export: labels out as GeoJSON or CSV with a preview of what will be written, and labels in."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from qtpy.QtWidgets import QComboBox, QFileDialog, QWidget
+
+from napari_mil.errors import MILError
+from napari_mil.ui import acts, compat
+from napari_mil.ui.desk import Desk, State
+from napari_mil.ui.widgets import button, column, hint, row, text
+from napari_mil.ui.words import place_words
+
+#: What can be written: (words, suffix, of one slide or of all).
+CHOICES = (
+    ("This slide for QuPath (GeoJSON)", ".geojson", True),
+    ("This slide as a table (CSV)", ".csv", True),
+    ("All slides as a table (CSV)", ".csv", False),
+)
+
+
+class ExportSection(QWidget):
+    """Write labels to a file, or read them from one."""
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__()
+        self.desk = desk
+        self.what = QComboBox()
+        self.what.addItems([words for words, _, _ in CHOICES])
+        self.what.currentIndexChanged.connect(lambda _i: self._preview(desk.state))
+        self.preview = text()
+        self.done = hint()
+        self.export_button = button(
+            "Export…", self.choose_target, "Choose a file and write it", key="Ctrl+Shift+E"
+        )
+        self.import_button = button(
+            "Import labels…", self.choose_source, "Read a GeoJSON or CSV file of this slide"
+        )
+        column(self, self.what, self.preview, row(self.export_button, self.import_button), self.done)
+        acts.whenever(desk, ("project", "record", "corrections"), self._preview)
+
+    def write(self, path: str | Path) -> None:
+        """Write what is chosen to `path`; the suffix decides the format. Done in the interactive lane."""
+        state = self.desk.state
+        if state.project is None:
+            return
+        project = state.project
+        slide = state.slide if CHOICES[self.what.currentIndex()][2] else None
+        self.desk.asks.ask("export", lambda: project.export(path, slide=slide), self._written)
+
+    def read(self, path: str | Path) -> None:
+        """Read a label file of the slide in front into the ledger: all of it, or nothing."""
+        project, slide = self.desk.state.project, self.desk.state.slide
+        if project is None or slide is None:
+            self.desk.tell("Open the slide that the labels belong to first.")
+            return
+
+        def show(read: Any) -> None:
+            if self.desk.state.slide is slide:
+                self.desk.apply(**acts.said(project, slide, self.desk.state))
+            self.done.setText(
+                f"{len(read):,} labels read from {Path(path).name}; what was known already is not doubled."
+            )
+
+        self.desk.asks.ask("import", lambda: project.import_labels(path, slide), show)
+
+    def choose_target(self) -> None:
+        """Let the person choose the file to write."""
+        state = self.desk.state
+        if state.project is None:
+            return
+        words, suffix, one = CHOICES[self.what.currentIndex()]
+        name = f"{state.record.name if one and state.record else state.project.path.name}{suffix}"
+        window = compat.main_window(self.desk.viewer)
+        path, _ = QFileDialog.getSaveFileName(window, words, name, f"*{suffix}")
+        if path:
+            self.write(path if path.endswith(suffix) else path + suffix)
+
+    def choose_source(self) -> None:
+        """Let the person choose the file to read."""
+        window = compat.main_window(self.desk.viewer)
+        path, _ = QFileDialog.getOpenFileName(
+            window, "Import labels", "", "Labels (*.geojson *.geojson.gz *.csv)"
+        )
+        if path:
+            self.read(path)
+
+    def _written(self, path: Path) -> None:
+        self.done.setText(f"Written: {path} ({path.stat().st_size:,} bytes).")
+
+    def _preview(self, state: State) -> None:
+        self.done.setText("")
+        ready = state.project is not None and state.record is not None
+        self.export_button.setEnabled(state.project is not None)
+        self.import_button.setEnabled(ready)
+        if state.project is None or state.record is None:
+            self.preview.setText("")
+            return
+        try:
+            self.preview.setText(preview_words(state, one=CHOICES[self.what.currentIndex()][2]))
+        except MILError as error:
+            self.preview.setText(str(error))
+
+
+def preview_words(state: State, *, one: bool) -> str:
+    """What a file would hold: slide label, and labels by place."""
+    project, record = state.project, state.record
+    if project is None or record is None:
+        return ""
+    from napari_mil.workflow import slide_label
+
+    if not one:
+        corrections = project.ledger.corrections()
+        labelled = sum(slide_label(project, r) is not None for r in project.slides)
+        return f"{labelled:,} slide labels and {len(corrections):,} corrections of {len(project.slides):,} slides."
+    lines = [f"<b>{record.name}</b>: slide label {slide_label(project, record) or 'none'}"]
+    places = Counter((c.label or "taken away", place_words(c).split(" ")[-1]) for c in state.corrections)
+    kinds = {"tile": "strokes of tiles", "tiles": "strokes of tiles", "region": "regions"}
+    lines += [f"{n} {kinds[kind]} → {label}" for (label, kind), n in places.items() if kind in kinds]
+    return "<br>".join(lines if len(lines) > 1 else [*lines, "no tiles or regions are labelled yet"])

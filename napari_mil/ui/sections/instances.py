@@ -1,0 +1,140 @@
+"""Instances: what the model saw. Maps at one click with their legends, and the tiles that MHIM hides."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QApplication, QCheckBox, QTreeWidget, QTreeWidgetItem, QVBoxLayout, QWidget
+
+from napari_mil.ui import acts
+from napari_mil.ui.desk import Desk, State
+from napari_mil.ui.hidden import HIDDEN, HiddenTiles
+from napari_mil.ui.layers import SCORE_COLOURMAP, legend
+from napari_mil.ui.widgets import LegendView, clear, column, hint, soon
+
+_NAME = Qt.ItemDataRole.UserRole
+#: What the first part of a map's name is called on screen, in the order of the list.
+GROUPS = {
+    "attention": "Attention",
+    "class": "Class of each tile",
+    "lesion": "Lesion",
+    "evidence": "Evidence for a class",
+    "probability": "Probability of a class",
+    "disagreement": "Coarse and fine disagree",
+}
+
+
+class InstancesSection(QWidget):
+    """The maps of the answer on show."""
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__()
+        self.desk = desk
+        self.empty = hint("Run a model to see what it looked at.")
+        self.list = QTreeWidget()
+        self.list.setHeaderHidden(True)
+        self.list.setMinimumHeight(170)
+        self.list.setMaximumHeight(230)
+        self.list.itemClicked.connect(self._clicked)
+        self.rank = QCheckBox("Show scores as ranks")
+        self.rank.setToolTip("Colour tiles by their place among all tiles instead of by the score itself")
+        self.rank.toggled.connect(lambda on: desk.apply(style="rank" if on else "raw"))
+        self.hidden = HiddenTiles(desk)
+        self.legends = QWidget()
+        self._legends = QVBoxLayout(self.legends)
+        self._legends.setContentsMargins(0, 0, 0, 0)
+        column(self, self.empty, self.list, self.rank, self.hidden, self.legends)
+        self._names: tuple[str, ...] = ()
+        self._draw_legends = soon(self, self._show_legends)
+        acts.whenever(desk, ("answer", "shown", "simulated"), self._show_list)
+        acts.whenever(desk, ("answer", "shown", "simulated", "style"), lambda _state: self._draw_legends())
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the maps there are."""
+        return self._names
+
+    def show_map(self, name: str, *, alone: bool = True) -> None:
+        """Put a map on show; `alone` takes the others away. A map on show is taken away."""
+        acts.show_map(self.desk, name, alone=alone)
+
+    def _clicked(self, item: QTreeWidgetItem, _column: int) -> None:
+        if name := item.data(0, _NAME):
+            self.show_map(name, alone=not _control_is_held())
+        else:
+            item.setExpanded(not item.isExpanded())
+
+    def _show_list(self, state: State) -> None:
+        names = tuple(m.name for m in state.maps if m.name != HIDDEN)
+        self.empty.setVisible(not names)
+        for part in (self.list, self.rank):
+            part.setVisible(bool(names))
+        if names != self._names:
+            self._names = names
+            self._fill(names)
+        for item in self._items():
+            font = item.font(0)
+            font.setBold(item.data(0, _NAME) in state.shown)
+            item.setFont(0, font)
+            item.setCheckState(
+                0, Qt.CheckState.Checked if item.data(0, _NAME) in state.shown else Qt.CheckState.Unchecked
+            )
+
+    def _fill(self, names: tuple[str, ...]) -> None:
+        self.list.clear()
+        for head, words in ordered_groups(names):
+            members = [n for n in names if n.split("/")[0].split(" ")[0] == head]
+            if len(members) == 1:
+                self.list.addTopLevelItem(_item(words, members[0]))
+                continue
+            parent = QTreeWidgetItem([words])
+            self.list.addTopLevelItem(parent)
+            for name in members:
+                parent.addChild(_item(" · ".join(name.split("/")[1:]) or "overall", name))
+            parent.setExpanded(head in ("attention", "class"))
+
+    def _items(self) -> list[QTreeWidgetItem]:
+        tops = [self.list.topLevelItem(i) for i in range(self.list.topLevelItemCount())]
+        every = [t.child(i) for t in tops for i in range(t.childCount())] + tops
+        return [item for item in every if item.data(0, _NAME)]
+
+    def _show_legends(self) -> None:
+        clear(self._legends)
+        state = self.desk.state
+        for name in state.shown:
+            found = state.map(name)
+            if found is None:
+                continue
+            made = legend(found[0], state.project.tree if state.project else None, style=state.style)
+            self._legends.addWidget(LegendView(made, ramp_colours()))
+
+
+def ordered_groups(names: tuple[str, ...]) -> list[tuple[str, str]]:
+    """(first part of the names, words) in the order of GROUPS, then whatever else there is."""
+    heads = dict.fromkeys(n.split("/")[0].split(" ")[0] for n in names)
+    known = [h for h in GROUPS if h in heads]
+    return [
+        (h, GROUPS.get(h, h[:1].upper() + h[1:])) for h in (*known, *(h for h in heads if h not in GROUPS))
+    ]
+
+
+def ramp_colours() -> Any:
+    """Nine colours along the ramp of score maps."""
+    from napari.utils.colormaps import ensure_colormap
+
+    return ensure_colormap(SCORE_COLOURMAP).map(np.linspace(0, 1, 9))
+
+
+def _item(words: str, name: str) -> QTreeWidgetItem:
+    item = QTreeWidgetItem([words])
+    item.setData(0, _NAME, name)
+    item.setCheckState(0, Qt.CheckState.Unchecked)
+    item.setFlags(Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsSelectable)
+    item.setToolTip(0, f"{name}. Click shows it alone, Ctrl+click beside the others.")
+    return item
+
+
+def _control_is_held() -> bool:
+    return bool(QApplication.keyboardModifiers() & Qt.KeyboardModifier.ControlModifier)

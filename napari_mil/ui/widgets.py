@@ -1,0 +1,254 @@
+"""Small widgets that the sections share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+from qtpy.QtCore import QSize, Qt, QTimer
+from qtpy.QtGui import QColor, QIcon, QImage, QKeySequence, QLinearGradient, QPainter, QPixmap
+from qtpy.QtWidgets import (
+    QFrame,
+    QHBoxLayout,
+    QLabel,
+    QProgressBar,
+    QPushButton,
+    QShortcut,
+    QSizePolicy,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_mil.steps import Progress
+from napari_mil.ui import compat
+from napari_mil.ui.desk import Desk
+from napari_mil.ui.job import Job
+from napari_mil.ui.layers import Legend
+
+
+class Fold(QWidget):
+    """A section that can be folded away: a heading with an arrow, and what lies under it."""
+
+    def __init__(self, title: str, content: QWidget, *, open_: bool = True) -> None:
+        super().__init__()
+        self.content = content
+        self.heading = QToolButton()
+        self.heading.setText(f" {title}")
+        self.heading.setCheckable(True)
+        self.heading.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        self.heading.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        self.heading.setStyleSheet("QToolButton { font-weight: bold; text-align: left; padding: 4px; }")
+        self.heading.toggled.connect(self.show_content)
+        column(self, self.heading, content, margins=(0, 0, 0, 0), spacing=2)
+        self.heading.setChecked(open_)
+        self.show_content(open_)
+
+    def show_content(self, opened: bool) -> None:
+        """Fold out or in."""
+        self.heading.setArrowType(Qt.ArrowType.DownArrow if opened else Qt.ArrowType.RightArrow)
+        self.content.setVisible(opened)
+
+    def unfold(self) -> None:
+        """Fold out."""
+        self.heading.setChecked(True)
+
+
+class LegendView(QFrame):
+    """The legend of one map: a ramp with its range, or a list of colours with counts; its note below."""
+
+    def __init__(self, legend: Legend, ramp: Iterable[Any] = ()) -> None:
+        super().__init__()
+        self.legend = legend
+        title = QLabel(f"<b>{legend.title}</b>")
+        parts: list[QWidget] = [title]
+        if legend.low is not None:
+            parts.append(_Ramp(list(ramp)))
+            parts.append(row(QLabel(legend.low), None, QLabel(str(legend.high))))
+        parts += [
+            row(swatch(colour), QLabel(words), None, QLabel(f"{count:,} tiles"))
+            for colour, words, count in legend.entries
+        ]
+        if legend.note:
+            parts.append(hint(legend.note))
+        column(self, *parts, margins=(4, 2, 4, 6), spacing=2)
+
+
+class _Ramp(QWidget):
+    """A colour ramp from left to right."""
+
+    def __init__(self, colours: list[Any]) -> None:
+        super().__init__()
+        self._colours = [QColor.fromRgbF(*(float(v) for v in c[:3])) for c in colours]
+        self.setFixedHeight(10)
+
+    def paintEvent(self, _event: Any) -> None:  # noqa: N802 - Qt's name
+        painter = QPainter(self)
+        gradient = QLinearGradient(0, 0, self.width(), 0)
+        for i, colour in enumerate(self._colours):
+            gradient.setColorAt(i / max(1, len(self._colours) - 1), colour)
+        painter.fillRect(self.rect(), gradient)
+        painter.end()
+
+
+class JobBar(QWidget):
+    """What runs now: stage, how far, time left, Cancel. Hidden when nothing runs."""
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__()
+        self._desk = desk
+        self._job: Job | None = None
+        self._activity: compat.activity | None = None
+        self.title = QLabel()
+        self.title.setWordWrap(True)
+        self.bar = QProgressBar()
+        self.bar.setTextVisible(False)
+        self.bar.setFixedHeight(10)
+        self.left = QLabel()
+        self.cancel = button("Cancel", desk.jobs.cancel, "Stop the work that runs now. What is done stays.")
+        column(self, self.title, self.bar, row(self.left, None, self.cancel), margins=(4, 4, 4, 4), spacing=3)
+        self.hide()
+        desk.jobs.began.connect(self._follow)
+
+    def _follow(self, job: Job) -> None:
+        self._job = job
+        self._activity = compat.activity(job.title)
+        job.progressed.connect(self._show)
+        job.finished.connect(lambda: self._end(job))
+        self._show(job.last)
+        self.show()
+        if not self._desk.jobs.busy:  # it was over before this was delivered
+            self._end(job)
+
+    def _show(self, now: Progress) -> None:
+        if self._job is None:
+            return
+        note = f" ({now.note})" if now.note else ""
+        self.title.setText(f"{self._job.title}: {now.stage}{note}")
+        self.bar.setRange(0, now.total or 0)
+        self.bar.setValue(now.done if now.total else 0)
+        self.left.setText(time_left(self._job.seconds_left(), now))
+        if self._activity is not None:
+            self._activity.set(f"{self._job.title}: {now.stage}", now.done, now.total)
+
+    def _end(self, job: Job) -> None:
+        if job is not self._job:
+            return
+        self._job = None
+        self.hide()
+        if self._activity is not None:
+            self._activity.close()
+            self._activity = None
+
+
+def time_left(seconds: float | None, now: Progress) -> str:
+    """ "1,200 of 5,000, about 14 s left", as far as they are known."""
+    count = f"{now.done:,} of {now.total:,}" if now.total else ""
+    if seconds is None:
+        return count
+    words = f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+    return f"{count}, about {words} left"
+
+
+def column(
+    parent: QWidget, *parts: Any, margins: tuple[int, int, int, int] = (6, 2, 4, 8), spacing: int = 5
+) -> QVBoxLayout:
+    """Stack widgets in `parent`, top to bottom; None is a stretch."""
+    return _fill(QVBoxLayout(parent), parts, margins, spacing)
+
+
+def row(*parts: Any, spacing: int = 5) -> QWidget:
+    """Widgets side by side; None is a stretch."""
+    widget = QWidget()
+    _fill(QHBoxLayout(widget), parts, (0, 0, 0, 0), spacing)
+    return widget
+
+
+def _fill(layout: Any, parts: Iterable[Any], margins: tuple[int, int, int, int], spacing: int) -> Any:
+    layout.setContentsMargins(*margins)
+    layout.setSpacing(spacing)
+    for part in parts:
+        if part is None:
+            layout.addStretch(1)
+        else:
+            layout.addWidget(part)
+    return layout
+
+
+def button(text: str, act: Callable[[], Any], tip: str, *, key: str | None = None) -> QPushButton:
+    """A push button; its tooltip ends in the key that does the same."""
+    made = QPushButton(text)
+    made.setToolTip(f"{tip} ({key})" if key else tip)
+    made.clicked.connect(lambda _checked=False: act())
+    return made
+
+
+def shortcut(window: QWidget, key: str, act: Callable[[], Any]) -> QShortcut:
+    """A key that works wherever the focus is in the window."""
+    made = QShortcut(QKeySequence(key), window)
+    made.setContext(Qt.ShortcutContext.WindowShortcut)
+    made.activated.connect(act)
+    return made
+
+
+def hint(text: str = "") -> QLabel:
+    """A remark in the small print: wrapped, selectable, slightly dimmed by the theme's own means."""
+    made = QLabel(text)
+    made.setWordWrap(True)
+    made.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+    made.setStyleSheet("QLabel { font-style: italic; }")
+    return made
+
+
+def text(content: str = "") -> QLabel:
+    """A wrapped text that can be selected."""
+    made = QLabel(content)
+    made.setWordWrap(True)
+    made.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+    return made
+
+
+def swatch(colour: str, side: int = 12) -> QLabel:
+    """A small square of a colour; an empty one for "" (nothing is drawn there)."""
+    made = QLabel()
+    made.setFixedSize(side, side)
+    fill = colour or "transparent"
+    made.setStyleSheet(f"background-color: {fill}; border: 1px solid gray;")
+    return made
+
+
+def colour_icon(colour: str, side: int = 12) -> QIcon:
+    """A square of a colour for lists."""
+    pixmap = QPixmap(side, side)
+    pixmap.fill(QColor(colour))
+    return QIcon(pixmap)
+
+
+def picture_icon(pixels: np.ndarray, side: int) -> QIcon:
+    """(h, w, 3) uint8 as an icon that fits a square."""
+    whole = np.ascontiguousarray(pixels)
+    height, width = whole.shape[:2]
+    image = QImage(whole.data, width, height, 3 * width, QImage.Format.Format_RGB888)
+    size = QSize(side, side)
+    return QIcon(QPixmap.fromImage(image.copy()).scaled(size, Qt.AspectRatioMode.KeepAspectRatio))
+
+
+def clear(layout: Any) -> None:
+    """Take every widget out of a layout."""
+    while layout.count():
+        widget = layout.takeAt(0).widget()
+        if widget is not None:
+            widget.hide()
+            widget.deleteLater()
+
+
+def soon(parent: QWidget, act: Callable[[], None], *, ms: int = 0) -> Callable[[], None]:
+    """A function that runs `act` once after the events that are waiting, however often it is called
+    meanwhile.
+    """
+    timer = QTimer(parent)
+    timer.setSingleShot(True)
+    timer.setInterval(ms)
+    timer.timeout.connect(act)
+    return timer.start

@@ -1,0 +1,98 @@
+"""Sentences and short texts that several sections show. Pure."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from napari_mil.correction import Cells, Correction, Polygon
+
+if TYPE_CHECKING:
+    from napari_mil.card import ModelCard
+    from napari_mil.ui.desk import State
+
+
+def answer_words(project: Any, answer: Any) -> str:
+    """The model's finest answer with its probability, in a few words."""
+    node, p = answer.best(project.tree)[-1]
+    return f"{project.tree.path(node)} {p:.0%}"
+
+
+def answer_remarks(state: State) -> list[str]:
+    """What a reader of the answer must know."""
+    remarks = []
+    if state.partial:
+        remarks.append("So far: more tiles are on their way.")
+    elif state.answer is not None and state.answer.scope == "region":
+        remarks.append("This region only: not the slide's answer.")
+    if state.answer is not None and not state.answer.calibrated:
+        remarks.append("The percentages are not calibrated: read them as a ranking.")
+    return remarks
+
+
+def card_words(card: ModelCard) -> str:
+    """A model's card in one look."""
+    classes = ", ".join(card.tree.path(leaf).rsplit("/", 1)[-1] for leaf in card.tree.leaves)
+    pixels = f"{card.tile_px} px at {card.mpp} µm" if card.mpp else f"{card.tile_px} px"
+    trained = sum(len(ids) for split, ids in card.slides.items() if split == "train")
+    lines = [f"<b>{card.method.upper()}</b> · {card.encoder} · tiles of {pixels}", f"tells apart: {classes}"]
+    if trained:
+        lines.append(f"trained on {trained} slides{', a child of an earlier model' if card.parent else ''}")
+    figures = [f"{name} {figure(value)}" for name, value in card.metrics.items() if "auc" in name.lower()]
+    if figures:
+        lines.append("held out: " + ", ".join(figures[:3]))
+    return "<br>".join(lines + ([card.note] if card.note else []))
+
+
+def figure(value: Any) -> str:
+    """A figure with its interval, such as 0.91 [0.85, 0.96]."""
+    if isinstance(value, int | float):
+        return f"{value:.2f}"
+    mean, low, high = value
+    return f"{mean:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def device_words() -> str:
+    """Where the work is done, in words; torch is asked only when it is loaded."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        return f"on the GPU ({torch.cuda.get_device_name()})"
+    return f"no GPU, on CPU ({os.cpu_count()} cores)"
+
+
+def span_words(seconds: float) -> str:
+    """A span of time as one says it."""
+    return f"{max(seconds, 1):.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+def place_words(correction: Correction) -> str:
+    """Where a correction applies."""
+    if isinstance(correction.place, Cells):
+        n = len(correction.place.cells)
+        return "1 tile" if n == 1 else f"{n:,} tiles"
+    return "a region" if isinstance(correction.place, Polygon) else "the slide"
+
+
+def history_line(correction: Correction) -> str:
+    """One line of the history: when, who, where, what; and what the model had said."""
+    when = correction.at.astimezone().strftime("%H:%M")
+    who = f"{correction.by}: " if correction.by else ""
+    what = correction.label or "label taken away"
+    model = f" (model: {correction.model_said})" if correction.model_said else ""
+    return f"{when}  {who}{place_words(correction)} → {what}{model}"
+
+
+def contradictions(state: State, label: str | None) -> str:
+    """A sentence when tiles say something that the slide's label denies: a lesion on a slide called normal."""
+    if state.project is None or state.nodes is None or not label:
+        return ""
+    tree = state.project.tree
+    slide = tree.node(label)
+    if not slide or not set(tree.leaves_under(slide)) <= set(tree.normal):
+        return ""
+    lesion = [n for n in set(state.nodes.tolist()) if n and not set(tree.leaves_under(n)) & set(tree.normal)]
+    if not lesion:
+        return ""
+    words = ", ".join(tree.path(n) for n in lesion)
+    return f"Contradiction: the slide is labelled {label}, but tiles are labelled {words}."

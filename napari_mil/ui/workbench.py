@@ -1,0 +1,138 @@
+"""The dock *MIL workbench*: six sections, what runs now, and the last thing that was said."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QApplication, QFrame, QScrollArea, QWidget
+
+from napari_mil.ui import acts, compat
+from napari_mil.ui.desk import Desk, State
+from napari_mil.ui.hover import TileReader
+from napari_mil.ui.sections.export import ExportSection
+from napari_mil.ui.sections.instances import InstancesSection
+from napari_mil.ui.sections.model import ModelSection
+from napari_mil.ui.sections.retrain import RetrainSection
+from napari_mil.ui.sections.review import ReviewSection
+from napari_mil.ui.sections.slides import SlidesSection
+from napari_mil.ui.widgets import Fold, JobBar, column, hint
+
+if TYPE_CHECKING:
+    import napari
+
+#: Width that fits beside the canvas on a screen of 1366 px.
+WIDTH_PX = 340
+
+
+class Workbench(QWidget):
+    """The workbench of one viewer.
+
+    Attributes
+    ----------
+    desk : state and lanes
+    slides, model, instances, review, retrain, export : the sections; their methods are the acts a person can
+    do
+    folds : the foldable headings by section name
+    """
+
+    def __init__(self, viewer: napari.Viewer) -> None:
+        super().__init__()
+        self.setObjectName("MIL workbench")
+        self.setMinimumWidth(WIDTH_PX)
+        self.viewer = viewer
+        self.desk = Desk(viewer, self)
+        self._reader = TileReader(State())
+        self.slides = SlidesSection(self.desk)
+        self.model = ModelSection(self.desk)
+        self.instances = InstancesSection(self.desk)
+        self.review = ReviewSection(self.desk)
+        self.retrain = RetrainSection(self.desk)
+        self.export = ExportSection(self.desk)
+        self.folds = {
+            "Slides": Fold("1  Slides", self.slides),
+            "Model": Fold("2  Model", self.model),
+            "Instances": Fold("3  Instances", self.instances),
+            "Review": Fold("4  Review", self.review, open_=False),
+            "Retrain": Fold("5  Retrain", self.retrain, open_=False),
+            "Export": Fold("6  Export", self.export, open_=False),
+        }
+        self.said = hint()
+        self.said.hide()
+        self.jobs = JobBar(self.desk)
+        column(self, _scrolled(*self.folds.values()), self.said, self.jobs, margins=(0, 0, 0, 0), spacing=0)
+        self.desk.said.connect(self._say)
+        self.desk.changed.connect(self._changed)
+        self._closing = compat.when_closing(viewer, self.shut)
+        compat.show_scale_bar(viewer)
+        compat.watch_layers(viewer, self._layer_added)
+
+    def open_project(self, path: str | Path) -> None:
+        """Open or make a project folder."""
+        acts.open_project(self.desk, path)
+
+    def unfold(self, name: str) -> None:
+        """Fold a section out, and the others in where the screen is small."""
+        for other, fold in self.folds.items():
+            fold.heading.setChecked(other == name)
+
+    def wait(self, timeout_s: float = 60.0) -> bool:
+        """Process events until both lanes are idle; False when they are still busy after `timeout_s`."""
+        end = time.monotonic() + timeout_s
+        application = QApplication.instance()
+        quiet = 0
+        while quiet < 3 and time.monotonic() < end:
+            application.processEvents()
+            busy = self.desk.jobs.busy or self.desk.asks.busy
+            quiet = 0 if busy else quiet + 1
+            if busy:
+                time.sleep(0.005)
+        return quiet >= 3
+
+    def screenshot(self, path: str | Path) -> Path:
+        """Write a picture of the whole window as PNG."""
+        QApplication.instance().processEvents()
+        self.viewer.screenshot(path=str(path), canvas_only=False, flash=False)
+        return Path(path)
+
+    def shut(self) -> None:
+        """End the work that runs and close the project; everything is kept already."""
+        self.desk.close()
+
+    def _say(self, sentence: str) -> None:
+        self.said.setText(sentence)
+        self.said.setVisible(bool(sentence))
+
+    def _changed(self, before: State, after: State) -> None:
+        watched = ("lattice", "answer", "answer_grid", "simulated", "bag", "nodes")
+        if any(getattr(before, n) is not getattr(after, n) for n in watched):
+            self._reader = TileReader(after)
+
+    def _layer_added(self, layer: Any) -> None:
+        if "napari-mil" in layer.metadata:
+            compat.describe_cursor(layer, lambda y, x: self._reader.text(y, x))
+
+
+def open_workbench(project: str | Path | None = None, *, viewer: Any = None, show: bool = True) -> Workbench:
+    """Dock a workbench in a viewer (a new one when none is given) and open a project in it."""
+    import napari
+
+    viewer = viewer or napari.Viewer(show=show, title="napari-mil")
+    made = Workbench(viewer)
+    viewer.window.add_dock_widget(made, name="MIL workbench", area="right", add_vertical_stretch=False)
+    if project is not None:
+        made.open_project(project)
+    return made
+
+
+def _scrolled(*parts: QWidget) -> QScrollArea:
+    inner = QWidget()
+    column(inner, *parts, None, margins=(0, 0, 0, 0), spacing=0)
+    area = QScrollArea()
+    area.setWidget(inner)
+    area.setWidgetResizable(True)
+    area.setFrameShape(QFrame.Shape.NoFrame)
+    area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+    return area

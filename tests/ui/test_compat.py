@@ -1,0 +1,92 @@
+"""Every private or moved napari name does what we rely on."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from napari.components import ViewerModel
+from napari.layers import Image, Labels
+
+from napari_mil.errors import TissueError
+from napari_mil.ui import compat
+
+
+def pyramid(factor=4):
+    """Blocks of factor × factor pixels that are one value each, and the level that shows each block as one pixel."""
+    coarse = np.arange(48, dtype=np.uint8).reshape(6, 8)
+    fine = np.kron(coarse, np.ones((factor, factor), np.uint8))
+    return [fine, coarse]
+
+
+@pytest.mark.parametrize("level", [0, 1])
+def test_every_level_shows_a_pixel_where_it_lies(level):
+    layer = Image(pyramid(), multiscale=True, metadata={"napari-mil": {}})
+    compat.place_levels(layer)
+    layer.data_level = level
+    layer.corner_pixels = np.array([[0, 0], np.array(layer.data[level].shape) - 1])
+    layer.refresh()
+    fine = layer.data[0]
+    for y, x in [(0, 0), (4, 4), (7, 11), (12, 15), (23, 31)]:
+        value = layer.get_value((y, x))
+        assert (value[1] if isinstance(value, tuple) else value) == fine[y, x]
+
+
+def test_centring_is_needed_as_long_as_napari_leaves_levels_off_centre():
+    layer = Image(pyramid(), multiscale=True)
+    layer.data_level = 1
+    layer.corner_pixels = np.array([[0, 0], [5, 7]])
+    layer.refresh()
+    assert layer._transforms["tile2data"].translate.tolist() == [0, 0]
+    compat.centre_levels(layer)
+    assert layer._transforms["tile2data"].translate.tolist() == [1.5, 1.5]
+    compat.centre_levels(layer)  # twice is once
+    assert layer._transforms["tile2data"].translate.tolist() == [1.5, 1.5]
+
+
+def test_visible_box_follows_camera_and_canvas():
+    viewer = ViewerModel()
+    compat.camera(viewer).center, compat.camera(viewer).zoom = (0, 100, 200), 2.0
+    height, width = compat.canvas_size(viewer)
+    assert compat.visible_box(viewer) == (100 - height / 4, 200 - width / 4, 100 + height / 4, 200 + width / 4)
+
+
+def test_the_status_ends_in_our_description():
+    layer = Image(np.zeros((10, 10)))
+    compat.describe_cursor(layer, lambda y, x: f"tile at {y:g}, {x:g}")
+    status = layer.get_status((3, 4), view_direction=None, dims_displayed=[0, 1], world=True)
+    assert "tile at 3, 4" in status["coordinates"]
+
+
+def test_a_stroke_is_told_once_and_history_can_be_forgotten(qtbot):
+    layer, strokes = Labels(np.zeros((8, 8), np.int32)), []
+    compat.when_painted(layer, lambda: strokes.append(layer.data.copy()))
+    layer.paint((2, 3), 5)
+    qtbot.waitUntil(lambda: len(strokes) == 1)
+    assert strokes[0][2, 3] == 5
+    compat.forget_history(layer)
+    layer.undo()
+    assert layer.data[2, 3] == 5
+
+
+def test_layers_are_watched_once():
+    viewer, seen = ViewerModel(), []
+    one = viewer.add_image(np.zeros((4, 4)))
+    compat.watch_layers(viewer, seen.append)
+    compat.watch_layers(viewer, seen.append)
+    two = viewer.add_image(np.zeros((4, 4)))
+    assert seen == [one, two]
+
+
+def test_theme_colours_are_hex():
+    colours = compat.theme_colours(ViewerModel())
+    assert all(value.startswith("#") and len(value) == 7 for value in colours.values())
+
+
+def test_sentences_become_notifications(monkeypatch):
+    from napari.utils.notifications import notification_manager
+
+    shown = []
+    monkeypatch.setattr(notification_manager, "dispatch", shown.append)
+    compat.tell("Hello.")
+    compat.tell(TissueError("No tissue."))
+    assert [(n.message, n.severity.value) for n in shown] == [("Hello.", "info"), ("No tissue.", "warning")]
