@@ -19,7 +19,8 @@ from napari_mil.grid import TileGrid
 from napari_mil.slides import Slide
 
 _LEAST_SIDE, _MOST_SIDE = 512, 3000
-_SMALLEST_PX, _LARGEST_HOLE_PX = 64, 400
+_SMALLEST_PX = 64
+_HOLE_UM2 = 200.0**2  # fat cells and lumina belong to the tissue, tears and vessels do not
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,7 +62,9 @@ def find_tissue(slide: Slide, *, mpp: float = 8.0) -> TissueMask:
     wanted = longest * max(slide.mpp) / mpp if slide.mpp else longest / 8
     image = slide.thumbnail(round(min(max(wanted, _LEAST_SIDE), _MOST_SIDE)))
     height, width = image.shape[:2]
-    return TissueMask(tissue_of(image), (slide.shape_px[0] / height, slide.shape_px[1] / width))
+    downsample = (slide.shape_px[0] / height, slide.shape_px[1] / width)
+    seen = max(slide.mpp) * max(downsample) if slide.mpp else mpp
+    return TissueMask(tissue_of(image, mpp=seen), downsample)
 
 
 def tissue_grid(slide: Slide, *, tile_px: int = 256, mpp: float = 0.5, min_tissue: float = 0.25) -> TileGrid:
@@ -89,17 +92,21 @@ def tissue_grid(slide: Slide, *, tile_px: int = 256, mpp: float = 0.5, min_tissu
     return kept
 
 
-def tissue_of(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """(h, w) bool of an (h, w, 3) uint8 picture of a slide, a few µm per pixel."""
+def tissue_of(image: NDArray[np.uint8], *, mpp: float = 8.0) -> NDArray[np.bool_]:
+    """(h, w) bool of an (h, w, 3) uint8 picture of a slide at `mpp`, a few µm per pixel."""
     density = _density(image)
     strength = np.maximum(density[..., 1], density.mean(axis=2))
+    chroma = density.max(axis=2) - density.min(axis=2)  # glass, dust and shadows are grey
     ink = _ink(density)
-    tissue = (strength > _threshold(strength[~ink])) & (_chroma(density) > 0.03) & ~ink
-    tissue = ndimage.binary_opening(tissue, iterations=1)
-    tissue = ndimage.binary_closing(np.pad(tissue, 3), iterations=2)[3:-3, 3:-3] & ~ink
-    tissue = _without_small(tissue, _SMALLEST_PX)
-    filled: NDArray[np.bool_] = ~_without_small(~tissue, _LARGEST_HOLE_PX) & ~ink
-    return filled
+    tissue = (strength > _threshold(strength[~ink])) & (chroma > 0.03) & ~ink
+    tissue = _without_small(ndimage.binary_opening(tissue), _SMALLEST_PX)
+    # thin walls that hang on tissue enclose fat and lumina; walls that enclose nothing are opened away again
+    walls = (ndimage.white_tophat(strength, size=7) > 0.025) & (chroma > 0.02) & ~ink
+    walls = ndimage.binary_propagation(tissue, mask=tissue | walls, structure=np.ones((3, 3)))
+    hole = _HOLE_UM2 / mpp**2
+    filled = ~_without_small(~walls, round(hole))
+    whole: NDArray[np.bool_] = (tissue | ndimage.binary_opening(filled, iterations=2)) & ~ink
+    return whole
 
 
 def _density(image: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -113,12 +120,6 @@ def _density(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     )
     density: NDArray[np.float32] = np.log((glass + 1) / (pixels + 1)).astype(np.float32).clip(0)
     return density
-
-
-def _chroma(density: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(h, w) how coloured: the spread of the three densities; glass, dust and shadows are grey."""
-    spread: NDArray[np.float32] = density.max(axis=2) - density.min(axis=2)
-    return spread
 
 
 def _threshold(strength: NDArray[np.float32]) -> float:
