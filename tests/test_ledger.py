@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,12 @@ def test_a_repeated_write_states_nothing_twice(ledger):
     assert ledger.correct(said) == ()
     ledger.undo("s")
     assert len(ledger.correct(said, said)) == 1  # undone, so it is said anew
+    changed = replace(said, label="Malignant")
+    assert len(ledger.correct(changed)) == 1
+    assert ledger.correct(said, changed) == ()
+    first, second = ledger.corrections("s")
+    assert (first.label, second.label) == ("Benign", "Malignant")
+    assert first.id == said.id != second.id
 
 
 def test_slides_keep_their_facts_as_events(path):

@@ -91,16 +91,16 @@ class Ledger:
     def correct(self, *corrections: Correction) -> tuple[Event, ...]:
         """State corrections as one act: all of them on disk or none, and one undo takes a slide's part back.
 
-        A correction that is in force already (by its id) is not stated twice, so a doubtful write may be
-        repeated. The new act ends what could be redone on its slides.
+        A correction that is in force already (its id, label and place) is not stated twice, so a doubtful
+        write or an import may be repeated; one that changed under the same id is stated under a new one. The
+        new act ends what could be redone on its slides.
         """
         act = str(uuid.uuid4())
 
         def drafts(state: State) -> list[Draft]:
-            fresh = {c.id: c for c in corrections if c.id not in state.stacks(c.slide_id).ids}
             return [
                 Draft("correct", c.slide_id, c.by, {"act": act, "correction": to_record(c)})
-                for c in fresh.values()
+                for c in state.unsaid(corrections)
             ]
 
         return self._write(drafts)

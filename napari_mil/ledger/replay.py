@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import json
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from napari_mil.correction import Correction, from_record
+from napari_mil.correction import Correction, from_record, place_record
 from napari_mil.ledger.events import GENESIS, Event, SlideRecord
 
 
@@ -20,11 +22,14 @@ class Act:
 
 @dataclass(slots=True)
 class Stacks:
-    """The acts on one slide that are in force, and those that were undone, the latest last."""
+    """The acts on one slide that are in force, and those that were undone, the latest last.
+
+    `known` holds the corrections in force by their ids.
+    """
 
     done: list[Act] = field(default_factory=list)
     undone: list[Act] = field(default_factory=list)
-    ids: set[str] = field(default_factory=set[str])
+    known: dict[str, Correction] = field(default_factory=dict)
     in_force: tuple[tuple[int, Correction], ...] | None = None
 
 
@@ -53,6 +58,18 @@ class State:
         """Undo and redo stacks of a slide."""
         return self._stacks.setdefault(slide_id, Stacks())
 
+    def unsaid(self, corrections: Iterable[Correction]) -> list[Correction]:
+        """Those that are not in force already; one whose id stands for something else gets another id."""
+        fresh: dict[tuple[str, str], Correction] = {}
+        for c in corrections:
+            known = self.stacks(c.slide_id).known
+            if c.id in known and not _same(c, known[c.id]):
+                content = json.dumps([c.id, c.label, place_record(c.place)])
+                c = replace(c, id=str(uuid.uuid5(uuid.NAMESPACE_OID, content)))  # noqa: PLW2901
+            if c.id not in known:
+                fresh.setdefault((c.slide_id, c.id), c)
+        return list(fresh.values())
+
     def corrections(self, slide_id: str | None) -> tuple[Correction, ...]:
         """Corrections in force in the order in which they were stated, of a slide or of all slides."""
         slides = [slide_id] if slide_id is not None else list(self._stacks)
@@ -77,7 +94,7 @@ class State:
         if not stacks.done or stacks.done[-1].id != act:
             stacks.done.append(Act(act))
         stacks.done[-1].corrections.append((event.seq, correction))
-        stacks.ids.add(correction.id)
+        stacks.known[correction.id] = correction
         stacks.undone.clear()
         stacks.in_force = None
 
@@ -85,15 +102,20 @@ class State:
         stacks = self.stacks(event.slide_id)
         act = _take(stacks.done, event.payload["act"])
         stacks.undone.append(act)
-        stacks.ids.difference_update(c.id for _, c in act.corrections)
+        for _, correction in act.corrections:
+            stacks.known.pop(correction.id, None)
         stacks.in_force = None
 
     def _redo(self, event: Event) -> None:
         stacks = self.stacks(event.slide_id)
         act = _take(stacks.undone, event.payload["act"])
         stacks.done.append(act)
-        stacks.ids.update(c.id for _, c in act.corrections)
+        stacks.known |= {c.id: c for _, c in act.corrections}
         stacks.in_force = None
+
+
+def _same(a: Correction, b: Correction) -> bool:
+    return a.label == b.label and place_record(a.place) == place_record(b.place)
 
 
 def _take(acts: list[Act], wanted: str) -> Act:
