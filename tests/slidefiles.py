@@ -1,4 +1,4 @@
-"""Slide files for tests: written tag by tag, so that every odd case of TIFF can be made, and huge ones in no time."""
+"""Slide files for tests, written tag by tag: every odd case of TIFF can be made, and huge ones in no time."""
 
 from __future__ import annotations
 
@@ -78,11 +78,10 @@ def _directory(page: PageSpec, at: int, *, last: bool) -> bytes:
     for code, kind, value in tags:
         if kind == "R":
             y, x = page.resolution
-            value = struct.pack("<II", round((x if code == 282 else y) * 1000), 1000)
-            head += struct.pack("<HHQ", code, 5, 1) + value
+            head += struct.pack("<HHQII", code, 5, 1, round((x if code == 282 else y) * 1000), 1000)
             continue
-        value = {324: offsets, 325: counts}.get(code, value)
-        data = value if kind == "s" else np.asarray(value, f"<u{struct.calcsize('<' + kind)}").tobytes()
+        numbers = {324: offsets, 325: counts}.get(code, value)
+        data = value if kind == "s" else np.asarray(numbers, f"<u{struct.calcsize('<' + kind)}").tobytes()
         count = len(data) // struct.calcsize("<" + kind)
         head += struct.pack("<HHQ", code, _KINDS[kind], count)
         head += data.ljust(8, b"\0") if len(data) <= 8 else struct.pack("<Q", body + len(tail))
@@ -131,12 +130,16 @@ def encode(tile: np.ndarray, codec: str) -> bytes:
     """One tile as `jpeg-rgb`, `jpeg-ycbcr`, `jp2-rgb` or `jp2-ycbcr` stores it, or as it is."""
     if codec.startswith("jpeg"):
         stored = codec.removeprefix("jpeg-").upper()
-        return imagecodecs.jpeg8_encode(tile, level=92, colorspace="RGB", outcolorspace=stored, subsampling="444")
+        return imagecodecs.jpeg8_encode(
+            tile, level=92, colorspace="RGB", outcolorspace=stored, subsampling="444"
+        )
     if codec == "jp2-ycbcr":
         return imagecodecs.jpeg2k_encode(to_ycbcr(tile), level=0, codecformat="j2k", mct=False)
     if codec == "jp2-rgb":
         return imagecodecs.jpeg2k_encode(tile, level=0, codecformat="j2k", mct=False)
-    return {"raw": bytes, "lzw": imagecodecs.lzw_encode, "zlib": imagecodecs.zlib_encode}[codec](tile.tobytes())
+    return {"raw": bytes, "lzw": imagecodecs.lzw_encode, "zlib": imagecodecs.zlib_encode}[codec](
+        tile.tobytes()
+    )
 
 
 def to_ycbcr(rgb: np.ndarray) -> np.ndarray:
@@ -158,7 +161,9 @@ TAGS = {  # codec -> compression, photometric
 }
 
 
-def page(image: np.ndarray, codec: str = "jpeg-ycbcr", *, tile: tuple[int, int] = (256, 256), **more) -> PageSpec:
+def page(
+    image: np.ndarray, codec: str = "jpeg-ycbcr", *, tile: tuple[int, int] = (256, 256), **more
+) -> PageSpec:
     """A page that holds an image."""
     compression, photometric = TAGS[codec]
     tiles = [encode(t, codec) for t in cut(image, tile)]
@@ -194,7 +199,9 @@ def write_huge(path: Path, height: int, width: int) -> Path:
     tile = encode(picture(256, 256), "jpeg-ycbcr")
     pages = []
     while True:
-        pages.append(PageSpec((height, width), [tile], photometric=6, reduced=bool(pages), resolution=(20000, 20000)))
+        pages.append(
+            PageSpec((height, width), [tile], photometric=6, reduced=bool(pages), resolution=(20000, 20000))
+        )
         if max(height, width) <= 1024:
             return write_tiff(path, pages)
         height, width = height // 2, width // 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,13 @@ from napari_mil.slides.tiles import Engine
 if TYPE_CHECKING:
     from napari_mil.slides.tiles import Source
 
-__all__ = ["Level", "Slide", "open_slide"]
+__all__ = ["SUFFIXES", "Level", "Slide", "open_slide"]
+
+#: what slides' files are called; a folder is searched for these
+SUFFIXES = (
+    *(".svs", ".tif", ".tiff", ".btf", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide"),
+    *(".png", ".jpg", ".jpeg"),
+)
 
 # tifffile first: OpenSlide opens OME-TIFF but hides its levels
 READERS = {"TIFF reader": "tiff", "OpenSlide": "openslide"}
@@ -35,29 +42,15 @@ def open_slide(path: str | Path, *, mpp: float | tuple[float, float] | None = No
     """
     path = Path(path)
     given = None if mpp is None else given_mpp(mpp)
-    source = _first_source(path, _entrance(path))
-    engine = Engine(source, path.name)
-    try:
-        slide = Slide.of(path, engine, given)
-        _refuse_dark(slide)
-    except BaseException:
-        engine.close()
-        raise
-    return slide
-
-
-def _first_source(path: Path, entrance: Path) -> Source:
-    said = []
+    entrance, said = _entrance(path), []
     for name, module in READERS.items():
         reader = importlib.import_module(f"napari_mil.slides.{module}")
         try:
-            source: Source = reader.open_source(entrance)
+            return _looked_at(path, reader.open_source(entrance), given)
         except RefusedError as error:
             raise SlideError(f"{path.name} cannot be used as a slide: {error}.") from error
         except SlideError as error:
             said.append(f"{name}: {str(error).rstrip('.')}")
-        else:
-            return source
     raise SlideError(
         f"{path.name} cannot be opened as a slide ({'; '.join(said)}); "
         "expected is an undamaged whole-slide image such as SVS, OME-TIFF, tiled TIFF, NDPI or MRXS."
@@ -66,39 +59,49 @@ def _first_source(path: Path, entrance: Path) -> Source:
 
 def _entrance(path: Path) -> Path:
     """The file to open: the path itself, or the first file of a folder that holds a DICOM slide."""
-    if not path.exists():
+    if not os.path.lexists(path):
         raise SlideError(f"There is no file {path}; check the path.")
     try:
-        if path.is_dir():
-            files = sorted(file for file in path.iterdir() if file.is_file() and _is_dicom(file))
-            if not files:
-                raise SlideError(
-                    f"{path} is a folder; give the file of one slide, such as an SVS or a tiled TIFF."
-                )
-            return files[0]
-        with path.open("rb") as stream:
-            empty = not stream.read(1)
-    except SlideError:
-        raise
+        file = _first_dicom(path) if path.is_dir() else path
+        empty = file is not None and not _head(file, 1)
     except OSError as error:
         raise SlideError(f"{path.name} cannot be read ({error.strerror}); check its permissions.") from error
+    if file is None:
+        raise SlideError(f"{path} is a folder; give the file of one slide, such as an SVS or a tiled TIFF.")
     if empty:
         raise SlideError(f"{path.name} is empty (0 bytes); copy the slide again.")
-    return path
+    return file
 
 
-def _is_dicom(file: Path) -> bool:
+def _first_dicom(folder: Path) -> Path | None:
+    files = (file for file in sorted(folder.iterdir()) if file.is_file())
+    return next((file for file in files if _head(file, 132)[128:] == b"DICM"), None)
+
+
+def _head(file: Path, count: int) -> bytes:
     with file.open("rb") as stream:
-        return stream.read(132)[128:] == b"DICM"
+        return stream.read(count)
+
+
+def _looked_at(path: Path, source: Source, mpp: tuple[float, float] | None) -> Slide:
+    """The slide that a source gives, once its coarsest level has been read and found to be bright-field."""
+    engine = Engine(source, path.name)
+    try:
+        slide = Slide.of(path, engine, mpp)
+        _refuse_dark(slide)
+    except BaseException:
+        engine.close()
+        raise
+    return slide
 
 
 def _refuse_dark(slide: Slide) -> None:
-    """Raise SlideError when nothing in the coarsest level is bright: a fluorescence or dark-field image."""
+    """Raise RefusedError when nothing in the coarsest level is bright: a fluorescence or dark-field image."""
     level = slide.levels[-1]
     for box in sample_boxes(level, 4_000_000):
         if level.read(*box).min(axis=2).max(initial=0) >= _DARK:
             return
-    raise SlideError(
-        f"{slide.name} is dark everywhere, as fluorescence images are; expected is a bright-field RGB slide, "
-        "such as an H&E scan."
+    raise RefusedError(
+        "it is dark everywhere, as fluorescence images are, while a bright-field RGB slide is expected, "
+        "such as an H&E scan"
     )

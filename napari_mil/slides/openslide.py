@@ -36,7 +36,7 @@ class OpenSlideSource:
             region = self._handle.read_region((round(left * dx), round(top * dy)), level, size)
         except openslide.OpenSlideError as error:
             raise SlideError(
-                f"Level {level} cannot be read at row {row}, column {col} ({first_line(error)}); "
+                f"level {level} cannot be read at row {row}, column {col} ({first_line(error)}); "
                 "get an undamaged copy of the file."
             ) from error
         return over(np.asarray(region), self.info.background)

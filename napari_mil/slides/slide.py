@@ -220,12 +220,14 @@ class Slide:
         dy, dx = level.downsample
         rows = max(1, int(_BAND_PX / (scale[0] / dy) / ((x1 - x0) / dx)))
         if rows >= height:
-            return _resample(partial(read, level), (y0 / dy, x0 / dx, y1 / dy, x1 / dx), out_px)
+            return _resample(
+                partial(read, level), level.shape_px, (y0 / dy, x0 / dx, y1 / dy, x1 / dx), out_px
+            )
         out = np.empty((height, width, 3), np.uint8)
         for top in range(0, height, rows):
             bottom = min(height, top + rows)
             band = ((y0 + top * scale[0]) / dy, x0 / dx, (y0 + bottom * scale[0]) / dy, x1 / dx)
-            out[top:bottom] = _resample(partial(read, level), band, (bottom - top, width))
+            out[top:bottom] = _resample(partial(read, level), level.shape_px, band, (bottom - top, width))
         return out
 
     def thumbnail(self, max_px: int = 1024) -> Pixels:
@@ -318,6 +320,7 @@ def _read_dask(level: Level, y0: int, x0: int, y1: int, x1: int) -> Pixels:
 
 def _resample(
     read: Callable[[int, int, int, int], Pixels],
+    shape_px: tuple[int, int],
     box: tuple[float, float, float, float],
     out_px: tuple[int, int],
 ) -> Pixels:
@@ -330,9 +333,9 @@ def _resample(
         snapped[3] - snapped[1],
     ):
         return read(*snapped)
-    margin_y, margin_x = max(1.0, (y1 - y0) / height) + 1, max(1.0, (x1 - x0) / width) + 1
-    top, left = math.floor(y0 - margin_y), math.floor(x0 - margin_x)
-    source = read(top, left, math.ceil(y1 + margin_y), math.ceil(x1 + margin_x))
+    top, bottom = _reach(y0, y1, max(1.0, (y1 - y0) / height) + 1, shape_px[0])
+    left, right = _reach(x0, x1, max(1.0, (x1 - x0) / width) + 1, shape_px[1])
+    source = read(top, left, bottom, right)
     shrink = (y1 - y0) > height and (x1 - x0) > width
     image = Image.fromarray(source).resize(
         (width, height),
@@ -340,6 +343,14 @@ def _resample(
         box=(x0 - left, y0 - top, x1 - left, y1 - top),
     )
     return np.asarray(image)
+
+
+def _reach(low: float, high: float, margin: float, length: int) -> tuple[int, int]:
+    """Whole pixels that a filter needs around an interval, beyond the image only where the interval is."""
+    return (
+        min(math.floor(low), max(0, math.floor(low - margin))),
+        max(math.ceil(high), min(length, math.ceil(high + margin))),
+    )
 
 
 def _expand(key: Any, ndim: int) -> tuple[Any, ...]:

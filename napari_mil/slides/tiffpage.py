@@ -31,6 +31,7 @@ _DECODERS = {
     32773: imagecodecs.packbits_decode,
     50000: imagecodecs.zstd_decode,
 }
+_LARGEST_TILE = 2**16
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, YCBCR = 0, 1, 2, 6
 
 
@@ -88,6 +89,8 @@ class Page:
             tile = (int(page.tilelength), int(page.tilewidth))
         else:
             tile = (min(int(page.rowsperstrip), int(page.imagelength)), int(page.imagewidth))
+        if min(*tile, page.imagelength, page.imagewidth) < 1 or max(tile) > _LARGEST_TILE:
+            raise SlideError(f"its tiles of {tile[1]} × {tile[0]} px cannot be right")
         return cls(
             (int(page.imagelength), int(page.imagewidth)),
             tile,
@@ -124,7 +127,7 @@ class Page:
             return self._rgb(self._decode(data, count), background)[:height, :width]
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             raise SlideError(
-                f"The tile in row {row}, column {col} of the level of {self.shape_px[1]} × "
+                f"the tile in row {row}, column {col} of the level of {self.shape_px[1]} × "
                 f"{self.shape_px[0]} px is damaged ({first_line(error)}); get an undamaged copy of the file."
             ) from error
 

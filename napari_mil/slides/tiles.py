@@ -220,7 +220,9 @@ class Engine:
     def _threads(self) -> ThreadPoolExecutor:
         with self._state:
             if self._pool is None:
-                self._pool = ThreadPoolExecutor(DECODE_THREADS, thread_name_prefix="slide-decode")
+                self._pool = ThreadPoolExecutor(
+                    DECODE_THREADS, thread_name_prefix=f"slide-{self.token}-decode"
+                )
             return self._pool
 
     def _tile(self, key: Key) -> Pixels:
@@ -237,6 +239,10 @@ class Engine:
             tile.flags.writeable = False
             self.cache.put(key, tile)
             future.set_result(tile)
+        except SlideError as error:
+            named = SlideError(f"{self.name}: {error}")
+            future.set_exception(named)
+            raise named from error
         except BaseException as error:
             future.set_exception(error)
             raise
@@ -253,9 +259,10 @@ def dask_view(array: Any, name: str) -> Any:
     """
     import dask.array as da
 
+    # fancy=True only names dask's getter: with the other one its optimiser does not fuse slices
     chunks = tuple(max(tile, DASK_CHUNK_PX // tile * tile) for tile in array.chunks[:2])
     return da.from_array(
-        array, chunks=(*chunks, 3), name=name, asarray=True, fancy=False, meta=np.empty((0, 0, 0), np.uint8)
+        array, chunks=(*chunks, 3), name=name, asarray=True, fancy=True, meta=np.empty((0, 0, 0), np.uint8)
     )
 
 

@@ -1,0 +1,156 @@
+"""Opening: every fault is one sentence, nothing heavy is loaded, huge slides cost little memory."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from slidefiles import half, page, picture, write_huge, write_pyramid, write_svs, write_tiff
+
+from napari_mil.errors import SlideError
+from napari_mil.slides import open_slide
+
+
+def refusal(path):
+    with pytest.raises(SlideError) as error:
+        open_slide(path)
+    sentence = str(error.value)
+    assert "\n" not in sentence
+    assert sentence.endswith(".")
+    assert not sentence.endswith("..")
+    return sentence
+
+
+def test_a_missing_file(tmp_path):
+    assert refusal(tmp_path / "a.svs") == f"There is no file {tmp_path / 'a.svs'}; check the path."
+
+
+def test_an_empty_file(tmp_path):
+    (tmp_path / "a.svs").touch()
+    assert refusal(tmp_path / "a.svs") == "a.svs is empty (0 bytes); copy the slide again."
+
+
+def test_a_folder(tmp_path):
+    (tmp_path / "notes.txt").write_text("no slide")
+    assert refusal(tmp_path).endswith(
+        "is a folder; give the file of one slide, such as an SVS or a tiled TIFF."
+    )
+
+
+@pytest.mark.parametrize(
+    "content", [b"hello", os.urandom(5000), b"II*\0", b"II*\0\x08\0\0\0", b"MM\0*" + b"\xff" * 90]
+)
+def test_no_image_at_all(tmp_path, content):
+    (tmp_path / "a.svs").write_bytes(content)
+    sentence = refusal(tmp_path / "a.svs")
+    assert sentence.startswith("a.svs cannot be opened as a slide (TIFF reader: ")
+    assert "OpenSlide: " in sentence
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
+def test_a_file_one_may_not_read(tmp_path):
+    path = write_pyramid(tmp_path / "a.tif", picture(64, 64))
+    path.chmod(0)
+    assert "cannot be read" in refusal(path)
+
+
+def test_a_broken_link(tmp_path):
+    (tmp_path / "a.svs").symlink_to(tmp_path / "gone.svs")
+    assert "cannot be read" in refusal(tmp_path / "a.svs")
+
+
+def test_a_dark_image_is_no_bright_field_slide(tmp_path):
+    image = np.zeros((300, 300, 3), np.uint8)
+    image[100:200, 100:200, 2] = 255
+    assert refusal(write_pyramid(tmp_path / "a.tif", image)) == (
+        "a.tif cannot be used as a slide: it is dark everywhere, as fluorescence images are, "
+        "while a bright-field RGB slide is expected, such as an H&E scan."
+    )
+
+
+def test_when_one_reader_refuses_the_next_is_tried(tmp_path, monkeypatch):
+    image = picture(300, 400)
+    path = write_svs(tmp_path / "a.svs", image, "raw")
+    monkeypatch.setattr("napari_mil.slides.READERS", {"OpenSlide": "openslide", "TIFF reader": "tiff"})
+    with open_slide(path) as slide:
+        assert slide.properties["openslide.vendor"] == "aperio"
+    generic = write_tiff(tmp_path / "b.tif", [page(image, "jp2-rgb", reduced=False)])
+    data = generic.read_bytes().replace((33005).to_bytes(2, "little"), (34712).to_bytes(2, "little"), 1)
+    generic.write_bytes(data)
+    with open_slide(generic) as slide:  # OpenSlide does not know this codec
+        assert np.array_equal(slide.levels[0][:], image)
+
+
+ORIGINAL = {}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fuzz")
+    image = picture(200, 300)
+    write_pyramid(folder / "a.tif", image, levels=2, tile=(64, 64))
+    write_svs(folder / "a.svs", image, "jpeg-rgb")
+    write_tiff(folder / "j.tif", [page(image, "jp2-rgb"), page(half(image), "jp2-rgb", reduced=True)])
+    for path in list(folder.iterdir()):
+        ORIGINAL[path.name] = path.read_bytes()
+    return folder
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from(["a.tif", "a.svs", "j.tif"]),
+    st.one_of(st.none(), st.floats(0, 1)),
+    st.lists(st.tuples(st.one_of(st.floats(0, 0.1), st.floats(0, 1)), st.integers(0, 255)), max_size=4),
+)
+def test_a_damaged_file_gives_pixels_or_a_sentence_and_nothing_else(folder, name, length, flips):
+    data = bytearray(ORIGINAL[name])
+    for where, value in flips:
+        data[int(where * (len(data) - 1))] = value
+    path = folder / f"damaged-{name}"
+    path.write_bytes(data if length is None else data[: int(length * len(data))])
+    try:
+        with open_slide(path) as slide:
+            assert slide.levels[0].read(0, 0, 200, 300).shape == (200, 300, 3)
+            assert slide.thumbnail(64).dtype == np.uint8
+    except SlideError as error:
+        said = str(error)
+    else:
+        said = "opened."
+    assert "\n" not in said
+    assert said.endswith(".")
+
+
+SCRIPT = """
+import sys, psutil
+from pathlib import Path
+import numpy, dask.array, tifffile, imagecodecs, openslide, PIL.Image  # libraries are not the slide's cost
+import napari_mil.slides, napari_mil.slides.tiff, napari_mil.slides.openslide
+me = psutil.Process()
+before = me.memory_info().rss
+slide = napari_mil.slides.open_slide(sys.argv[1])
+coarsest = slide.levels[-1][:]
+view = slide.levels[0].read(70000, 90000, 71000, 91600)
+lazy = [level.dask for level in slide.levels]
+status = Path("/proc/self/status")
+peak = int(status.read_text().split("VmHWM:")[1].split()[0]) * 1024 if status.exists() else 0
+print(slide.shape_px, len(slide.levels), view.shape, "torch" in sys.modules, "napari" in sys.modules)
+print(max(me.memory_info().rss, peak) - before)
+slide.close()
+"""
+
+
+@pytest.mark.slow
+def test_a_huge_slide_costs_little_memory_and_no_heavy_import(tmp_path):
+    path = write_huge(tmp_path / "huge.tif", 150_000, 200_000)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", SCRIPT, path], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    facts, grown = done.stdout.splitlines()
+    assert facts == "(150000, 200000) 9 (1000, 1600, 3) False False"
+    assert int(grown) < 150 * 2**20, f"{int(grown) / 2**20:.0f} MB"

@@ -1,0 +1,235 @@
+"""TIFF of every kind: the right pixels, levels and scale, and one sentence for what is no slide."""
+
+from __future__ import annotations
+
+import numpy as np
+import openslide
+import pytest
+import tifffile
+from slidefiles import (
+    APERIO,
+    TAGS,
+    PageSpec,
+    cut,
+    encode,
+    half,
+    page,
+    picture,
+    write_pyramid,
+    write_svs,
+    write_tiff,
+)
+
+from napari_mil.errors import SlideError
+from napari_mil.slides import open_slide
+
+IMAGE = picture(300, 421)
+LOSSY = {"jpeg-rgb": 4, "jpeg-ycbcr": 9, "jp2-ycbcr": 2}
+
+
+def whole(path):
+    with open_slide(path) as slide:
+        return slide.levels[0][:]
+
+
+def through_openslide(path, level=0):
+    with openslide.OpenSlide(path) as handle:
+        size = handle.level_dimensions[level]
+        return np.asarray(handle.read_region((0, 0), level, size).convert("RGB")).astype(int)
+
+
+@pytest.mark.parametrize("codec", TAGS)
+def test_aperio_slides_of_every_codec_have_openslides_pixels(tmp_path, codec):
+    path = write_svs(tmp_path / "a.svs", IMAGE, codec)
+    found = whole(path).astype(int)
+    assert np.abs(found - IMAGE).max() <= LOSSY.get(codec, 0)
+    assert np.abs(found - through_openslide(path)).max() <= 2
+
+
+def test_a_jpeg_that_says_ycbcr_is_believed_over_a_tag_that_says_rgb(tmp_path):
+    tiles = [encode(tile, "jpeg-ycbcr") for tile in cut(IMAGE, (256, 256))]
+    assert (
+        np.abs(
+            whole(write_tiff(tmp_path / "a.tif", [PageSpec(IMAGE.shape[:2], tiles)])).astype(int) - IMAGE
+        ).max()
+        <= 6
+    )
+
+
+@pytest.mark.parametrize("codec", ["raw", "lzw", "zlib", "jpeg-ycbcr"])
+def test_levels_are_found_and_show_the_same_picture(tmp_path, codec):
+    image = picture(1025, 771)
+    with open_slide(write_pyramid(tmp_path / "a.tif", image, codec, levels=4, tile=(128, 256))) as slide:
+        assert [level.shape_px for level in slide.levels] == [(1025, 771), (512, 385), (256, 192), (128, 96)]
+        assert slide.levels[1].tile_px == (128, 256)
+        for level in slide.levels:
+            assert np.abs(level[:].astype(int) - image).max() <= LOSSY.get(codec, 0)
+            image = half(image)
+
+
+def test_levels_that_are_not_marked_as_reduced_are_found_by_their_shape(tmp_path):
+    pages = [page(IMAGE, "raw"), page(half(IMAGE), "raw"), page(picture(128, 128), "raw")]
+    with open_slide(write_tiff(tmp_path / "a.tif", pages)) as slide:
+        assert [level.shape_px for level in slide.levels] == [(300, 421), (150, 210)]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_ome_levels_in_sub_ifds(tmp_path, count):
+    path, image = tmp_path / "a.ome.tif", picture(512, 700)
+    stated = {"axes": "YXS", "PhysicalSizeX": 0.4, "PhysicalSizeY": 500, "PhysicalSizeYUnit": "nm"}
+    with tifffile.TiffWriter(path, ome=True) as tif:
+        more = {"tile": (128, 128), "photometric": "rgb", "compression": "zlib", "predictor": True}
+        tif.write(image, subifds=count - 1, metadata=stated, **more)
+        for i in range(1, count):
+            tif.write(image[:: 2**i, :: 2**i], subfiletype=1, **more)
+    with open_slide(path) as slide:
+        assert [level.shape_px for level in slide.levels] == [(512, 700), (256, 350), (128, 175)][:count]
+        assert slide.mpp == (0.5, 0.4)
+        assert slide.properties["format"] == "OME-TIFF"
+        for i, level in enumerate(slide.levels):
+            assert np.array_equal(level[:], image[:: 2**i, :: 2**i])
+
+
+def test_aperio_states_scale_and_power_and_keeps_label_and_macro_apart(tmp_path):
+    path, label, macro = tmp_path / "a.svs", picture(90, 70, 1), picture(80, 200, 2)
+    words = APERIO.format(h=300, w=421, th=256, tw=256, mpp="0.2522")
+    with tifffile.TiffWriter(path) as tif:
+        plain = {"photometric": "rgb", "metadata": None}
+        tif.write(IMAGE, tile=(256, 256), description=words, **plain)
+        tif.write(half(IMAGE), description="Aperio Image Library\r\n421x300 -> 210x150 - |", **plain)
+        tif.write(
+            half(IMAGE), tile=(256, 256), description="Aperio Image Library\r\n421x300 -> 210x150", **plain
+        )
+        tif.write(
+            label,
+            compression="lzw",
+            predictor=True,
+            subfiletype=1,
+            description="Aperio\r\nlabel 70x90",
+            **plain,
+        )
+        tif.write(macro, subfiletype=9, description="Aperio\r\nmacro 200x80", **plain)
+    with open_slide(path) as slide:
+        assert slide.mpp == (0.2522, 0.2522)
+        assert slide.objective_power == 20
+        assert slide.properties["AppMag"] == "20"
+        assert [level.shape_px for level in slide.levels] == [(300, 421), (150, 210)]
+        assert set(slide.associated) == {"label", "macro", "thumbnail"}
+        assert np.array_equal(slide.associated["label"], label)
+        assert np.array_equal(slide.associated["macro"], macro)
+    with pytest.raises(SlideError, match="closed"):
+        slide.associated["label"]
+
+
+@pytest.mark.parametrize("mpp", ["", "none", "1000", "0,25"])
+def test_a_strange_aperio_scale(tmp_path, mpp):
+    with open_slide(write_svs(tmp_path / "a.svs", IMAGE, "raw", mpp=mpp)) as slide:
+        assert slide.mpp == ((0.25, 0.25) if mpp == "0,25" else None)
+
+
+@pytest.mark.parametrize("compression", [None, "lzw", "zlib", "packbits", "zstd"])
+@pytest.mark.parametrize("kind", ["tiles", "strips"])
+def test_lossless_codecs_tiled_and_in_strips(tmp_path, compression, kind):
+    more = {"tile": (64, 64)} if kind == "tiles" else {"rowsperstrip": 37}
+    tifffile.imwrite(tmp_path / "a.tif", IMAGE, photometric="rgb", compression=compression, **more)
+    assert np.array_equal(whole(tmp_path / "a.tif"), IMAGE)
+
+
+def test_grey_is_tripled_and_white_may_be_zero(tmp_path):
+    grey = IMAGE[..., 0]
+    for name, photometric, shown in (("b", "minisblack", grey), ("w", "miniswhite", 255 - grey)):
+        tifffile.imwrite(tmp_path / f"{name}.tif", grey, photometric=photometric, tile=(128, 128))
+        assert np.array_equal(whole(tmp_path / f"{name}.tif"), np.repeat(shown[..., None], 3, axis=2))
+
+
+def test_what_is_transparent_shows_the_background(tmp_path):
+    alpha = np.zeros((*IMAGE.shape[:2], 1), np.uint8)
+    alpha[:100], alpha[100:200] = 255, 51
+    tifffile.imwrite(
+        tmp_path / "a.tif",
+        np.concatenate([IMAGE, alpha], 2),
+        photometric="rgb",
+        extrasamples=["unassalpha"],
+        tile=(64, 64),
+    )
+    found = whole(tmp_path / "a.tif")
+    assert np.array_equal(found[:100], IMAGE[:100])
+    assert np.abs(found[100:200] - (IMAGE[100:200] * 0.2 + 255 * 0.8)).max() <= 0.51
+    assert (found[200:] == 255).all()
+
+
+def test_a_tile_that_was_never_written_is_background(tmp_path):
+    found = whole(write_tiff(tmp_path / "a.tif", [page(IMAGE, "raw", missing={1})]))
+    assert np.array_equal(found[:, :256], IMAGE[:, :256])
+    assert (found[:256, 256:] == 255).all()
+
+
+@pytest.mark.parametrize("unit", [(2, 25400), (3, 10000)])
+def test_the_resolution_tags_give_the_scale(tmp_path, unit):
+    code, um = unit
+    tifffile.imwrite(
+        tmp_path / "a.tif",
+        IMAGE,
+        photometric="rgb",
+        tile=(64, 64),
+        resolution=(um / 0.3, um / 0.6),
+        resolutionunit=code,
+    )
+    with open_slide(tmp_path / "a.tif") as slide:
+        assert slide.mpp == pytest.approx((0.6, 0.3), rel=1e-4)
+
+
+def test_a_resolution_without_a_unit_is_no_scale(tmp_path):
+    tifffile.imwrite(
+        tmp_path / "a.tif", IMAGE, photometric="rgb", tile=(64, 64), resolution=(3, 3), resolutionunit=1
+    )
+    with open_slide(tmp_path / "a.tif") as slide:
+        assert slide.mpp is None
+
+
+GREY = {"photometric": "minisblack"}
+PALETTE = {"photometric": "palette", "colormap": np.zeros((3, 256), np.uint16)}
+
+
+@pytest.mark.parametrize(
+    ("data", "more", "sentence"),
+    [
+        (
+            IMAGE.astype(np.uint16),
+            {"photometric": "rgb"},
+            "its pixels are uint16, while bright-field RGB of 8 bit",
+        ),
+        (IMAGE[..., 0].astype(np.float32), GREY, "its pixels are float32, while"),
+        (np.stack([IMAGE[..., 0]] * 5), GREY, r"a stack of images or channels \(\wYX: 5 × 300 × 421"),
+        (IMAGE[..., 0], PALETTE, "1 channels with colours of the kind PALETTE"),
+    ],
+)
+def test_what_is_no_bright_field_image_is_refused_with_a_sentence(tmp_path, data, more, sentence):
+    tifffile.imwrite(tmp_path / "a.tif", data, tile=(64, 64), **more)
+    with pytest.raises(SlideError, match=rf"^a\.tif cannot be used as a slide: .*{sentence}.*expected\.$"):
+        open_slide(tmp_path / "a.tif")
+
+
+def test_a_file_cut_short_is_refused(tmp_path):
+    path = write_pyramid(tmp_path / "a.tif", IMAGE)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(
+        SlideError, match=r"cut short: its tiles reach to byte \d+, but it has only \d+; copy the file"
+    ):
+        open_slide(path)
+
+
+def test_a_tile_that_is_no_jpeg_is_noticed_when_the_slide_is_opened(tmp_path):
+    tiles = [b"no jpeg at all, but of some length" for _ in range(4)]
+    path = write_tiff(tmp_path / "a.tif", [PageSpec(IMAGE.shape[:2], tiles, photometric=6)])
+    with pytest.raises(
+        SlideError, match=r"TIFF reader: the tile in row 0, column 0 .* is damaged .*; OpenSlide: .*cannot be"
+    ):
+        open_slide(path)
+
+
+def test_a_large_image_in_strips_cannot_be_read_in_parts(tmp_path, monkeypatch):
+    tifffile.imwrite(tmp_path / "a.tif", IMAGE, photometric="rgb")
+    monkeypatch.setattr("napari_mil.slides.tiff.MOST_STRIPED_PX", 300 * 421 - 1)
+    with pytest.raises(SlideError, match="neither tiled nor small"):
+        open_slide(tmp_path / "a.tif")
