@@ -55,7 +55,7 @@ def bag_steps(
     machine = create(encoder)
     mpp = None if slide.mpp is None else machine.mpp
     kept = project.store.load_bag(slide.fingerprint, machine.id, machine.tile_px, mpp)
-    if kept is not None:
+    if kept is not None and kept.grid.slide_mpp == slide.mpp:
         yield Progress("features", len(kept), len(kept), "from the project")
         return kept.crop(region) if region else kept
     yield Progress("tissue", 0, 1)

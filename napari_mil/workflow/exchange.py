@@ -106,7 +106,7 @@ def read_manifest(path: Path) -> dict[str, dict[str, str]]:
             f"The manifest {path.name} has the columns {', '.join(sorted(names)) or 'none'}; "
             "it needs `slide`, and may have `case`, `label` and `split`."
         )
-    return {row["slide"]: {k: v for k, v in row.items() if k and v} for row in rows}
+    return {Path(row["slide"]).name: {k: v for k, v in row.items() if k and v} for row in rows}
 
 
 def export(project: Project, path: Path, slide: Slide | None, format: str | None) -> Path:

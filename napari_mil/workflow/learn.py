@@ -132,6 +132,7 @@ def train_model_steps(
         )
     split = _split(project, cases, chosen.seed)
     checkpoint = project.path / "runs" / f"{method}-{name or 'model'}-{chosen.seed}.ckpt"
+    checkpoint.parent.mkdir(exist_ok=True)
     run = Training(
         cases, split, method=method, config=config, recipe=chosen, tree=project.tree, resume=checkpoint
     )

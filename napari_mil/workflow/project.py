@@ -75,7 +75,7 @@ class Project:
     @property
     def cards(self) -> tuple[ModelCard, ...]:
         """The cards of the project's models, oldest first."""
-        return tuple(sorted(self.store.cards(), key=lambda card: card.created))
+        return self.store.cards()
 
     def add(
         self,
@@ -237,12 +237,9 @@ def find_card(project: Project, which: str) -> ModelCard:
 
 def current_card(project: Project) -> ModelCard | None:
     """The adopted model, or the newest when none was adopted, or None."""
-    adopted = [e.payload["model"] for e in project.ledger.events() if e.kind == "adopt"]
     known = {card.id: card for card in project.cards}
-    for model_id in reversed(adopted):
-        if model_id in known:
-            return known[model_id]
-    return project.cards[-1] if project.cards else None
+    adopted = known.get(project.store.current or "")
+    return adopted or (project.cards[-1] if known else None)
 
 
 def adopt(project: Project, which: str) -> ModelCard:
@@ -250,7 +247,7 @@ def adopt(project: Project, which: str) -> ModelCard:
     model.
     """
     card = find_card(project, which)
-    project.ledger.append("adopt", None, {"model": card.id, "name": card.name}, project.by)
+    project.ledger.append("adopt", "", {"model": card.id, "name": card.name}, project.by)
     return card
 
 
