@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from napari_mil.steps import Progress, Steps
 from napari_mil.workflow.project import Box, Project, find_card
 
 if TYPE_CHECKING:
+    from napari_mil.encoders import Encoder
     from napari_mil.slides import Slide
 
 #: Seconds between two answers from the tiles done so far.
@@ -73,7 +74,7 @@ def bag_steps(
     return bag
 
 
-def _encode(slide: Slide, grid: TileGrid, machine: object, view: Box | None) -> Steps[Bag]:
+def _encode(slide: Slide, grid: TileGrid, machine: Encoder, view: Box | None) -> Steps[Bag]:
     """Drive the encoder; payloads grow into bags of the tiles done so far."""
     from napari_mil.encode import encode_steps
 
@@ -118,16 +119,25 @@ def analyse_steps(
 ) -> Steps[Prediction]:
     """A model's answer for a slide, or for a region of it, with every map.
 
-    While tiles are being embedded, Progress carries a PartialAnswer about once a second. A slide's answer
-    is kept in the project; a region's is marked and is not. ModelError when the model does not fit the
-    slide's tiles.
+    While tiles are being embedded, Progress carries a PartialAnswer about once a second; the last one is
+    whole. A slide's answer is kept in the project; a region's is marked and is not. ModelError when the model
+    does not fit the slide's tiles.
     """
     from napari_mil.infer import predict
 
     card = find_card(project, model)
     network = project.model(card.id)
-    scope = "slide" if region is None else "region"
-    calibration = {"temperature": card.temperature, "calibrated": card.calibrated}
+
+    def ask(bag: Bag, scope: Literal["slide", "region"]) -> Prediction:
+        return predict(
+            network,
+            bag,
+            model_id=card.id,
+            scope=scope,
+            temperature=card.temperature,
+            calibrated=card.calibrated,
+        )
+
     steps = bag_steps(project, slide, encoder=card.encoder.rsplit("-", 1)[0], region=region, view=view)
     try:
         while True:
@@ -139,8 +149,7 @@ def analyse_steps(
             payload = None
             if isinstance(now.payload, Bag):
                 card.check(now.payload)
-                so_far = predict(network, now.payload, model_id=card.id, scope="region", **calibration)
-                payload = PartialAnswer(now.payload.grid, so_far)
+                payload = PartialAnswer(now.payload.grid, ask(now.payload, "region"))
             yield Progress(now.stage, now.done, now.total, now.note, payload)
     finally:
         steps.close()
@@ -148,11 +157,11 @@ def analyse_steps(
     if region is None:
         kept = project.store.load_prediction(slide.fingerprint, bag.grid.id, card.id)
         if kept is not None:
-            yield Progress("answer", 1, 1, "from the project")
+            yield Progress("answer", 1, 1, "from the project", PartialAnswer(bag.grid, kept))
             return kept
     yield Progress("answer", 0, 1)
-    prediction = predict(network, bag, model_id=card.id, scope=scope, **calibration)
+    prediction = ask(bag, "slide" if region is None else "region")
     if region is None:
         project.store.save_prediction(prediction)
-    yield Progress("answer", 1, 1)
+    yield Progress("answer", 1, 1, "", PartialAnswer(bag.grid, prediction))
     return prediction
