@@ -13,7 +13,6 @@ import numpy as np
 from napari_mil.correction import Cells, Place, WholeSlide, tile_nodes
 from napari_mil.errors import MILError
 from napari_mil.grid import TileGrid
-from napari_mil.ui import compat
 from napari_mil.ui.desk import Desk, State, fresh
 
 if TYPE_CHECKING:
@@ -57,18 +56,13 @@ def open_slide(desk: Desk, record: SlideRecord) -> None:
 
     def show(found: tuple[Slide, Bag | None, Prediction | None]) -> None:
         slide, bag, answer = found
-        first = desk.state.slide is None
-        zoom = compat.camera(desk.viewer).zoom
         desk.apply(
             **fresh(desk.state)
             | {"record": record, "slide": slide, "bag": bag, "answer": answer}
             | {"answer_grid": bag.grid if answer is not None and bag is not None else None}
             | said(project, slide, desk.state)
         )
-        desk.viewer.reset_view()
-        if not first:
-            camera = compat.camera(desk.viewer)
-            camera.zoom = max(zoom, camera.zoom)
+        desk.look_at_slide()
 
     desk.asks.ask("slide", work, show)
 

@@ -109,6 +109,7 @@ class Desk(QObject):
         self.state = State()
         self.jobs = JobLane(self)
         self.asks = AskLane(self)
+        self._fit: float | None = None
         compat.watch_layers(viewer, compat.place_levels)
 
     def apply(self, **changes: Any) -> State:
@@ -133,6 +134,15 @@ class Desk(QObject):
     def layer(self, key: str) -> Any:
         """The viewer's layer with our key, or None."""
         return find(self.viewer, key)
+
+    def look_at_slide(self) -> None:
+        """Show the slide in front: at the zoom the person chose for the one before, else all of it."""
+        camera = compat.camera(self.viewer)
+        chosen = camera.zoom if self._fit is not None and camera.zoom != self._fit else None
+        self.viewer.reset_view()
+        self._fit = camera.zoom
+        if chosen is not None:
+            camera.zoom = max(chosen, camera.zoom)
 
     def view_box_px(self) -> tuple[float, float, float, float] | None:
         """What the canvas shows, cut to the slide, in level-0 pixels; None without a slide or when it is

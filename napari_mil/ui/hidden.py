@@ -113,6 +113,7 @@ def _slider(low: float, high: float, value: float) -> QLabeledDoubleSlider:
     slider = QLabeledDoubleSlider(Qt.Orientation.Horizontal)
     slider.setRange(low, high)
     slider.setDecimals(3)
+    slider.setMinimumWidth(120)
     slider.setSingleStep(0.005)
     slider.setValue(value)
     return slider

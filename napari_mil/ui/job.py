@@ -23,15 +23,17 @@ from napari_mil.steps import Progress, Steps
 
 #: Progress without payload is passed on at most this often (s); the last of a stage always is, payloads
 #: always are.
-PAUSE_S = 0.04
+PAUSE_S = 0.15
 
 
 def leave_a_core() -> None:
-    """Give torch every core but one in this thread, so that the window keeps one; nothing when torch is not
+    """Give torch every core but one in this thread, so that the window keeps one; nothing before torch is
     loaded.
     """
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(max(1, (os.cpu_count() or 2) - 1))
+    torch = sys.modules.get("torch")
+    threads = max(1, (os.cpu_count() or 2) - 1)
+    if hasattr(torch, "get_num_threads") and torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
 
 
 class Job(QObject):
@@ -75,7 +77,6 @@ class Job(QObject):
         try:
             if not self._cancel.is_set():
                 _emit(self.started)
-                leave_a_core()
                 steps = self._make()
                 try:
                     outcome = self._drive(steps)
@@ -90,6 +91,7 @@ class Job(QObject):
     def _drive(self, steps: Steps[Any]) -> tuple[Any, ...]:
         shown = 0.0
         while not self._cancel.is_set():
+            leave_a_core()  # before every step: torch may have been loaded by the last one
             try:
                 now = next(steps)
             except StopIteration as stop:
@@ -217,7 +219,6 @@ class AskLane(QObject):
             self._thread.join(timeout_s)
 
     def _loop(self) -> None:
-        leave_a_core()
         while True:
             with self._ready:
                 while not self._asked and not self._closed:
@@ -226,6 +227,7 @@ class AskLane(QObject):
                     return
                 topic = next(iter(self._asked))
                 number, work, then = self._asked.pop(topic)
+            leave_a_core()
             try:
                 answer: Any = work()
             except BaseException as error:  # noqa: BLE001 - shown by the GUI thread

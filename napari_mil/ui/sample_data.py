@@ -16,5 +16,5 @@ def sample_slide() -> list[LayerData]:
     path = Path(tempfile.gettempdir()) / "napari-mil" / "sample-dcis.tif"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        make_slide(path, seed=7, label="Malignant/DCIS", shape_px=(8192, 10240))
+        make_slide(path, seed=7, label="Malignant/DCIS", shape_px=(5120, 6144))
     return read(path)

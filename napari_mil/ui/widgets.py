@@ -143,7 +143,7 @@ class JobBar(QWidget):
 
 
 def time_left(seconds: float | None, now: Progress) -> str:
-    """ "1,200 of 5,000, about 14 s left", as far as they are known."""
+    """How far and how long: "1,200 of 5,000, about 14 s left", as far as it is known."""
     count = f"{now.done:,} of {now.total:,}" if now.total else ""
     if seconds is None:
         return count

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from napari_mil.correction import Cells, Correction, Polygon
@@ -11,6 +12,10 @@ from napari_mil.correction import Cells, Correction, Polygon
 if TYPE_CHECKING:
     from napari_mil.card import ModelCard
     from napari_mil.ui.desk import State
+
+
+#: The figures a card shows first: words → name in the card.
+FIGURES = {"lesion": "lesion/auc", "class": "fine/auc"}
 
 
 def answer_words(project: Any, answer: Any) -> str:
@@ -35,13 +40,13 @@ def card_words(card: ModelCard) -> str:
     """A model's card in one look."""
     classes = ", ".join(card.tree.path(leaf).rsplit("/", 1)[-1] for leaf in card.tree.leaves)
     pixels = f"{card.tile_px} px at {card.mpp} µm" if card.mpp else f"{card.tile_px} px"
-    trained = sum(len(ids) for split, ids in card.slides.items() if split == "train")
-    lines = [f"<b>{card.method.upper()}</b> · {card.encoder} · tiles of {pixels}", f"tells apart: {classes}"]
+    trained = len(card.slides.get("train", ()))
+    lines = [f"<b>{card.method.upper()}</b> · {card.encoder} · tiles of {pixels}", classes]
     if trained:
         lines.append(f"trained on {trained} slides{', a child of an earlier model' if card.parent else ''}")
-    figures = [f"{name} {figure(value)}" for name, value in card.metrics.items() if "auc" in name.lower()]
-    if figures:
-        lines.append("held out: " + ", ".join(figures[:3]))
+    aucs = {words: card.metrics[key] for words, key in FIGURES.items() if key in card.metrics}
+    if aucs:
+        lines.append("held out, AUC: " + ", ".join(f"{name} {figure(value)}" for name, value in aucs.items()))
     return "<br>".join(lines + ([card.note] if card.note else []))
 
 
@@ -84,7 +89,7 @@ def history_line(correction: Correction) -> str:
 
 
 def contradictions(state: State, label: str | None) -> str:
-    """A sentence when tiles say something that the slide's label denies: a lesion on a slide called normal."""
+    """A sentence when tiles are called a lesion on a slide that is called normal, else ""."""
     if state.project is None or state.nodes is None or not label:
         return ""
     tree = state.project.tree
@@ -96,3 +101,12 @@ def contradictions(state: State, label: str | None) -> str:
         return ""
     words = ", ".join(tree.path(n) for n in lesion)
     return f"Contradiction: the slide is labelled {label}, but tiles are labelled {words}."
+
+
+def since_words(name: str, corrections: Any) -> str:
+    """How much was said since the model was trained, by label."""
+    if not corrections:
+        return f"Nothing was corrected since {name} was trained."
+    by_label = Counter(c.label or "taken away" for c in corrections)
+    labels = ", ".join(f"{n} × {label}" for label, n in by_label.most_common())
+    return f"{len(corrections)} corrections since {name} was trained: {labels}."

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import napari
 
 #: Width that fits beside the canvas on a screen of 1366 px.
-WIDTH_PX = 340
+WIDTH_PX = 360
 
 
 class Workbench(QWidget):
@@ -93,7 +93,8 @@ class Workbench(QWidget):
 
     def screenshot(self, path: str | Path) -> Path:
         """Write a picture of the whole window as PNG."""
-        QApplication.instance().processEvents()
+        for _ in range(5):  # layouts settle over a few turns of the event loop
+            QApplication.instance().processEvents()
         self.viewer.screenshot(path=str(path), canvas_only=False, flash=False)
         return Path(path)
 
@@ -110,9 +111,12 @@ class Workbench(QWidget):
         if any(getattr(before, n) is not getattr(after, n) for n in watched):
             self._reader = TileReader(after)
 
+    def _read_tile(self, y: float, x: float) -> str:
+        return self._reader.text(y, x)
+
     def _layer_added(self, layer: Any) -> None:
         if "napari-mil" in layer.metadata:
-            compat.describe_cursor(layer, lambda y, x: self._reader.text(y, x))
+            compat.describe_cursor(layer, self._read_tile)
 
 
 def open_workbench(project: str | Path | None = None, *, viewer: Any = None, show: bool = True) -> Workbench:

@@ -12,7 +12,7 @@ from napari_mil.ui import compat
 
 
 def pyramid(factor=4):
-    """Blocks of factor × factor pixels that are one value each, and the level that shows each block as one pixel."""
+    """Blocks of factor × factor pixels of one value each, and the level of one pixel per block."""
     coarse = np.arange(48, dtype=np.uint8).reshape(6, 8)
     fine = np.kron(coarse, np.ones((factor, factor), np.uint8))
     return [fine, coarse]
@@ -47,7 +47,8 @@ def test_visible_box_follows_camera_and_canvas():
     viewer = ViewerModel()
     compat.camera(viewer).center, compat.camera(viewer).zoom = (0, 100, 200), 2.0
     height, width = compat.canvas_size(viewer)
-    assert compat.visible_box(viewer) == (100 - height / 4, 200 - width / 4, 100 + height / 4, 200 + width / 4)
+    dy, dx = height / 4, width / 4
+    assert compat.visible_box(viewer) == (100 - dy, 200 - dx, 100 + dy, 200 + dx)
 
 
 def test_the_status_ends_in_our_description():

@@ -24,7 +24,8 @@ def write_pyramid(path, *, shape=(1024, 1280), levels=3, tiled=True, mpp=0.5):
     with tifffile.TiffWriter(path) as writer:
         for level in range(levels):
             step = 2**level
-            writer.write(pixels[::step, ::step], photometric="rgb", subfiletype=int(level > 0), **tile, **unit)
+            kind = {"photometric": "rgb", "subfiletype": int(level > 0)}
+            writer.write(pixels[::step, ::step], **kind, **tile, **unit)
     return path
 
 

@@ -115,7 +115,8 @@ def preview_words(state: State, *, one: bool) -> str:
     if not one:
         corrections = project.ledger.corrections()
         labelled = sum(slide_label(project, r) is not None for r in project.slides)
-        return f"{labelled:,} slide labels and {len(corrections):,} corrections of {len(project.slides):,} slides."
+        slides = len(project.slides)
+        return f"{labelled:,} slide labels and {len(corrections):,} corrections of {slides:,} slides."
     lines = [f"<b>{record.name}</b>: slide label {slide_label(project, record) or 'none'}"]
     places = Counter((c.label or "taken away", place_words(c).split(" ")[-1]) for c in state.corrections)
     kinds = {"tile": "strokes of tiles", "tiles": "strokes of tiles", "region": "regions"}

@@ -35,8 +35,8 @@ class InstancesSection(QWidget):
         self.empty = hint("Run a model to see what it looked at.")
         self.list = QTreeWidget()
         self.list.setHeaderHidden(True)
-        self.list.setMinimumHeight(170)
-        self.list.setMaximumHeight(230)
+        self.list.setFixedHeight(190)
+        self.list.setSelectionMode(QTreeWidget.SelectionMode.MultiSelection)
         self.list.itemClicked.connect(self._clicked)
         self.rank = QCheckBox("Show scores as ranks")
         self.rank.setToolTip("Colour tiles by their place among all tiles instead of by the score itself")
@@ -45,7 +45,7 @@ class InstancesSection(QWidget):
         self.legends = QWidget()
         self._legends = QVBoxLayout(self.legends)
         self._legends.setContentsMargins(0, 0, 0, 0)
-        column(self, self.empty, self.list, self.rank, self.hidden, self.legends)
+        column(self, self.empty, self.legends, self.rank, self.list, self.hidden)
         self._names: tuple[str, ...] = ()
         self._draw_legends = soon(self, self._show_legends)
         acts.whenever(desk, ("answer", "shown", "simulated"), self._show_list)
@@ -65,6 +65,7 @@ class InstancesSection(QWidget):
             self.show_map(name, alone=not _control_is_held())
         else:
             item.setExpanded(not item.isExpanded())
+        self._show_list(self.desk.state)  # what is marked is what is on show, whatever the click did
 
     def _show_list(self, state: State) -> None:
         names = tuple(m.name for m in state.maps if m.name != HIDDEN)
@@ -75,12 +76,7 @@ class InstancesSection(QWidget):
             self._names = names
             self._fill(names)
         for item in self._items():
-            font = item.font(0)
-            font.setBold(item.data(0, _NAME) in state.shown)
-            item.setFont(0, font)
-            item.setCheckState(
-                0, Qt.CheckState.Checked if item.data(0, _NAME) in state.shown else Qt.CheckState.Unchecked
-            )
+            item.setSelected(item.data(0, _NAME) in state.shown)
 
     def _fill(self, names: tuple[str, ...]) -> None:
         self.list.clear()
@@ -130,7 +126,6 @@ def ramp_colours() -> Any:
 def _item(words: str, name: str) -> QTreeWidgetItem:
     item = QTreeWidgetItem([words])
     item.setData(0, _NAME, name)
-    item.setCheckState(0, Qt.CheckState.Unchecked)
     item.setFlags(Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsSelectable)
     item.setToolTip(0, f"{name}. Click shows it alone, Ctrl+click beside the others.")
     return item

@@ -92,16 +92,14 @@ class ModelSection(QWidget):
             return analyse_steps(project, slide, model=card.id, region=box if region else None, view=box)
 
         def progressed(now: Progress) -> None:
-            if now.stage == "features" and now.total and now.done == now.total and not now.note:
+            if now.stage == "features" and now.total and now.done == now.total and now.done > 200:
                 self.speed = now.total / max(time.monotonic() - began, 1e-3)
             if now.payload is not None and current():
-                self._take(now.payload.prediction, now.payload.grid, partial=True)
+                self._take(now.payload.prediction, now.payload.grid, partial=now.stage != "answer")
 
-        def returned(prediction: Any) -> None:
-            if current():
-                self.desk.apply(partial=False, answer=prediction)
-                if not region:
-                    acts.use_model(self.desk, card)
+        def returned(_prediction: Any) -> None:
+            if current() and not region:
+                acts.use_model(self.desk, card)  # the features are kept now
 
         title = f"{card.name} on {slide.name}" + (" (region)" if region else "")
         return self.desk.run(title, make, progressed=progressed, returned=returned, finished=self._settle)

@@ -4,22 +4,27 @@ result.
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pyqtgraph as pg
 from qtpy.QtWidgets import QTableWidget, QTableWidgetItem, QWidget
 
-from napari_mil.ui import acts, compat
+from napari_mil.ui import acts
+from napari_mil.ui.curves import Curves
 from napari_mil.ui.desk import Desk, State
 from napari_mil.ui.widgets import button, column, hint, row, text
-from napari_mil.ui.words import figure, place_words
+from napari_mil.ui.words import figure, since_words
 
 if TYPE_CHECKING:
     from napari_mil.steps import Progress
 
-CURVES = {"loss": "#E69F00", "validation": "#56B4E9"}
+
+#: The figures that are compared: name in a card → words.
+FIGURES = {
+    "lesion/auc": "AUC lesion",
+    "coarse/auc": "AUC coarse",
+    "fine/auc": "AUC fine",
+    "fine/balanced_accuracy": "accuracy",
+}
 
 
 class RetrainSection(QWidget):
@@ -34,17 +39,7 @@ class RetrainSection(QWidget):
         self.stop_button = button(
             "Stop, keep the best", self.stop, "End the training; its best state is kept"
         )
-        self.plot = pg.PlotWidget()
-        self.plot.setFixedHeight(150)
-        self.plot.setMouseEnabled(x=False, y=False)
-        self.plot.setMenuEnabled(False)
-        self.plot.hideButtons()
-        self.plot.setLabel("bottom", "epoch")
-        self.plot.addLegend(offset=(-5, 5), labelTextSize="8pt")
-        self._points: dict[str, list[tuple[float, float]]] = {}
-        self._lines = {
-            name: self.plot.plot([], pen=pg.mkPen(c, width=2), name=name) for name, c in CURVES.items()
-        }
+        self.plot = Curves(desk)
         self.table = QTableWidget(0, 3)
         self.table.setHorizontalHeaderLabels(["held out", "before", "after"])
         self.table.verticalHeader().hide()
@@ -73,8 +68,6 @@ class RetrainSection(QWidget):
         self._show_result(None)
         self.plot.hide()
         self.stop_button.setEnabled(False)
-        self._paint_plot()
-        desk.viewer.events.theme.connect(lambda _event: self._paint_plot())
         acts.whenever(desk, ("project", "card", "corrections"), self._show_since)
 
     def start(self, *, seed: int = 0) -> Any:
@@ -91,8 +84,7 @@ class RetrainSection(QWidget):
             return retrain_steps(project, card.id, seed=seed)
 
         self._show_result(None)
-        self._points = {name: [] for name in CURVES}
-        self.plot.show()
+        self.plot.begin()
         self.start_button.setEnabled(False)
         self.stop_button.setEnabled(True)
         self._cards_before = {c.id for c in project.cards}
@@ -134,12 +126,8 @@ class RetrainSection(QWidget):
             )
 
     def _progressed(self, now: Progress) -> None:
-        values = now.payload if isinstance(now.payload, dict) else {}
-        for name, points in self._points.items():
-            value = next((v for k, v in values.items() if curve_of(k) == name and np.isscalar(v)), None)
-            if value is not None and np.isfinite(float(value)):
-                points.append((float(values.get("epoch", len(points))), float(value)))
-                self._lines[name].setData(*np.array(points).T)
+        if isinstance(now.payload, dict):
+            self.plot.add(now.payload)
 
     def _finished(self) -> None:
         self._job = None
@@ -164,11 +152,13 @@ class RetrainSection(QWidget):
         self.note.setText("")
         if result is None:
             return
-        names = [n for n in result.after if n in result.before]
-        self.table.setRowCount(len(names))
-        for i, name in enumerate(names):
-            for j, words in enumerate((name, figure(result.before[name]), figure(result.after[name]))):
-                self.table.setItem(i, j, QTableWidgetItem(words))
+        keys = [k for k in FIGURES if k in result.before and k in result.after]
+        self.table.setRowCount(len(keys))
+        for i, key in enumerate(keys):
+            self.table.setItem(i, 0, QTableWidgetItem(FIGURES[key]))
+            for j, values in enumerate((result.before[key], result.after[key])):
+                self.table.setItem(i, j + 1, QTableWidgetItem(figure(values)))
+        self.table.setVisible(bool(keys))
         self.table.resizeColumnsToContents()
         done, of = result.obeyed
         lines = [f"The new model follows {done:,} of {of:,} corrected tiles."] if of else []
@@ -198,31 +188,3 @@ class RetrainSection(QWidget):
                 self.since.setText(since_words(card.name, corrections))
 
         self.desk.asks.ask("since", work, show)
-
-    def _paint_plot(self) -> None:
-        colours = compat.theme_colours(self.desk.viewer)
-        self.plot.setBackground(colours["background"])
-        for axis in ("bottom", "left"):
-            self.plot.getAxis(axis).setPen(colours["text"])
-            self.plot.getAxis(axis).setTextPen(colours["text"])
-
-
-def curve_of(key: str) -> str:
-    """Which curve a figure of an epoch belongs to."""
-    if key in ("loss", "train_loss", "train/loss"):
-        return "loss"
-    return "validation" if key.startswith("val") else ""
-
-
-def since_words(name: str, corrections: Any) -> str:
-    """How much was said since the model was trained, by label."""
-    if not corrections:
-        return f"Nothing was corrected since {name} was trained."
-    by_label = Counter(c.label or "taken away" for c in corrections)
-    labels = ", ".join(f"{n} × {label}" for label, n in by_label.most_common())
-    where = Counter(place_words(c).split(" ")[-1] for c in corrections)
-    kinds = ", ".join(
-        f"{n} on {'the slide' if k == 'slide' else 'a region' if k == 'region' else 'tiles'}"
-        for k, n in where.items()
-    )
-    return f"{len(corrections)} corrections since {name} was trained: {labels} ({kinds})."

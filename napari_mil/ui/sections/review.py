@@ -7,17 +7,16 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QLabel, QListWidget, QSpinBox, QTreeWidget, QTreeWidgetItem, QWidget
+from qtpy.QtWidgets import QLabel, QListWidget, QSpinBox, QWidget
 
 from napari_mil.correction import Cells, WholeSlide
 from napari_mil.ui import acts, compat
 from napari_mil.ui.desk import Desk, State
 from napari_mil.ui.drawing import RegionPen
-from napari_mil.ui.widgets import button, colour_icon, column, hint, row, shortcut, text
+from napari_mil.ui.labellist import LabelList
+from napari_mil.ui.widgets import button, column, hint, row, shortcut, text
 from napari_mil.ui.words import contradictions, history_line
 
-_NODE = Qt.ItemDataRole.UserRole
 HISTORY = 30
 
 
@@ -29,12 +28,10 @@ class ReviewSection(QWidget):
         self.desk = desk
         self._pen = RegionPen(desk)
         self._painted_on: Any = None
-        self.tree = QTreeWidget()
-        self.tree.setHeaderHidden(True)
-        self.tree.setMinimumHeight(200)
-        self.tree.currentItemChanged.connect(lambda item, _old: item and self.choose(item.data(0, _NODE)))
+        self.tree = LabelList(desk)
         self.brush = QSpinBox()
-        self.brush.setRange(1, 40)
+        self.brush.setRange(1, 41)
+        self.brush.setSingleStep(2)
         self.brush.setToolTip("Width of the brush in tiles")
         self.brush.valueChanged.connect(lambda _n: self._set_brush())
         self.look_button = button("Look", self.look, "Move the view; nothing is changed", key="Alt+Q")
@@ -68,7 +65,6 @@ class ReviewSection(QWidget):
             self.history,
         )
         self._keys = [self._key(*pair) for pair in self._shortcuts()]
-        acts.whenever(desk, ("project",), self._show_tree)
         acts.whenever(desk, ("node",), lambda _state: self._set_brush())
         acts.whenever(desk, ("corrections", "record", "answer"), self._show_said)
         desk.changed.connect(lambda _before, _after: self._watch_layer())
@@ -78,9 +74,6 @@ class ReviewSection(QWidget):
         project = self.desk.state.project
         if project is not None:
             self.desk.apply(node=project.tree.node(node) if isinstance(node, str) else int(node))
-            item = self._items().get(self.desk.state.node)
-            if item is not None and item is not self.tree.currentItem():
-                self.tree.setCurrentItem(item)
 
     def look(self) -> None:
         """Stop painting and drawing."""
@@ -177,32 +170,6 @@ class ReviewSection(QWidget):
         for node, cells in acts.painted(before, np.array(layer.data)):
             label = state.project.tree.path(node) if node < len(state.project.tree) else ""
             acts.correct(self.desk, Cells(cells, state.lattice.pitch_px), label or None, tool="paint")
-
-    def _show_tree(self, state: State) -> None:
-        self.tree.clear()
-        if state.project is None:
-            return
-        labels, items = state.project.tree, {}
-        for node in range(1, len(labels)):
-            key = f"   Alt+{node}" if node <= 9 else ""
-            item = QTreeWidgetItem([f"{labels.names[node]}{key}"])
-            item.setData(0, _NODE, node)
-            item.setIcon(0, colour_icon(labels.colours[node]))
-            parent = items.get(labels.parent[node])
-            (parent.addChild if parent else self.tree.addTopLevelItem)(item)
-            items[node] = item
-        none = QTreeWidgetItem(["take the label away   Alt+0"])
-        none.setData(0, _NODE, 0)
-        self.tree.addTopLevelItem(none)
-        self.tree.expandAll()
-
-    def _items(self) -> dict[int, QTreeWidgetItem]:
-        found, waiting = {}, [self.tree.topLevelItem(i) for i in range(self.tree.topLevelItemCount())]
-        while waiting:
-            item = waiting.pop()
-            found[item.data(0, _NODE)] = item
-            waiting += [item.child(i) for i in range(item.childCount())]
-        return found
 
     def _show_said(self, state: State) -> None:
         self.history.clear()

@@ -1,0 +1,57 @@
+"""The live curve of a training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyqtgraph as pg
+
+from napari_mil.ui import compat
+from napari_mil.ui.desk import Desk
+
+#: Curve → colour; blue and orange are told apart by everybody, on dark and on light.
+CURVES = {"loss": "#E69F00", "validation score": "#3A8DDE"}
+#: Curve → the name of its figure in an epoch's record.
+KEYS = {"loss": "loss", "validation score": "validation/score"}
+
+
+class Curves(pg.PlotWidget):
+    """Loss and validation figure over the epochs, in the viewer's colours."""
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__()
+        self._desk = desk
+        self.setFixedHeight(150)
+        self.setMouseEnabled(x=False, y=False)
+        self.setMenuEnabled(False)
+        self.hideButtons()
+        self.setLabel("bottom", "epoch")
+        self.addLegend(offset=(-5, 5), labelTextSize="8pt")
+        self.points: dict[str, list[tuple[float, float]]] = {}
+        self._lines = {name: self.plot([], pen=pg.mkPen(c, width=2), name=name) for name, c in CURVES.items()}
+        self._paint()
+        desk.viewer.events.theme.connect(lambda _event: self._paint())
+
+    def begin(self) -> None:
+        """Empty the plot and show it."""
+        self.points = {name: [] for name in CURVES}
+        for line in self._lines.values():
+            line.setData([], [])
+        self.show()
+
+    def add(self, epoch: Mapping[str, Any]) -> None:
+        """Add one epoch's figures; those that belong to no curve are left out."""
+        for name, points in self.points.items():
+            value = epoch.get(KEYS[name])
+            if value is not None and np.isfinite(float(value)):
+                points.append((float(epoch.get("epoch", len(points))), float(value)))
+                self._lines[name].setData(*np.array(points).T)
+
+    def _paint(self) -> None:
+        colours = compat.theme_colours(self._desk.viewer)
+        self.setBackground(colours["background"])
+        for name in ("bottom", "left"):
+            self.getAxis(name).setPen(colours["text"])
+            self.getAxis(name).setTextPen(colours["text"])
