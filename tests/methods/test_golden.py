@@ -1,0 +1,118 @@
+"""Golden values of the official modules (CPU, fp32, no dropout), from closed-form weights."""
+
+import pytest
+import torch
+from closed_form import bag, fill, hmil_shapes, mhim_shapes
+
+from napari_mil import methods
+from napari_mil.correction import Target
+from napari_mil.labeltree import LabelTree
+
+BRACS = LabelTree.from_paths(["B/N", "B/PB", "B/UDH", "A/FEA", "A/ADH", "M/DCIS", "M/IC"], normal=["B/N"])
+near = pytest.approx
+
+
+def close(values, expected):
+    assert values.tolist() == pytest.approx(expected, abs=2e-6)
+
+
+def test_closed_form_tensors_are_as_published():
+    x = bag(50, 1024, 0)
+    close(x[0, :3], [0.279456, 0.673283, 0.681188])
+    close(x[49, -1:], [0.79607])
+    weights = fill(mhim_shapes())
+    assert len(weights) == 13
+    close(weights["feature.0.bias"][:3], [0.024008, 0.006440, -0.004525])
+    close(weights["feature.0.weight"][0, :3], [-0.046126, -0.014697, -0.017840])
+    close(weights["predictor.weight"][0, :2], [0.023872, 0.069693])
+
+
+@pytest.fixture(params=["official", "clean"])
+def mhim(request):
+    config = {"compat": request.param, "dropout": 0.0, "mask_ratio": 0.05, "keep_ratio": 0.8}
+    model = methods.create("mhim", config, in_features=1024, tree=LabelTree.from_paths(["a", "b"]))
+    model.student.load_state_dict(fill(mhim_shapes()))
+    model.teacher.load_state_dict(fill(mhim_shapes(), 1))
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    return model
+
+
+GRN_NOISE = torch.tensor([(0.6180339887498949 * (i + 1)) % 1 for i in range(47)], dtype=torch.float64)
+
+
+def test_mhim_answers(mhim):
+    out = mhim.eval()(bag(50, 1024, 0))
+    close(out.logits[0], [0.119098, 0.065276])
+    close(out.attention[:3, 0], [0.022254, 0.015698, 0.015396])
+
+
+def test_mhim_teacher_scores(mhim):
+    seen = mhim.look(bag(50, 1024, 0))
+    close(seen.embedding[:3], [0.212895, 0.023808, 0.116114])
+    close(seen.score[:3], [0.503358, 0.502578, 0.501058])
+
+
+def test_mhim_hides_and_recycles(mhim):
+    seen = mhim.look(bag(50, 1024, 0))
+    part = mhim.hide(seen.score, noise={"grn": GRN_NOISE})
+    assert part.hidden.tolist() == [12, 16, 4]
+    assert (len(part.kept), len(part.recycled), part.tokens) == (37, 10, 5)
+    assert torch.argsort(GRN_NOISE)[:5].tolist() == [33, 12, 46, 25, 4]
+    left = [i for i in range(50) if i not in (12, 16, 4)]
+    first = [left[i] for i in (33, 12, 46, 25, 4)]
+    if mhim.config.compat == "official":
+        assert part.kept[:5].tolist() == first
+    else:  # the student sees them in the order of the bag
+        assert set(first) < set(part.kept.tolist())
+        assert part.kept.tolist() == sorted(part.kept.tolist())
+
+
+def test_mhim_training_step(mhim):
+    study = mhim.study(bag(50, 1024, 0), None, 0.0, noise={"grn": GRN_NOISE})
+    close(study.logits[0], [-0.018879, 0.092344])
+    assert 2 * study.extra["consistency"].item() == near(6.242519, abs=2e-6)
+    close(mhim.student.merge.global_q_mm[0, 0, :2], [-0.39230028, 0.40420955])
+
+
+def test_mhim_total_loss(mhim):
+    losses = mhim.loss([(bag(50, 1024, 0), None, Target(slide=2))], 0.0, noise={"grn": GRN_NOISE})
+    assert sum(v.item() for v in losses.values()) == near(3.760341, abs=2e-6)
+
+
+@pytest.fixture(scope="module")
+def hmil():
+    model = methods.create("hmil", {"compat": "official"}, in_features=1024, tree=BRACS)
+    model.load_state_dict(fill(hmil_shapes()))
+    return model
+
+
+BAGS = [bag(20, 1024, 0), bag(30, 1024, 1), bag(25, 1024, 2)]
+TARGETS = [Target(slide=BRACS.leaves[k]) for k in (0, 3, 0)]
+
+
+def test_hmil_answers(hmil):
+    out = hmil(BAGS[0])
+    close(out.logits[0], [0.194378, 0.158490, 0.203208])
+    close(out.logits[1], [-0.115494, -0.131138, -0.112165, -0.114439, -0.107725, -0.111571, -0.111709])
+    close(out.maps["attention/coarse/B"][:3], [0.045940, 0.053902, 0.042650])
+    close(out.attention[:3, 0], [0.044203, 0.057473, 0.054280])
+    close(out.embedding[:3], [-0.030710, -0.043230, -0.056584])
+
+
+@pytest.mark.parametrize(
+    ("epoch", "tau", "contrast", "total"),
+    [(0, 1.0, 9.898806, 4.091699), (50, 0.55, 5.407359, 4.361200), (100, 0.1, 0.936765, 4.052054)],
+)
+def test_hmil_losses(hmil, epoch, tau, contrast, total):
+    progress = epoch / 200
+    assert hmil.temperature(progress) == near(tau)
+    terms = hmil.terms([hmil.study(x, None, progress) for x in BAGS], TARGETS, progress)
+    assert terms.coarse.item() == near(1.095344, abs=2e-6)
+    assert terms.fine.item() == near(1.942189, abs=2e-6)
+    assert terms.bag_alignment.item() == near(1.054167, abs=2e-6)
+    assert terms.instance_alignment.item() == near(0.03128091, abs=2e-6)
+    assert terms.contrast.item() == near(contrast, abs=2e-6)
+    losses = hmil.loss([(x, None, t) for x, t in zip(BAGS, TARGETS, strict=True)], progress)
+    assert sum(v.item() for v in losses.values()) == near(total, abs=2e-6)
