@@ -160,13 +160,13 @@ def import_labels(project: Project, path: Path, slide: Slide) -> list[Correction
     if not path.exists():
         raise LabelError(f"{path} does not exist; give a .geojson, .geojson.gz or .csv label file.")
     if path.name.lower().endswith(".csv"):
-        read = csv_labels.read(path, project.tree, slide_id=slide.fingerprint)
+        read = csv_labels.read(path, project.tree, slide_id=slide.fingerprint, by=project.by)
     else:
-        read = geojson.read(path, slide, project.tree)
+        read = geojson.read(path, slide, project.tree, by=project.by)
     known = {c.id for c in project.ledger.corrections(slide.fingerprint)}
     fresh = [c for c in read if c.id not in known]
-    for correction in fresh:
-        project.ledger.correct(correction)
+    if fresh:
+        project.ledger.correct(*fresh)
     return fresh
 
 

@@ -1,0 +1,173 @@
+"""The command line: every command has help with an example; bad input is one sentence and loses nothing."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from typer.main import get_command
+
+from napari_mil.cli import app, main
+
+COMMANDS = sorted(get_command(app).commands)
+
+
+def run(capsys, monkeypatch, *words):
+    """Run `napari-mil WORDS` in this process: (exit status, standard output, standard error)."""
+    monkeypatch.setattr(sys, "argv", ["napari-mil", *map(str, words)])
+    status = 0
+    try:
+        main()
+    except SystemExit as done:
+        status = done.code or 0
+    out = capsys.readouterr()
+    return status, out.out, out.err
+
+
+def test_the_commands_that_were_promised_are_there():
+    promised = "demo open import embed train predict evaluate labels export doctor retrain models"
+    assert set(promised.split()) <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_an_example(command, capsys, monkeypatch):
+    status, out, _ = run(capsys, monkeypatch, command, "--help")
+    assert status == 0
+    assert "Example:" in out
+    assert f"napari-mil {command}" in out
+
+
+@pytest.mark.slow
+def test_doctor_names_readers_gpu_and_methods(capsys, monkeypatch):
+    status, out, _ = run(capsys, monkeypatch, "doctor")
+    assert status == 0
+    assert "methods: " in out
+    assert "mhim" in out
+    assert "GPU" in out
+
+
+@pytest.mark.slow
+def test_an_overnight_run(cohort, tmp_path, capsys, monkeypatch):
+    project = tmp_path / "study"
+    slides = tmp_path / "slides"
+    slides.mkdir()
+    for path in sorted((cohort / "slides").iterdir())[:6]:
+        shutil.copy(path, slides)
+    (slides / "broken.svs").write_bytes(b"II*\0broken")
+    manifest = cohort / "manifest.csv"
+    status, out, _ = run(capsys, monkeypatch, "import", project, slides, "--manifest", manifest)
+    assert status == 1
+    assert out.count("FAILED") == 1
+    assert "broken.svs: FAILED" in out
+    assert run(capsys, monkeypatch, "embed", project)[0] == 0
+    quick = ("-r", "epochs=3", "-r", "min_epochs=1", "-r", "stage1_epochs=1")
+    status, out, err = run(capsys, monkeypatch, "train", project, "--method", "mhim", *quick, "--name", "m")
+    assert status == 0, err
+    assert out.startswith("m (mhim")
+    table = tmp_path / "answers.csv"
+    status, out, _ = run(capsys, monkeypatch, "predict", project, "--model", "m", "--csv", table)
+    assert status == 0
+    assert len(table.read_text().splitlines()) == 7
+    first = min(slides.glob("case*"))
+    first.unlink()  # one slide is gone: its answer is kept, but the slide cannot be opened again
+    status, out, err = run(capsys, monkeypatch, "predict", project, "--model", "m", "--json")
+    assert status == 1
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert sum(not r["ok"] for r in rows if "slide" in r) == 1
+    assert "1 of 6 slides failed" in err
+    status, out, _ = run(
+        capsys, monkeypatch, "evaluate", project, "--model", "m", "--split", "train", "--json"
+    )
+    assert status in (0, 2)
+    status, out, _ = run(capsys, monkeypatch, "labels", project, "--verify")
+    assert status == 0
+    status, out, _ = run(capsys, monkeypatch, "models", project, "--adopt", "m")
+    assert out.startswith("* m")
+
+
+class Evil:
+    def __reduce__(self):
+        return (print, ("code ran",))
+
+
+def bad_inputs(cohort, study, tmp):
+    """(name, words, what the sentence must say)."""
+    slide = next(iter(sorted((cohort / "slides").iterdir())))
+    (tmp / "empty").mkdir()
+    (tmp / "zero.svs").write_bytes(b"")
+    (tmp / "text.tif").write_text("hello")
+    torch.save({"a": Evil()}, tmp / "evil.pt")
+    (tmp / "bad.csv").write_text("a,b\n1,2\n")
+    (tmp / "labels.geojson").write_text("{not json")
+    (tmp / "other").mkdir()
+    (tmp / "other" / "project.json").write_text("{")
+    newer = tmp / "newer"
+    newer.mkdir()
+    (newer / "project.json").write_text(json.dumps({"format": "napari-mil project", "version": 999}))
+    return {
+        "missing file": (("import", tmp / "p", tmp / "nothing.svs"), "does not exist"),
+        "empty folder": (("import", tmp / "p", tmp / "empty"), "no slides"),
+        "missing slide in the window": (("open", tmp / "nothing.svs"), "no file"),
+        "no project": (("embed", tmp / "empty"), "is no napari-mil project"),
+        "damaged project": (("embed", tmp / "other"), "project.json"),
+        "newer project": (("embed", newer), "999"),
+        "unknown slide": (("embed", study, "nonsense"), "nonsense"),
+        "unknown model": (("predict", study, "--model", "nonsense"), "its models are"),
+        "unknown method": (("train", study, "--method", "nonsense"), "nonsense"),
+        "unknown option": (("train", study, "-s", "nonsense=1"), "nonsense"),
+        "option out of bounds": (("train", study, "-r", "epochs=0"), "epochs"),
+        "no setting": (("train", study, "-r", "epochs"), "KEY=VALUE"),
+        "bad manifest": (("import", tmp / "p", slide, "--manifest", tmp / "bad.csv"), "it needs `slide`"),
+        "bad mpp": (("import", tmp / "p", slide, "--mpp", "1000"), "plausible"),
+        "bad suffix": (("export", study, tmp / "x.xlsx"), ".geojson"),
+        "geojson of no slide": (("export", study, tmp / "x.geojson"), "one slide"),
+        "unwritable": (("export", study, tmp / "no" / "where" / "x.csv"), "where"),
+    }
+
+
+CASES = (
+    *("missing file", "empty folder", "missing slide in the window", "no project", "damaged project"),
+    *("newer project", "unknown slide", "unknown model", "unknown method", "unknown option"),
+    *("option out of bounds", "no setting", "bad manifest", "bad mpp", "bad suffix", "geojson of no slide"),
+    "unwritable",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_bad_input_is_one_sentence_and_loses_nothing(
+    case, cohort, study_folder, tmp_path, capsys, monkeypatch
+):
+    cases = bad_inputs(cohort, study_folder, tmp_path)
+    assert set(cases) == set(CASES)
+    words, said = cases[case]
+    before = {p: p.read_bytes() for p in study_folder.rglob("card.json")}
+    run(capsys, monkeypatch, "labels", study_folder, "--verify")
+    status, out, err = run(capsys, monkeypatch, *words)
+    assert status == 2
+    assert said in err
+    lines = [line for line in err.strip().splitlines() if line.strip()]
+    assert len(lines) == 1, err
+    assert lines[0].startswith("napari-mil: ")
+    assert "Traceback" not in out + err
+    assert not (tmp_path / "p" / "ledger.sqlite").exists()
+    assert before == {p: p.read_bytes() for p in study_folder.rglob("card.json")}
+    assert run(capsys, monkeypatch, "labels", study_folder, "--verify")[0] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["zero.svs", "text.tif"])
+def test_what_is_no_image_fails_alone(name, cohort, study_folder, tmp_path, capsys, monkeypatch):
+    bad_inputs(cohort, study_folder, tmp_path)
+    status, out, _ = run(capsys, monkeypatch, "import", study_folder, tmp_path / name)
+    assert status == 1
+    assert f"{name}: FAILED" in out
+
+
+def test_python_dash_m_is_the_same_program():
+    done = subprocess.run(
+        [sys.executable, "-m", "napari_mil.cli", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("napari-mil ")

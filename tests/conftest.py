@@ -1,0 +1,59 @@
+"""One small real study for every test that needs one: drawn, embedded, two models trained, once per run."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from napari_mil.steps import drain
+
+
+@pytest.fixture(scope="session")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten small synthetic slides of ten cases: slides/*.tif, truth/*.npz, manifest.csv."""
+    from napari_mil.samples import make_cohort
+
+    shared = tmp_path_factory.getbasetemp().parent  # the same for every worker of this run
+    with FileLock(shared / "cohort.lock"):
+        drain(make_cohort(shared / "cohort", slides=10, seed=1))
+    return shared / "cohort"
+
+
+@pytest.fixture(scope="session")
+def finished_study(cohort: Path) -> Path:
+    """A project with the cohort, its bags, and the models mhim-1 and hmil-1. Never write to it."""
+    from napari_mil.workflow import Project, import_paths_steps, train_model_steps
+
+    shared = cohort.parent
+    with FileLock(shared / "study.lock"):
+        folder = shared / "study"
+        if not (folder / "complete").exists():
+            rows = drain(
+                import_paths_steps(folder, [cohort / "slides"], manifest=cohort / "manifest.csv", by="tests")
+            )
+            assert all(row["ok"] for row in rows)
+            with Project(folder) as project:
+                short = {"epochs": 6, "stage1_epochs": 2, "min_epochs": 1}
+                for method in ("mhim", "hmil"):
+                    drain(train_model_steps(project, method, recipe=short))
+            (folder / "complete").touch()
+    return folder
+
+
+@pytest.fixture
+def study_folder(finished_study: Path, tmp_path: Path) -> Path:
+    """A copy of the study that a test may change."""
+    return Path(shutil.copytree(finished_study, tmp_path / "study"))
+
+
+@pytest.fixture
+def study(study_folder: Path) -> Iterator[object]:
+    """The copy, opened."""
+    from napari_mil.workflow import Project
+
+    with Project(study_folder, by="tester") as project:
+        yield project

@@ -1,0 +1,238 @@
+"""The project and its stories, on a small real study."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from napari_mil.correction import Cells, WholeSlide, tile_nodes
+from napari_mil.errors import LabelError, ModelError, ProjectError, SlideError
+from napari_mil.samples import read_truth
+from napari_mil.steps import Progress, drain
+from napari_mil.workflow import (
+    PartialAnswer,
+    Project,
+    adopt,
+    analyse_steps,
+    bag_steps,
+    current_card,
+    evaluate_steps,
+    find_record,
+    import_paths_steps,
+    parse_mpp,
+    retrain_here_steps,
+    retrain_steps,
+    slide_label,
+    train_model_steps,
+)
+
+pytestmark = pytest.mark.slow
+NAME = "case001a"
+
+
+def test_import_follows_the_manifest(study):
+    record = find_record(study, NAME)
+    assert record.case == "case001"
+    assert study.tree.node(record.label) in study.tree.leaves
+    assert study.slide(NAME).mpp == (0.5, 0.5)
+    with pytest.raises(ProjectError, match="its slides are case001a"):
+        study.slide("nonsense")
+
+
+def test_a_bag_is_computed_once(study):
+    first = study.bag(NAME)
+    stages: list[Progress] = []
+    again = study.bag(NAME, progress=stages.append)
+    assert [p.note for p in stages] == ["from the project"]
+    np.testing.assert_array_equal(first.features, again.features)
+
+
+def test_analyse_shows_what_is_done_so_far_and_ends_whole(study, monkeypatch):
+    monkeypatch.setattr("napari_mil.workflow.analyse.REFRESH_S", 0.0)
+    slide = study.slide(NAME)
+    kept = study.bag(slide)
+    region = (0.0, 0.0, slide.shape_px[0] * 0.7, slide.shape_px[1] * 0.7)
+    study.store.save_bag(dataclasses.replace(kept, encoder="elsewhere-1"))  # another encoder's bag is no help
+    part = kept.crop(region)
+    steps = bag_steps(study, slide, region=region, view=region)
+    assert np.array_equal(drain(steps).grid.cells, part.grid.cells)
+    seen: list[PartialAnswer] = []
+
+    def watch(now: Progress) -> None:
+        if isinstance(now.payload, PartialAnswer):
+            seen.append(now.payload)
+
+    answer = drain(analyse_steps(study, slide, model="mhim-1"), watch)
+    assert seen[-1].grid.id == answer.grid_id == kept.grid.id
+    assert answer.scope == "slide"
+    again = study.analyse(slide, model="mhim-1")
+    assert again.at == answer.at  # kept, not computed twice
+    regional = study.analyse(slide, model="mhim-1", region=region)
+    assert regional.scope == "region"
+    assert len(regional.maps[0].values) == len(part)
+    assert study.analyse(slide, model="mhim-1").at == answer.at
+
+
+def test_the_same_answer_from_python_and_after_reopening(study_folder):
+    with Project(study_folder) as project:
+        one = project.analyse(NAME, model="hmil-1")
+    with Project(study_folder) as project:
+        two = project.analyse(NAME, model="hmil-1")
+    for a, b in zip(one.maps, two.maps, strict=True):
+        assert a.name == b.name
+        np.testing.assert_array_equal(a.values, b.values)
+
+
+def test_corrections_are_said_undone_and_redone(study):
+    bag = study.bag(NAME)
+    place = Cells(bag.grid.cells[:3], bag.grid.pitch_px)
+    study.correct(NAME, place, "ADH", tool="paint")
+    later = study.correct(NAME, Cells(bag.grid.cells[:1], bag.grid.pitch_px), "IC", tool="paint")
+    assert later.was == "Atypical/ADH"
+    nodes = tile_nodes(study.ledger.corrections(bag.slide_id), bag.grid, study.tree)
+    assert nodes[:4].tolist() == [study.tree.node("IC"), *[study.tree.node("ADH")] * 2, 0]
+    assert study.undo(NAME)
+    assert tile_nodes(study.ledger.corrections(bag.slide_id), bag.grid, study.tree)[0] == study.tree.node(
+        "ADH"
+    )
+    assert study.redo(NAME)
+    assert not study.redo(NAME)
+    with pytest.raises(LabelError, match="Malignant/IC"):
+        study.correct(NAME, WholeSlide(), "Sarcoma")
+
+
+def test_what_a_person_says_of_a_slide_wins_over_the_manifest(study):
+    record = find_record(study, NAME)
+    study.correct(NAME, WholeSlide(), "Malignant")
+    assert slide_label(study, record) == "Malignant"
+    study.undo(NAME)
+    assert slide_label(study, record) == record.label
+
+
+@pytest.mark.parametrize("suffix", [".geojson", ".geojson.gz", ".csv"])
+def test_exported_labels_give_the_same_state_elsewhere(study, cohort, tmp_path, suffix):
+    slide = study.slide(NAME)
+    bag = study.bag(slide)
+    study.correct(slide, Cells(bag.grid.cells[2:9], bag.grid.pitch_px), "Malignant/DCIS", tool="paint")
+    study.correct(slide, WholeSlide(), "Malignant/DCIS")
+    path = study.export(tmp_path / f"labels{suffix}", slide=slide)
+    drain(import_paths_steps(tmp_path / "other", [cohort / "slides" / f"{NAME}.tif"], by="b"))
+    with Project(tmp_path / "other") as other:
+        other.import_labels(path, NAME)
+        mine, theirs = (p.ledger.corrections(slide.fingerprint) for p in (study, other))
+        assert [c.id for c in mine] == [c.id for c in theirs]
+        assert [c.label for c in mine] == [c.label for c in theirs]
+        for p in (mine, theirs):
+            assert tile_nodes(p, bag.grid, study.tree)[2:9].tolist() == [study.tree.node("DCIS")] * 7
+        assert not other.import_labels(path, NAME)  # a second time changes nothing
+
+
+def test_export_refuses_another_suffix_and_writes_nothing(study, tmp_path):
+    with pytest.raises(LabelError, match=r"labels\.xlsx"):
+        study.export(tmp_path / "labels.xlsx", slide=NAME)
+    assert not list(tmp_path.glob("labels*"))
+
+
+def test_training_writes_a_card_and_evaluation_reads_it(study):
+    card = drain(train_model_steps(study, "abmil", recipe={"epochs": 2, "min_epochs": 1}, name="mine"))
+    assert (card.name, card.method, card.parent) == ("mine", "abmil", None)
+    parts = [set(card.slides[p]) for p in ("train", "validation", "test")]
+    assert sum(len(p) for p in parts) == len(set.union(*parts)) == len(study.slides)
+    assert card.ledger_head == study.ledger.head
+    figures = drain(evaluate_steps(study, "mine", split="all"))
+    assert 0 <= figures["coarse/auc"][0] <= 1
+    with pytest.raises(ModelError, match="no option 'epoch'"):
+        drain(train_model_steps(study, "abmil", recipe={"epoch": 2}))
+
+
+def test_a_stopped_training_keeps_the_best_so_far(study):
+    seen = []
+    steps = train_model_steps(
+        study, "abmil", recipe={"epochs": 500, "min_epochs": 400}, name="early", stop=lambda: len(seen) > 12
+    )
+    card = drain(steps, seen.append)
+    assert card.name == "early"
+    assert study.model("early") is not None
+
+
+def test_retraining_in_a_child_process_obeys_and_is_not_adopted(study, cohort):
+    slide = study.slide(NAME)
+    bag = study.bag(slide)
+    cells, nodes = read_truth(cohort / "truth" / f"{NAME}.npz")
+    truth = dict(zip(map(tuple, cells.tolist()), nodes.tolist(), strict=True))
+    said = np.array([truth.get(tuple(c), 0) for c in bag.grid.cells.tolist()])
+    node = next(n for n in said if n)
+    adopt(study, "mhim-1")
+    study.correct(slide, Cells(bag.grid.cells[said == node], bag.grid.pitch_px), study.tree.path(int(node)))
+    done = drain(retrain_steps(study, "mhim-1", recipe={"epochs": 3, "min_epochs": 1}))
+    assert done.card.parent == current_card(study).id
+    assert done.obeyed[1] == int((said == node).sum())
+    assert set(done.before) == set(done.after)
+    assert done.card.id in {c.id for c in study.cards}
+    assert current_card(study).name == "mhim-1"
+    adopt(study, done.card.id)
+    assert current_card(study).id == done.card.id
+    adopt(study, "mhim-1")
+    assert current_card(study).name == "mhim-1"
+
+
+def test_the_same_head_and_seed_give_the_same_weights(study_folder, tmp_path):
+    import shutil
+
+    ids = []
+    for copy in ("one", "two"):
+        with Project(shutil.copytree(study_folder, tmp_path / copy)) as project:
+            ids.append(drain(retrain_here_steps(project, "mhim-1", recipe={"epochs": 2}, seed=7)).card.id)
+    assert ids[0] == ids[1]
+
+
+def test_cancelling_a_retraining_ends_the_child(study):
+    steps = retrain_steps(study, "mhim-1", recipe={"epochs": 500, "min_epochs": 400})
+    stages = []
+    for now in steps:
+        stages.append(now.stage)
+        if stages.count("training") > 3:
+            break
+    steps.close()
+    assert [c.parent for c in study.cards if c.parent] == [study.cards[0].id]  # the best so far was kept
+
+
+def test_a_changed_file_is_not_taken_for_the_slide(study_folder, cohort, tmp_path):
+    copy = tmp_path / "changing.tif"
+    copy.write_bytes((cohort / "slides" / f"{NAME}.tif").read_bytes())
+    with Project(study_folder) as project:
+        project.add(copy)
+    copy.write_bytes((cohort / "slides" / "case002a.tif").read_bytes())
+    with Project(study_folder) as project, pytest.raises(ProjectError, match="its content changed"):
+        project.slide("changing")
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1000", "half", ""])
+def test_implausible_mpp_is_refused(text):
+    with pytest.raises(LabelError, match="plausible"):
+        parse_mpp(text)
+
+
+def test_export_never_loads_torch(study, tmp_path):
+    study.correct(NAME, WholeSlide(), "Benign")
+    code = f"""
+import sys
+from napari_mil.workflow import Project
+with Project({str(study.path)!r}) as project:
+    project.export({str(tmp_path / "labels.geojson")!r}, slide={NAME!r})
+print("torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+    assert json.loads((tmp_path / "labels.geojson").read_text())["type"] == "FeatureCollection"
+
+
+def test_adding_what_is_no_slide_leaves_the_project_as_it_was(study, tmp_path):
+    (tmp_path / "no.svs").write_bytes(b"not a slide")
+    before = study.slides
+    with pytest.raises(SlideError):
+        study.add(tmp_path / "no.svs")
+    assert study.slides == before
