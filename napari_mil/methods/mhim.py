@@ -39,6 +39,7 @@ from napari_mil.options import option
 
 #: bits of the column `flags`
 HIGH_CANDIDATE, HIDDEN_HIGH = 1, 2
+INIT = ("none", "projection", "all")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ class MHIMConfig:
     )
     score_bias: bool = option(False, "add the classifier's bias to the tile's class scores")
     init_student: str = option(
-        "none", "what the student takes from stage 1", choices=("none", "projection", "all")
+        "none", "what the student takes from stage 1; all suits short trainings", choices=INIT
     )
 
 
