@@ -205,13 +205,27 @@ def _overlap(a: NDArray[Any], a_side: float, b: NDArray[Any], b_side: float) -> 
     return shared
 
 
+def region(place: Polygon) -> Any:
+    """The shapely Polygon or MultiPolygon of a drawn region, (y, x) in level-0 pixels.
+
+    One that crosses itself is mended: every lobe counts. One without area, such as a line, becomes empty.
+    """
+    import shapely
+
+    drawn = shapely.Polygon(place.rings[0], place.rings[1:])
+    if drawn.is_valid:
+        return drawn
+    mended = shapely.make_valid(drawn, method="structure", keep_collapsed=False)
+    parts = shapely.get_parts(shapely.get_parts([mended]))
+    areas = parts[shapely.get_type_id(parts) == shapely.GeometryType.POLYGON]
+    return areas[0] if len(areas) == 1 else shapely.MultiPolygon(list(areas))
+
+
 def _polygon_cover(place: Polygon, grid: TileGrid) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     """The tiles that meet a polygon and the share of each that it covers."""
     import shapely
 
-    shape = shapely.make_valid(
-        shapely.Polygon(place.rings[0], place.rings[1:]), method="structure", keep_collapsed=False
-    )
+    shape = region(place)
     if shape.area <= 0:  # a line or a point labels the tile under its middle
         middle = place.rings[0].mean(0)
         shape = shapely.box(*(middle - 1e-3), *(middle + 1e-3))

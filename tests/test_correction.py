@@ -19,6 +19,7 @@ from napari_mil.correction import (
     from_record,
     place_from,
     place_record,
+    region,
     slide_node,
     tile_nodes,
     to_record,
@@ -63,6 +64,12 @@ def test_a_hole_is_not_covered():
 def test_a_self_crossing_region_counts_both_lobes():
     bow = Polygon((np.array([[0, 0], [200, 300], [200, 0], [0, 300]]),))
     assert {(0, 1), (1, 1)} <= cells_of(bow)
+
+
+def test_a_region_that_mends_into_more_than_areas_is_fine():
+    sliver = Polygon((np.array([[1, 0], [1, 1], [-1.57e-205, 1]]), np.array([[0, 0], [0, 1], [1, 0]])))
+    assert region(sliver).geom_type in {"Polygon", "MultiPolygon"}
+    assert cells_of(sliver) == {(0, 0)}
 
 
 def test_off_the_tissue_nothing_is_labelled():

@@ -1,0 +1,222 @@
+"""Labels as CSV tables, for spreadsheets and scripts.
+
+Three tables: *corrections* (`write`, `read`), one row per correction of any number of slides, exact; *tiles*
+(`write_tiles`, `read_tiles`), one row per tile with its label and its maps; and *slide labels*, `slide_id,
+label`, which `read` takes as well. Texts that a spreadsheet would take for a formula are written with an
+apostrophe before them, and read without it.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_mil.correction import Cells, Correction, from_record, to_record
+from napari_mil.errors import BagError, LabelError
+from napari_mil.grid import TileGrid
+from napari_mil.interop.files import text_of, text_to
+from napari_mil.labeltree import LabelTree
+from napari_mil.prediction import Prediction
+
+#: Columns of the table of corrections; `place` and `visible` hold JSON, an empty field means None.
+COLUMNS = (
+    "slide_id", "id", "place_kind", "label", "was", "by", "at", "tool", "note",
+    "model_id", "model_said", "model_confidence", "visible", "place",
+)  # fmt: skip
+_AS_JSON = ("visible", "place", "model_confidence")
+_TEXT = ("by", "tool", "note")  # never None
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
+_TILE_COLUMNS = ("slide_id", "row", "col", "y0_px", "x0_px", "pitch_y_px", "pitch_x_px", "label")
+_NAMESPACE = uuid.UUID("5b8a7a52-6f0c-5b1c-8a4a-0d3c7c1f5e77")
+
+
+def write(path: str | Path, corrections: Iterable[Correction], tree: LabelTree) -> None:
+    """Write corrections, of one slide or of many, one row each; the file is written whole or not at all.
+
+    LabelError when one states a label that `tree` lacks; ProjectError when the file cannot be written.
+    """
+    rows = []
+    for c in corrections:
+        tree.node(c.label)
+        record = to_record(c)
+        record["place_kind"] = record["place"]["kind"]
+        record |= {k: json.dumps(record[k], separators=(",", ":")) for k in _AS_JSON if record[k] is not None}
+        rows.append([_quoted(record[k], k) for k in COLUMNS])
+    with text_to(Path(path)) as text:
+        table = csv.writer(text)
+        table.writerow(COLUMNS)
+        table.writerows(rows)
+
+
+def read(
+    path: str | Path,
+    tree: LabelTree,
+    *,
+    slide_id: str | None = None,
+    by: str = "",
+    remark: Callable[[str], None] | None = None,
+) -> tuple[Correction, ...]:
+    """The corrections of a table; nothing is written anywhere.
+
+    A table with a column `label` and no column `place` holds slide labels.
+
+    Parameters
+    ----------
+    slide_id : only rows of this slide; None: of every slide
+    by : who, where the table does not say
+    remark : told what was left aside
+
+    Raises
+    ------
+    LabelError : no such file, no such table, a label that the tree lacks, or a row that is no correction (its
+    number
+        is said)
+    """
+    path = Path(path)
+    found, others = [], 0
+    for number, row in _rows(path, needs=("slide_id", "label")):
+        if slide_id is not None and row["slide_id"] != slide_id:
+            others += 1
+            continue
+        if "place" not in row and row["label"] is None:
+            continue  # a slide without a label
+        try:
+            correction = _correction(row, by)
+            tree.node(correction.label)
+        except ValueError as error:
+            raise LabelError(f"{path.name}, row {number}: {error}") from error
+        found.append(correction)
+    if others and not found:
+        raise LabelError(
+            f"{path.name} holds {others} rows, none of them of slide {slide_id}; choose their slide."
+        )
+    if others and remark is not None:
+        remark(f"{path.name}: {others} rows of other slides left aside.")
+    return tuple(found)
+
+
+def _correction(row: Mapping[str, str | None], by: str) -> Correction:
+    record: dict[str, Any] = dict.fromkeys(COLUMNS) | dict.fromkeys(_TEXT, "")
+    if "place" not in row:
+        record |= {"place": '{"kind": "slide"}', "visible": "[]", "tool": "import", "by": by}
+        record |= {"at": datetime.now(UTC).isoformat()}
+        record |= {"id": str(uuid.uuid5(_NAMESPACE, json.dumps([row["slide_id"], row["label"]])))}
+    record |= {key: text for key, text in row.items() if text is not None}
+    if not (record["id"] and record["place"]):
+        raise LabelError("a correction needs an id and a place.")
+    record |= {key: json.loads(record[key]) for key in _AS_JSON if record[key] is not None}
+    return from_record(record)
+
+
+def write_tiles(
+    path: str | Path,
+    slide_id: str,
+    grid: TileGrid,
+    nodes: Any,
+    tree: LabelTree,
+    *,
+    prediction: Prediction | None = None,
+) -> None:
+    """Write one row per tile: where it lies (level-0 pixels), its label, and the maps of an answer.
+
+    nodes : (N,) node per tile as `correction.tile_nodes` gives it; 0 = no label
+
+    BagError when nodes or prediction do not fit the grid; ProjectError when the file cannot be written.
+    """
+    nodes = np.asarray(nodes)
+    if nodes.shape != (len(grid),):
+        raise BagError(f"{nodes.shape} labels do not fit a grid of {len(grid)} tiles.")
+    if prediction is not None and prediction.grid_id != grid.id:
+        raise BagError(
+            f"The answer belongs to grid {prediction.grid_id}, not to {grid.id}; analyse the slide again."
+        )
+    maps = prediction.maps if prediction else ()
+    paths = [_quoted(tree.path(n) or None, "label") for n in range(len(tree))]
+    corners, pitch = grid.boxes_px, [repr(p) for p in grid.pitch_px]
+    with text_to(Path(path)) as text:
+        table = csv.writer(text)
+        table.writerow([*_TILE_COLUMNS, *(_quoted(m.name, "name") for m in maps)])
+        for i in range(len(grid)):
+            row, col = grid.cells[i].tolist()
+            values = (f"{m.values[i]:.9g}" if m.kind == "score" else int(m.values[i]) for m in maps)
+            y0, x0 = corners[i, :2].tolist()
+            table.writerow(
+                [_quoted(slide_id, "slide_id"), row, col, y0, x0, *pitch, paths[nodes[i]], *values]
+            )
+
+
+def read_tiles(path: str | Path, tree: LabelTree, *, by: str = "") -> tuple[Correction, ...]:
+    """The labelled tiles of a table as painted cells, one correction per slide, pitch and label.
+
+    Only `slide_id, row, col, pitch_y_px, pitch_x_px, label` are needed. LabelError when they are missing,
+    when the tree lacks a label, or when a number is none.
+    """
+    path = Path(path)
+    cells: dict[tuple[str, float, float, str], list[tuple[int, int]]] = {}
+    for number, row in _rows(path, needs=("slide_id", "row", "col", "pitch_y_px", "pitch_x_px", "label")):
+        if not row["label"]:
+            continue
+        try:
+            label = tree.path(tree.node(row["label"]))
+            where = int(row["row"] or ""), int(row["col"] or "")
+            key = (
+                row["slide_id"] or "",
+                float(row["pitch_y_px"] or ""),
+                float(row["pitch_x_px"] or ""),
+                label,
+            )
+        except ValueError as error:
+            raise LabelError(f"{path.name}, row {number}: {error}") from error
+        cells.setdefault(key, []).append(where)
+    return tuple(
+        Correction(
+            slide, Cells(np.array(sorted(where)), (pitch_y, pitch_x)), label, by=by, tool="import",
+            id=str(uuid.uuid5(_NAMESPACE, json.dumps([slide, pitch_y, pitch_x, label, sorted(where)]))),
+        )
+        for (slide, pitch_y, pitch_x, label), where in cells.items()
+    )  # fmt: skip
+
+
+def _rows(path: Path, *, needs: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str | None]]]:
+    """(row number, fields) of a table, an empty field as None; LabelError when a column is missing."""
+    csv.field_size_limit(2**31 - 1)
+    lines = csv.reader(io.StringIO(text_of(path), newline=""))
+    try:
+        header = [_unquoted(name) or "" for name in next(lines, [])]
+        twice = [name for name, n in Counter(header).items() if n > 1]
+        missing = [name for name in needs if name not in header]
+        if missing or twice:
+            what = f"has no column {', '.join(missing)}" if missing else f"has the column {twice[0]} twice"
+            raise LabelError(f"{path.name} {what}; expected a table with {', '.join(needs)}.")
+        for number, fields in enumerate(lines, 2):
+            if fields:
+                values = (_unquoted(field) for field in fields)
+                yield number, dict.fromkeys(header) | dict(zip(header, values, strict=False))
+    except csv.Error as error:
+        raise LabelError(
+            f"{path.name} is no CSV table ({error}); expected columns {', '.join(needs)}."
+        ) from error
+
+
+def _quoted(value: Any, column: str) -> str:
+    """A field: None is empty; a text that is empty or would be taken for a formula gets an apostrophe."""
+    if value is None or (value == "" and column in _TEXT):
+        return ""
+    text = str(value)
+    return f"'{text}" if not text or (text.startswith(_FORMULA) and column != "model_confidence") else text
+
+
+def _unquoted(field: str) -> str | None:
+    """The inverse of `_quoted`, but for texts that are never None."""
+    if not field:
+        return None
+    return field.removeprefix("'")

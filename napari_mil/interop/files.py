@@ -1,0 +1,53 @@
+"""Label files on disk: written whole or not at all, plain or gzipped."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import io
+import os
+import uuid
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from napari_mil.errors import LabelError, ProjectError
+
+
+@contextmanager
+def text_to(path: Path) -> Iterator[TextIO]:
+    """A text stream that becomes the file `path` when the block ends; gzipped when its name ends in .gz."""
+    place = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
+    try:
+        with place.open("wb") as raw:
+            packed = gzip.GzipFile("", "wb", 6, raw, mtime=0) if path.name.lower().endswith(".gz") else raw
+            with io.TextIOWrapper(packed, "utf-8", newline="") as text:
+                yield text
+                text.flush()
+                if packed is not raw:
+                    packed.close()
+                raw.flush()
+                os.fsync(raw.fileno())
+        place.replace(path)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        reason = "the disk is full, free some space" if full else (error.strerror or str(error))
+        raise ProjectError(f"{path} cannot be written: {reason}; nothing was written, try again.") from error
+    finally:
+        place.unlink(missing_ok=True)
+
+
+def text_of(path: Path) -> str:
+    """The text of a label file, unpacked when it is gzipped; LabelError when it cannot be read."""
+    try:
+        data = path.read_bytes()
+        if data[:2] == b"\x1f\x8b":
+            data = gzip.decompress(data)
+        return data.decode("utf-8-sig")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise LabelError(
+            f"{path.name} cannot be read: {reason}; expected a UTF-8 text file, plain or gzipped."
+        ) from error
