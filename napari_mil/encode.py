@@ -48,8 +48,8 @@ def encode_steps(
 
     Yields
     ------
-    Progress "features" with tiles done and total; payload (indices (n,) int64, features (n, D) float16): what was done
-    since the last one. Closing the generator ends the reading threads before it returns.
+    Progress "features" with tiles done and total; payload (indices (n,) int64, features (n, D) float16): what
+    was done since the last one. Closing the generator ends the reading threads before it returns.
 
     Returns
     -------
@@ -86,13 +86,13 @@ def _order(slide: Slide, grid: TileGrid, first: Any) -> Indices:
     """(N,) the tiles in the order to do them: `first`, then the rest row by row."""
     if not len(grid):
         raise TissueError(
-            f"{slide.name} has no tiles to compute features of; choose a region with tissue, or lower the share of "
-            "tissue that a tile must have."
+            f"{slide.name} has no tiles to compute features of; choose a region with tissue, or lower the "
+            "share of tissue that a tile must have."
         )
     if tuple(grid.slide_px) != tuple(slide.shape_px):
         raise BagError(
-            f"The grid was made for a slide of {tuple(grid.slide_px)} px, but {slide.name} has {tuple(slide.shape_px)} "
-            "px; make a grid for this slide."
+            f"The grid was made for a slide of {tuple(grid.slide_px)} px, but {slide.name} has "
+            f"{tuple(slide.shape_px)} px; make a grid for this slide."
         )
     wanted = np.asarray([] if first is None else first, np.int64).reshape(-1)
     if len(wanted) and (wanted.min() < 0 or wanted.max() >= len(grid)):
@@ -155,8 +155,8 @@ class _Computing:
         features = np.concatenate(made)
         if not np.isfinite(features).all():
             raise BagError(
-                f"The encoder {self.encoder.id} gave numbers that are not finite or exceed 65504, the range of float16; "
-                "use another encoder."
+                f"The encoder {self.encoder.id} gave numbers that are not finite or exceed the range of "
+                "float16 (65504); use another encoder."
             )
         return features
 
@@ -177,8 +177,8 @@ class _Computing:
     def _halve(self) -> None:
         if self.portion <= 1:
             raise DeviceError(
-                f"Not enough memory for the features of a single tile on {describe(self.where)}; close other programs, "
-                "or use --device cpu."
+                f"Not enough memory for the features of a single tile on {describe(self.where)}; close other "
+                "programs, or use --device cpu."
             )
         self.portion //= 2
         if self.where.type == "cuda":

@@ -1,4 +1,4 @@
-"""Encoders: image to vector. The folder is the registry: every module in it with an Encoder subclass is one."""
+"""Encoders: image to vector. The folder is the registry: a module in it with an Encoder subclass is one."""
 
 from __future__ import annotations
 

@@ -1,16 +1,16 @@
 """The built-in encoder: fixed measurements of stained tissue, no weights.
 
-Every number is a formula of the tile's own pixels: optical density, the two stains of H&E (colour deconvolution,
-Ruifrok and Johnston 2001), wavelet and Fourier energies, local binary patterns (Ojala 2002), Minkowski functionals and
-openings of nuclei and of white space, nuclei as maxima over scale space (Lindeberg 1998), fibre direction by the
-structure tensor. Textures are taken relative to the tile's own staining strength. Turning or mirroring a tile changes
-nothing. docs/encoders.md lists the groups and what the encoder cannot do.
+Every number is a formula of the tile's own pixels: optical density, the two stains of H&E (colour
+deconvolution, Ruifrok and Johnston 2001), wavelet and Fourier energies, local binary patterns (Ojala 2002),
+Minkowski functionals and openings of nuclei and of white space, nuclei as maxima over scale space (Lindeberg
+1998), fibre direction by the structure tensor. Textures are taken relative to the tile's own staining
+strength. Turning or mirroring a tile changes nothing. docs/encoders.md lists the groups and what the encoder
+cannot do.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -36,7 +36,7 @@ H, E, L, R = range(4)
 
 
 class BuiltinEncoder(Encoder):
-    """287 measurements of a tile of 256 px at 0.5 µm/px, scaled to about zero mean and unit variance on H&E tissue."""
+    """342 measurements of a tile of 256 px at 0.5 µm/px, about zero mean and unit variance on H&E tissue."""
 
     name = "builtin"
     id = "builtin-1"
@@ -58,13 +58,13 @@ class BuiltinEncoder(Encoder):
 def measure(tiles: Tensor) -> Tensor:
     """(B, D) float32 measurements before scaling.
 
-    On a CPU always in groups of the same size, the last one filled up: products of equal shapes round equally, so a
-    tile has the same numbers to the last bit in every batch.
+    On a CPU always in groups of the same size, the last one filled up: products of equal shapes round
+    equally, so a tile has the same numbers to the last bit in every batch.
     """
     if tiles.device.type != "cpu":
         return torch.cat(list(parts(tiles).values()), dim=1)
     done = []
-    for chunk in tiles.split(CPU_CHUNK):
+    for chunk in torch.split(tiles, CPU_CHUNK):
         missing = CPU_CHUNK - len(chunk)
         full = torch.cat([chunk, chunk[:1].expand(missing, -1, -1, -1)]) if missing else chunk
         done.append(torch.cat(list(parts(full).values()), dim=1)[: len(chunk)])
@@ -96,7 +96,7 @@ def parts(tiles: Tensor) -> Parts:
 
 
 def stains(tiles: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Planes (B, 4, H/2, W/2) float32 of optical density, base 10, 0 = white paper; their finest Haar details."""
+    """Planes (B, 4, H/2, W/2) of optical density, base 10, 0 = white paper; their two finest Haar details."""
     pure = torch.tensor(STAINS, dtype=torch.float64)
     rest = torch.linalg.cross(pure[0], pure[1])
     basis = torch.stack([v / v.norm() for v in (pure[0], pure[1], rest)])
@@ -104,7 +104,7 @@ def stains(tiles: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     unmix = torch.stack([amounts[0], amounts[1], torch.full((3,), 1 / 3, dtype=torch.float64), amounts[2]])
     shades = tiles.permute(0, 3, 1, 2).contiguous().float().add_(1).log_()
     scaled = (unmix / -math.log(10)).float().to(tiles.device)
-    mixed = torch.matmul(scaled, shades.flatten(2)).unflatten(2, shades.shape[-2:])
+    mixed = torch.matmul(scaled, shades.flatten(2)).view(len(tiles), 4, *shades.shape[-2:])
     half, edge, diagonal = f.haar(mixed)
     white = (unmix.sum(1) * math.log10(256)).float().to(tiles.device)
     return half.add_(white[:, None, None]), edge, diagonal  # details do not see the constant
@@ -125,8 +125,13 @@ def _log(values: Tensor, floor: float) -> Tensor:
     return torch.log(values.clamp(min=0) + floor)
 
 
+def _squeeze(densities: Tensor) -> Tensor:
+    """Optical densities, which may be negative, with their long tails drawn in."""
+    return torch.asinh(10 * densities)
+
+
 def _colour(half: Tensor, tissue: Tensor) -> Parts:
-    """Amount and spread of each stain, in the tile and in its tissue; how the stains go together; quantiles."""
+    """Amount and spread of each stain, in the tile and in its tissue; how the stains go together."""
     mean, std = f.weighted(half, torch.ones_like(tissue))
     mean_in, std_in = f.weighted(half, tissue)
     z = f.halve((half - mean[..., None, None]) / (std[..., None, None] + 0.02))
@@ -182,7 +187,7 @@ def _patterns(half: Tensor, strength: Tensor) -> Parts:
 
 
 def _fibres(half: Tensor, strength: Tensor) -> Parts:
-    """Structure tensor of H and E: how strongly neighbourhoods of 4 and 16 µm, and the tile, share one direction."""
+    """Structure tensor of H and E: neighbourhoods of 4 and 16 µm, and the tile: how directed they are."""
     smooth = f.blur(f.halve(half[:, : E + 1]), 1.0) / strength[..., None, None]
     dy, dx = f.gradients(smooth)
     products = torch.cat([dy * dy, dx * dx, dy * dx], dim=1)
@@ -207,8 +212,8 @@ def _nuclei(half: Tensor, edge: Tensor, tissue: Tensor) -> Parts:
     """Everything about nuclei: masks, sizes by opening, blobs, crowding and what lies inside them."""
     fine = half[:, H : H + 1]
     coarse = f.halve(fine)
-    blurred = [f.blur(fine, s) if s < 3 else f.blur(coarse, s / 2, enlarge=2) for s in BLOB_SIGMAS]
-    blurred = torch.cat(blurred, dim=1)
+    scales = [f.blur(fine, s) if s < 3 else f.blur(coarse, s / 2, enlarge=2) for s in BLOB_SIGMAS]
+    blurred = torch.cat(scales, dim=1)
     smooth = blurred[:, :1]
     centre, spread = f.weighted(smooth, tissue)
     centre, spread = centre[..., None, None], spread[..., None, None].clamp(min=0.04)
@@ -225,7 +230,7 @@ def _nuclei(half: Tensor, edge: Tensor, tissue: Tensor) -> Parts:
 
 
 def _nuclear_masks(smooth: Tensor, centre: Tensor, spread: Tensor) -> Tensor:
-    """(B, 6, h, w): H above the tissue's mean by 0, 0.75 and 1.75 spreads, and above three fixed densities."""
+    """(B, 6, h, w): H above the tissue's mean by 0, 0.75 and 1.75 spreads; above three fixed densities."""
     z = (smooth - centre) / spread
     relative = [f.ramp(z, k, 0.5) for k in (0.0, 0.75, 1.75)]
     fixed = [f.ramp(smooth, t, 0.1) for t in (0.25, 0.45, 0.7)]
@@ -233,7 +238,7 @@ def _nuclear_masks(smooth: Tensor, centre: Tensor, spread: Tensor) -> Tensor:
 
 
 def _shapes(name: str, masks: Tensor) -> Parts:
-    """Minkowski functionals: how much, how ragged, how many; and their quotients (size-like, roundness-like)."""
+    """Minkowski functionals: how much, how ragged, how many; quotients like size and like roundness."""
     area, rim, euler = f.minkowski(masks)
     return {
         f"{name} area": area.sqrt(),
@@ -262,7 +267,7 @@ def _gaps(nuclei: Tensor) -> Parts:
 
 
 def _blobs(half: Tensor, blurred: Tensor, spread: Tensor) -> Parts:
-    """Nuclei as maxima over place of the largest difference of Gaussians: number, size, shape, darkness and spacing."""
+    """Nuclei as maxima of the largest difference of Gaussians: number, size, shape, darkness and spacing."""
     scales = blurred[:, :-1] - blurred[:, 1:]
     answer = scales.amax(1, keepdim=True)
     power = scales.clamp(min=0).square()
@@ -285,8 +290,9 @@ def _blobs(half: Tensor, blurred: Tensor, spread: Tensor) -> Parts:
     return {
         "blob number": (number * 1000).sqrt(),
         "blob number by size": (per_size * 1000).sqrt(),
-        "blob mean": mean,
-        "blob spread": std,
+        "blob size and shape": mean[:, [0, 2]],
+        "blob stains": _squeeze(torch.cat([mean[:, 1:2], mean[:, 3:]], dim=1)),
+        "blob spread": _log(std, 0.01),
         "blob skew": skew.clamp_(-3, 3),
         **_spacing(peak),
     }
@@ -329,11 +335,11 @@ def _chromatin(half: Tensor, edge: Tensor, nuclei: Tensor, tissue: Tensor) -> Pa
     around, _ = f.weighted(planes, near)
     outside, spread_out = f.weighted(planes, body)
     return {
-        "in nuclei": inside,
-        "in nuclei spread": spread,
-        "around nuclei": around,
-        "between nuclei": outside,
-        "between nuclei spread": spread_out,
+        "in nuclei": _squeeze(inside),
+        "in nuclei spread": _log(spread, 0.005),
+        "around nuclei": _squeeze(around),
+        "between nuclei": _squeeze(outside),
+        "between nuclei spread": _log(spread_out, 0.005),
         "nuclei to tissue": f.mean(nuclei) / (f.mean(tissue) + 0.02),
     }
 

@@ -1,7 +1,8 @@
 """Image operators on batches of planes (B, K, h, w), made of matrix products, shifts and sums only.
 
-Every operator treats the borders by mirroring or by leaving pairs out, commutes with rotations by 90° and with
-mirroring, and is continuous in its input: there are no hard thresholds, so that rounding never flips a pixel.
+Every operator treats the borders by mirroring or by leaving pairs out, commutes with rotations by 90° and
+with mirroring, and is continuous in its input: there are no hard thresholds, so that rounding never flips a
+pixel.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ EPS = 1e-6
 
 
 def ramp(values: Tensor, threshold: Tensor | float, width: float) -> Tensor:
-    """Soft `values` > `threshold`: 0 below threshold − width/2, 1 above threshold + width/2, linear between."""
+    """How far `values` exceed `threshold`: 0 up to threshold − width/2, 1 from threshold + width/2 on."""
     return (values - (threshold - 0.5 * width)).mul_(1 / width).clamp_(0, 1)
 
 
@@ -40,7 +41,7 @@ def weighted(planes: Tensor, weight: Tensor, floor: float = 1e-3) -> tuple[Tenso
 
 @functools.lru_cache(maxsize=64)
 def _blur_matrix(length: int, sigma: float, enlarge: int, device: torch.device) -> Tensor:
-    """(length·enlarge, length) matrix that blurs a column by a Gaussian, mirrored at the ends, and then enlarges it."""
+    """(length·enlarge, length) matrix that blurs a column, mirrored at the ends, and then enlarges it."""
     radius = math.ceil(3.5 * sigma)
     offsets = torch.arange(-radius, radius + 1)
     kernel = torch.exp(-0.5 * (offsets.double() / sigma) ** 2)
@@ -55,7 +56,7 @@ def _blur_matrix(length: int, sigma: float, enlarge: int, device: torch.device) 
 
 
 def blur(planes: Tensor, sigma: float, enlarge: int = 1) -> Tensor:
-    """Gaussian blur of planes (B, K, h, w) by `sigma` pixels, enlarged by a whole factor (linear interpolation).
+    """Gaussian blur of planes (B, K, h, w) by `sigma` pixels, then enlarged by a whole factor, linearly.
 
     As dense matrix products: faster than convolutions for these sizes, on CPU and GPU.
     """
@@ -63,7 +64,7 @@ def blur(planes: Tensor, sigma: float, enlarge: int = 1) -> Tensor:
     flat = planes.reshape(-1, h, w)
     rows = _blur_matrix(h, sigma, enlarge, planes.device).expand(len(flat), -1, -1)
     cols = _blur_matrix(w, sigma, enlarge, planes.device)
-    return torch.bmm(rows, torch.matmul(flat, cols.T)).unflatten(0, planes.shape[:2])
+    return torch.bmm(rows, torch.matmul(flat, cols.T)).view(*planes.shape[:2], h * enlarge, w * enlarge)
 
 
 def halve(planes: Tensor) -> Tensor:
@@ -77,7 +78,8 @@ def halve(planes: Tensor) -> Tensor:
 def haar(planes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """One level of the orthogonal Haar transform: (means of 2 × 2 blocks, |edge detail|, |diagonal detail|).
 
-    The horizontal and vertical details are joined as √((LH² + HL²)/2), so that a turned tile has the same numbers.
+    The horizontal and vertical details are joined as √((LH² + HL²)/2), so that a turned tile has the same
+    numbers.
     """
     h, w = planes.shape[-2] // 2 * 2, planes.shape[-1] // 2 * 2
     p = planes[..., :h, :w]
@@ -122,8 +124,9 @@ def opened(planes: Tensor, radius: int) -> Tensor:
 def minkowski(masks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """(area, perimeter, Euler number) of soft masks (B, K, h, w), each (B, K), per pixel of the tile.
 
-    The Euler number is pixels − adjacent pairs + 2 × 2 squares (objects minus holes, neighbours by side); with soft
-    masks each of the three is its mean over all thresholds inside the ramp, since minimum commutes with thresholds.
+    The Euler number is pixels − adjacent pairs + 2 × 2 squares (objects minus holes, neighbours by side);
+    with soft masks each of the three is its mean over all thresholds inside the ramp, since minimum commutes
+    with thresholds.
     """
     right = torch.minimum(masks[..., 1:], masks[..., :-1])
     down = torch.minimum(masks[..., 1:, :], masks[..., :-1, :])
@@ -137,7 +140,7 @@ def minkowski(masks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 @functools.lru_cache(maxsize=16)
 def _rings(h: int, w: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """((h, 1) window, (1, w) window, (3·R, h·(w//2+1)) matrix) for `spectrum`: ring sums and their second harmonics."""
+    """((h, 1) window, (1, w) window, (3·R, h·(w//2+1)) ring sums and second harmonics) for `spectrum`."""
     fy = torch.fft.fftfreq(h, dtype=torch.float64)[:, None]
     fx = torch.fft.rfftfreq(w, dtype=torch.float64)[None, :]
     radius = torch.hypot(fy, fx)
@@ -159,7 +162,7 @@ RING_EDGES = (0.012, 0.022, 0.035, 0.053, 0.08, 0.12, 0.18, 0.27, 0.4, 0.71)
 
 
 def spectrum(planes: Tensor) -> tuple[Tensor, Tensor]:
-    """(power, anisotropy), each (B, K, R): power per ring of spatial frequency, and how directed it is (0 … 1)."""
+    """(power, anisotropy), each (B, K, R): power per ring of spatial frequency; its directedness, 0 to 1."""
     h, w = planes.shape[-2:]
     wy, wx, rows = _rings(h, w, planes.device)
     centred = (planes - planes.mean((-2, -1), keepdim=True)) * wy * wx
@@ -193,10 +196,10 @@ def curvature(planes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def binary_patterns(plane: Tensor, margin: float) -> Tensor:
-    """(B, 10) shares of rotation-invariant uniform binary patterns (Ojala, Pietikäinen, Mäenpää, 2002) of (B, 1, h, w).
+    """(B, 10) shares of the uniform binary patterns (Ojala et al. 2002) of a plane (B, 1, h, w).
 
-    Bins 0 … 8: so many of the eight neighbours in one run are brighter than the centre; bin 9: more than one run.
-    A neighbour counts as brighter when it is so by `margin`, softly over the same width.
+    Bins 0 … 8: so many of the eight neighbours in one run are brighter than the centre; bin 9: more than one
+    run. A neighbour counts as brighter when it is so by `margin`, softly over the same width.
     """
     h, w = plane.shape[-2:]
     centre = plane[..., 1:-1, 1:-1]
