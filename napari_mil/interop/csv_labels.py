@@ -14,6 +14,7 @@ import json
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -91,10 +92,10 @@ def read(
             continue  # a slide without a label
         try:
             correction = _correction(row, by)
-            tree.node(correction.label)
+            node = tree.node(correction.label)
         except ValueError as error:
             raise LabelError(f"{path.name}, row {number}: {error}") from error
-        found.append(correction)
+        found.append(correction if "place" in row else replace(correction, label=tree.path(node)))
     if others and not found:
         raise LabelError(
             f"{path.name} holds {others} rows, none of them of slide {slide_id}; choose their slide."
