@@ -4,6 +4,7 @@ lanes.
 
 from __future__ import annotations
 
+import getpass
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,12 +28,15 @@ if TYPE_CHECKING:
 TILE_PX, MPP = 256, 0.5
 
 
-def open_project(desk: Desk, path: str | Path) -> None:
-    """Open or make a project; its first slide and its adopted model come to the front."""
+def open_project(desk: Desk, path: str | Path, *, by: str = "") -> None:
+    """Open or make a project; its first slide and its adopted model come to the front.
+
+    by : who speaks in this window; the name of the account when empty
+    """
     from napari_mil.workflow import Project, current_card
 
     try:
-        project = Project(path)
+        project = Project(path, by=by or getpass.getuser())
         card = current_card(project)
     except MILError as error:
         desk.tell(error)

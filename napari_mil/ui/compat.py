@@ -178,6 +178,14 @@ def tell(error: BaseException | str) -> None:
         notification_manager.receive_error(type(error), error, error.__traceback__)
 
 
+def dismiss_notifications(viewer: Any) -> None:
+    """Close the notifications that lie over the canvas."""
+    from napari._qt.dialogs.qt_notification import NapariQtNotification
+
+    for shown in main_window(viewer).findChildren(NapariQtNotification):
+        shown.close()
+
+
 class activity:  # noqa: N801 - used like a function
     """A bar in napari's activity dock."""
 

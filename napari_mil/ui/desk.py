@@ -125,11 +125,18 @@ class Desk(QObject):
         return self.state
 
     def draw(self) -> None:
-        """Make the viewer show the state; the layer that was selected stays selected."""
-        active = self.viewer.layers.selection.active
+        """Make the viewer show the state.
+
+        The layer that was selected stays selected; where it is gone, the map on show is, else the slide.
+        """
+        layers = self.viewer.layers
+        active = layers.selection.active
         sync(self.viewer, wanted(self.state))
-        if active is not None and active in self.viewer.layers:
-            self.viewer.layers.selection.active = active
+        if active is None or active not in layers:
+            shown = [self.layer(f"map/{name}") for name in reversed(self.state.shown)]
+            active = next((layer for layer in (*shown, self.layer("slide")) if layer is not None), None)
+        if active is not None:
+            layers.selection.active = active
 
     def layer(self, key: str) -> Any:
         """The viewer's layer with our key, or None."""

@@ -42,6 +42,7 @@ class HiddenTiles(QWidget):
         for slider in (self.mask_ratio, self.keep_ratio):
             slider.valueChanged.connect(lambda _value: self.simulate())
         self._model: Any = None
+        self._simulator: Any = None
         acts.whenever(desk, ("card", "bag"), self._reset)
 
     def simulate(self) -> None:
@@ -56,24 +57,26 @@ class HiddenTiles(QWidget):
         ratios = {"mask_ratio": self.mask_ratio.value(), "keep_ratio": self.keep_ratio.value()}
 
         def work() -> Any:
-            from napari_mil import masks
+            from napari_mil.masks import ROLES, Simulator
 
-            return masks.simulate(project.model(card.id), bag, **ratios)
+            if self._simulator is None or self._simulator[:2] != (card, bag):
+                self._simulator = (card, bag, Simulator(project.model(card.id), bag))
+            return self._simulator[2](**ratios), ROLES
 
         def show(found: Any) -> None:
             if self.desk.state.bag is bag and self.desk.state.card is card and self.on.isChecked():
-                self._show(found)
+                self._show(*found)
 
         self.desk.asks.ask("hidden tiles", work, show)
 
-    def _show(self, found: Any) -> None:
+    def _show(self, masks: Any, roles: Any) -> None:
         note = "Simulated, one draw: what the teacher would hide from the student at training time."
-        made = TileMap(HIDDEN, "groups", found.role, legend=ROLE_WORDS, note=note)
+        made = TileMap(HIDDEN, "groups", masks.role, legend=roles, note=note)
         shown = self.desk.state.shown if HIDDEN in self.desk.state.shown else (HIDDEN,)
         self.desk.apply(simulated=(made,), shown=shown)
-        hidden = int((found.role != 0).sum() - (found.role == 2).sum())
+        counts = masks.counts
         self.counts.setText(
-            f"{hidden:,} of {len(found.role):,} tiles hidden, {int((found.role == 2).sum()):,} recycled; "
+            f"{counts['hidden']:,} of {counts['tiles']:,} tiles hidden, {counts['recycled']:,} recycled; "
             "the hard ones are those left to learn from."
         )
 
@@ -97,16 +100,6 @@ class HiddenTiles(QWidget):
                 slider.setValue(float(state.card.config.get(name, slider.value())))
                 slider.blockSignals(False)
         self.simulate()
-
-
-#: Role codes of masks.Masks.role in words.
-ROLE_WORDS = {
-    0: "left to learn from (hard)",
-    1: "hidden from the student (salient)",
-    2: "recycled",
-    3: "hidden (low attention)",
-    4: "hidden (random)",
-}
 
 
 def _slider(low: float, high: float, value: float) -> QLabeledDoubleSlider:

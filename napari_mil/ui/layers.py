@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from napari_mil.slides import Slide
 
 OURS = "napari-mil"
+#: Key of slides that napari opened through our reader; the workbench takes them into the project.
+OPENED = "opened"
 LayerData = tuple[Any, dict[str, Any], str]
 
 #: Score maps are shown with a colour-blind-safe, perceptually even ramp.
@@ -38,7 +40,7 @@ def unit(grid_or_slide: Any) -> str:
     return "um" if isinstance(mpp, tuple) else "pixel"
 
 
-def slide_layer(slide: Slide) -> LayerData:
+def slide_layer(slide: Slide, *, key: str = "slide") -> LayerData:
     """A slide as a multiscale image whose levels are read when they are looked at."""
     options = {
         "name": slide.name,
@@ -47,7 +49,7 @@ def slide_layer(slide: Slide) -> LayerData:
         "contrast_limits": (0, 255),
         "scale": slide.mpp or (1.0, 1.0),
         "units": (unit(slide),) * 2,
-        "metadata": {OURS: {"key": "slide", "slide": slide.fingerprint, "path": str(slide.path)}},
+        "metadata": {OURS: {"key": key, "slide": slide.fingerprint, "path": str(slide.path)}},
     }
     return list(slide.levels), options, "image"
 
@@ -210,9 +212,15 @@ def _direct(colours: Mapping[int, str]) -> dict[int | None, str]:
 
 
 def key_of(layer: Any) -> str | None:
-    """Our key of a viewer's layer, or None when the layer is not ours."""
+    """Our key of a viewer's layer, or None when `sync` did not make it (a slide opened by File > Open)."""
     ours = layer.metadata.get(OURS)
-    return ours.get("key") if isinstance(ours, Mapping) else None
+    return ours.get("key") if isinstance(ours, Mapping) and "wanted" in ours else None
+
+
+def opened_path(layer: Any) -> str | None:
+    """The path of a slide that was opened by napari itself (File > Open, drop, command line), else None."""
+    ours = layer.metadata.get(OURS)
+    return ours.get("path") if isinstance(ours, Mapping) and ours.get("key") == OPENED else None
 
 
 def find(viewer: Any, key: str) -> Any:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from napari_mil.ui.layers import LayerData, slide_layer
+from napari_mil.ui.layers import OPENED, LayerData, slide_layer
 
 #: Suffixes that say by themselves that a file is a slide. DICOM and Zarr follow with their readers.
 SLIDE_SUFFIXES = (
@@ -44,7 +44,7 @@ def read(path: Any) -> list[LayerData]:
     """The slide as one multiscale image layer; SlideError says why when it cannot be opened."""
     from napari_mil.slides import open_slide
 
-    return [slide_layer(open_slide(path))]
+    return [slide_layer(open_slide(path), key=OPENED)]
 
 
 def is_tiled_pyramid(path: Any) -> bool:

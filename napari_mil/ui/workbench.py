@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,9 +70,9 @@ class Workbench(QWidget):
         compat.show_scale_bar(viewer)
         compat.watch_layers(viewer, self._layer_added)
 
-    def open_project(self, path: str | Path) -> None:
+    def open_project(self, path: str | Path, *, by: str = "") -> None:
         """Open or make a project folder."""
-        acts.open_project(self.desk, path)
+        acts.open_project(self.desk, path, by=by)
 
     def unfold(self, name: str) -> None:
         """Fold a section out, and the others in where the screen is small."""
@@ -92,7 +93,8 @@ class Workbench(QWidget):
         return quiet >= 3
 
     def screenshot(self, path: str | Path) -> Path:
-        """Write a picture of the whole window as PNG."""
+        """Write a picture of the whole window as PNG, without notifications that happen to be up."""
+        compat.dismiss_notifications(self.viewer)
         for _ in range(5):  # layouts settle over a few turns of the event loop
             QApplication.instance().processEvents()
         self.viewer.screenshot(path=str(path), canvas_only=False, flash=False)
@@ -119,7 +121,9 @@ class Workbench(QWidget):
             compat.describe_cursor(layer, self._read_tile)
 
 
-def open_workbench(project: str | Path | None = None, *, viewer: Any = None, show: bool = True) -> Workbench:
+def open_workbench(
+    project: str | Path | None = None, *, viewer: Any = None, show: bool = True, by: str = ""
+) -> Workbench:
     """Dock a workbench in a viewer (a new one when none is given) and open a project in it."""
     import napari
 
@@ -127,8 +131,20 @@ def open_workbench(project: str | Path | None = None, *, viewer: Any = None, sho
     made = Workbench(viewer)
     viewer.window.add_dock_widget(made, name="MIL workbench", area="right", add_vertical_stretch=False)
     if project is not None:
-        made.open_project(project)
+        made.open_project(project, by=by)
     return made
+
+
+def run_window(slides: Sequence[Path] = (), *, project: Path | None = None, by: str = "") -> None:
+    """Open the window and stay until it is closed; slides go into the project where one is given."""
+    import napari
+
+    made = open_workbench(project, by=by)
+    if project is not None and slides:
+        made.slides.add(list(slides))
+    elif slides:
+        made.viewer.open([str(path) for path in slides], plugin="napari-mil", stack=False)
+    napari.run()
 
 
 def _scrolled(*parts: QWidget) -> QScrollArea:

@@ -52,7 +52,7 @@ def test_a_slide_becomes_one_layer_in_micrometres(tmp_path):
     assert options["scale"] == pytest.approx((0.5, 0.5))
     assert options["units"] == ("um", "um")
     assert options["contrast_limits"] == (0, 255)
-    assert options["metadata"][OURS]["key"] == "slide"
+    assert options["metadata"][OURS]["key"] == "opened"
     assert levels[0][350, 600].tolist() == [120, 40, 130]
 
 

@@ -1,28 +1,24 @@
-"""Slides: the project's slides with what is known of each; open, add, next, previous."""
+"""Slides: the project's slides; open a project, add slides, next, previous."""
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QSize, Qt
-from qtpy.QtWidgets import QFileDialog, QListWidget, QListWidgetItem, QWidget
+from qtpy.QtWidgets import QFileDialog, QWidget
 
-from napari_mil.correction import WholeSlide
 from napari_mil.errors import MILError
 from napari_mil.ui import acts, compat
 from napari_mil.ui.desk import Desk, State
 from napari_mil.ui.dialogs import MppDialog
-from napari_mil.ui.thumbnails import Thumbnails
-from napari_mil.ui.widgets import button, column, row, shortcut, text
-from napari_mil.ui.words import answer_words
+from napari_mil.ui.layers import opened_path
+from napari_mil.ui.slidelist import SlideList
+from napari_mil.ui.widgets import button, column, row, shortcut, soon, text
 
 if TYPE_CHECKING:
-    from napari_mil.ledger import SlideRecord
+    from napari_mil.slides import Slide
 
-THUMBNAIL_PX = 56
-_ID = Qt.ItemDataRole.UserRole
+NO_PROJECT = "No project is open. A project is a folder that keeps slides, labels and models."
 
 
 class SlidesSection(QWidget):
@@ -32,13 +28,9 @@ class SlidesSection(QWidget):
         super().__init__()
         self.desk = desk
         self.setAcceptDrops(True)
-        self.project = text("No project is open. A project is a folder that keeps slides, labels and models.")
-        self.list = QListWidget()
-        self.list.setIconSize(QSize(THUMBNAIL_PX, THUMBNAIL_PX))
-        self.list.setFixedHeight(2 * THUMBNAIL_PX + 60)
-        self.list.setUniformItemSizes(True)
-        self.list.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self.list.itemClicked.connect(lambda item: self.open(item.data(_ID)))
+        self.project = text(NO_PROJECT)
+        self.list = SlideList(desk)
+        self.list.chosen.connect(self.open)
         self.add_button = button("Add slides…", self.choose_slides, "Take slide files into the project")
         self.previous = button("◀ Previous", lambda: self.step(-1), "The slide before", key="Page Up")
         self.next = button("Next ▶", lambda: self.step(1), "The slide after", key="Page Down")
@@ -55,10 +47,10 @@ class SlidesSection(QWidget):
             shortcut(window, "PgUp", lambda: self.step(-1)),
             shortcut(window, "PgDown", lambda: self.step(1)),
         ]
-        self._answers: dict[str, str] = {}
-        self._pictures = Thumbnails(desk, self.list, THUMBNAIL_PX)
-        acts.whenever(desk, ("project", "record", "corrections", "answer", "card"), self._show)
-        acts.whenever(desk, ("project", "card"), self._read_answers)
+        take = soon(self, self.take_opened)
+        desk.viewer.layers.events.inserted.connect(lambda _event: take())
+        acts.whenever(desk, ("project",), lambda _state: take())
+        acts.whenever(desk, ("project", "record"), self._show)
 
     def open(self, which: str) -> None:
         """Bring the slide with this id or name to the front."""
@@ -77,8 +69,9 @@ class SlidesSection(QWidget):
             acts.step_slide(self.desk, by)
 
     def add(self, paths: list[str | Path], *, mpp: float | None = None) -> None:
-        """Take files into the project; the first of them comes to the front. Asks for µm per pixel where
-        unknown.
+        """Take files into the project; the first of them comes to the front.
+
+        Where a file does not say how large its pixels are, the person is asked.
         """
         project = self.desk.state.project
         if project is None:
@@ -94,24 +87,27 @@ class SlidesSection(QWidget):
                     sentences.append(error)
             return found, sentences
 
-        def show(done: Any) -> None:
-            found, sentences = done
-            for sentence in sentences:
-                self.desk.tell(sentence)
-            self._show(self.desk.state)
-            unknown = [slide for slide in found if slide.mpp is None]
-            if unknown:
-                self.ask_mpp([slide.path for slide in unknown])
-            elif found:
-                self.open(found[0].fingerprint)
+        self.desk.asks.ask("add slides", work, lambda done: self._added(*done))
 
-        self.desk.asks.ask("add slides", work, show)
+    def take_opened(self) -> None:
+        """Take slides that napari opened itself (File > Open, a drop on the canvas) into the open project."""
+        layers = self.desk.viewer.layers
+        opened = [layer for layer in layers if opened_path(layer) is not None]
+        if not opened:
+            return
+        if self.desk.state.project is None:
+            self.desk.said.emit("Open or make a project to analyse and label this slide.")
+            return
+        paths = [opened_path(layer) for layer in opened]
+        for layer in opened:
+            layers.remove(layer)
+        self.add(paths)
 
-    def ask_mpp(self, paths: list[Path]) -> MppDialog:
-        """Ask once how large a pixel is; the answer is kept in the project."""
-        dialog = MppDialog([p.name for p in paths], compat.main_window(self.desk.viewer))
-        dialog.accepted.connect(lambda: self.add(list(paths), mpp=dialog.value()))
-        dialog.rejected.connect(lambda: self.open(paths[0].name.rsplit(".", 1)[0]))
+    def ask_mpp(self, slides: list[Slide]) -> MppDialog:
+        """Ask once how large a pixel is; the answer is kept in the project. Without one, pixels are shown."""
+        dialog = MppDialog([s.path.name for s in slides], compat.main_window(self.desk.viewer))
+        dialog.accepted.connect(lambda: self.add([s.path for s in slides], mpp=dialog.value()))
+        dialog.rejected.connect(lambda: self.open(slides[0].fingerprint))
         dialog.open()
         return dialog
 
@@ -134,7 +130,7 @@ class SlidesSection(QWidget):
             event.acceptProposedAction()
 
     def dropEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
-        """A folder that is a project is opened, anything else is taken into the project."""
+        """Open a folder that is a project; take anything else into the project."""
         paths = [Path(url.toLocalFile()) for url in event.mimeData().urls()]
         if len(paths) == 1 and (paths[0] / "ledger.sqlite").exists():
             acts.open_project(self.desk, paths[0])
@@ -142,60 +138,22 @@ class SlidesSection(QWidget):
             files = [f for p in paths for f in (sorted(p.iterdir()) if p.is_dir() else [p]) if f.is_file()]
             self.add(files)
 
+    def _added(self, found: list[Slide], sentences: list[MILError]) -> None:
+        for sentence in sentences:
+            self.desk.tell(sentence)
+        self.list.refresh(self.desk.state)
+        self._show(self.desk.state)
+        unknown = [slide for slide in found if slide.mpp is None]
+        if unknown:
+            self.ask_mpp(unknown)
+        elif found:
+            self.open(found[0].fingerprint)
+
     def _show(self, state: State) -> None:
-        for part in (self.add_button, self.previous, self.next):
+        for part in (self.list, self.add_button, self.previous, self.next):
             part.setEnabled(state.project is not None)
         if state.project is None:
-            self.list.clear()
+            self.project.setText(NO_PROJECT)
             return
-        records = state.project.slides
-        self.project.setText(f"<b>{state.project.path.name}</b> · {len(records)} slides")
-        corrections = state.project.ledger.corrections()
-        counts = Counter(c.slide_id for c in corrections)
-        labels = {c.slide_id: c.label for c in corrections if isinstance(c.place, WholeSlide)}
-        if [self.list.item(i).data(_ID) for i in range(self.list.count())] != [r.id for r in records]:
-            self._fill(records)
-        if (
-            state.answer is not None
-            and state.record is not None
-            and state.answer.scope == "slide"
-            and not state.partial
-        ):
-            self._answers[state.record.id] = answer_words(state.project, state.answer)
-        for i, record in enumerate(records):
-            label = labels.get(record.id, record.label) or "no label"
-            said = f" · {counts[record.id]} corrections" if counts[record.id] else ""
-            model = self._answers.get(record.id, "not analysed")
-            self.list.item(i).setText(f"{record.name}\n{label}{said}\nmodel: {model}")
-            if state.record is not None and record.id == state.record.id:
-                self.list.setCurrentRow(i)
-
-    def _fill(self, records: tuple[SlideRecord, ...]) -> None:
-        self.list.clear()
-        for record in records:
-            item = QListWidgetItem(record.name)
-            item.setData(_ID, record.id)
-            item.setSizeHint(QSize(10, THUMBNAIL_PX + 8))
-            self.list.addItem(item)
-        self._pictures.start()
-
-    def _read_answers(self, state: State) -> None:
-        """Answers that the chosen model gave earlier, read in the interactive lane."""
-        project, card = state.project, state.card
-        self._answers = {}
-        if project is None or card is None:
-            return
-        records = project.slides
-
-        def work() -> dict[str, str]:
-            kept = {r.id: project.store.latest_answer(r.id, card.id) for r in records}
-            return {
-                slide: answer_words(project, answer) for slide, answer in kept.items() if answer is not None
-            }
-
-        def show(words: dict[str, str]) -> None:
-            if self.desk.state.card is card:
-                self._answers = words | self._answers
-                self._show(self.desk.state)
-
-        self.desk.asks.ask("kept answers", work, show)
+        n = len(state.project.slides)
+        self.project.setText(f"<b>{state.project.path.name}</b> · {n} slide{'' if n == 1 else 's'}")
