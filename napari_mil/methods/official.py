@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import pickle
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -126,7 +127,9 @@ def _read(path: Path) -> Any:
             head = file.read(9)
         if head[8:] == b"{":  # the length of safetensors' JSON header comes first
             return safetensors.torch.load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle protocols; what is not understood raises
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error).split("\n")[-1] if "GLOBAL" not in str(error) else _asked_for(str(error))
         raise ModelError(
