@@ -215,7 +215,8 @@ def region(place: Polygon) -> Any:
     drawn = shapely.Polygon(place.rings[0], place.rings[1:])
     if drawn.is_valid:
         return drawn
-    mended = shapely.make_valid(drawn, method="structure", keep_collapsed=False)
+    with np.errstate(all="ignore"):  # the geometry engine sets floating-point flags on its way
+        mended = shapely.make_valid(drawn, method="structure", keep_collapsed=False)
     parts = shapely.get_parts(shapely.get_parts([mended]))
     areas = parts[shapely.get_type_id(parts) == shapely.GeometryType.POLYGON]
     return areas[0] if len(areas) == 1 else shapely.MultiPolygon(list(areas))
@@ -238,7 +239,8 @@ def _polygon_cover(place: Polygon, grid: TileGrid) -> tuple[NDArray[np.intp], ND
     tiles, boxes = tiles[meets], boxes[meets]
     shares = np.ones(len(tiles))
     partly = ~shapely.contains(shape, boxes)
-    shares[partly] = shapely.area(shapely.intersection(shape, boxes[partly])) / pitch.prod()
+    with np.errstate(all="ignore"):
+        shares[partly] = shapely.area(shapely.intersection(shape, boxes[partly])) / pitch.prod()
     return tiles, shares
 
 

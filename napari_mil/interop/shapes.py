@@ -84,8 +84,10 @@ def same_area(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
         return True
     space = Space((0.0, 0.0))
     try:
-        shapes = [shapely.union_all([region(p) for p in from_geometry(g, space)]) for g in (a, b)]
+        regions = [[region(p) for p in from_geometry(g, space)] for g in (a, b)]
     except LabelError:
         return False
-    differing = shapely.symmetric_difference(*shapes).area
+    with np.errstate(all="ignore"):  # the geometry engine sets floating-point flags on its way
+        shapes = [shapely.union_all(parts) for parts in regions]
+        differing = shapely.symmetric_difference(*shapes).area
     return bool(differing <= _NEAR_PX * (shapes[0].length + 1))
