@@ -28,7 +28,8 @@ def import_(
         Path, typer.Argument(help="The project's folder; made when missing.", show_default=False)
     ],
     paths: Annotated[
-        list[Path], typer.Argument(help="Slides, folders of slides, or label files.", show_default=False)
+        list[Path],
+        typer.Argument(help="Slides, folders of slides, label files, or checkpoints.", show_default=False),
     ],
     manifest: Annotated[
         Path | None, typer.Option(help="CSV with the columns slide, case, label and maybe split.")
@@ -36,12 +37,14 @@ def import_(
     slide: Annotated[str | None, typer.Option(help="The slide that a label file speaks of.")] = None,
     tree: Annotated[Path | None, typer.Option(help="labeltree.json for a new project.")] = None,
     mpp: Annotated[str | None, typer.Option(help="µm per pixel, for slides that do not say.")] = None,
+    encoder: Annotated[str | None, typer.Option(help="Encoder whose features a checkpoint reads.")] = None,
     by: By = "",
 ) -> None:
-    """Take slides or label files into a project; each file succeeds or fails alone."""
+    """Take slides, label files or published checkpoints into a project; each file succeeds or fails alone."""
     from napari_mil.workflow import import_paths_steps
 
-    rows = show(import_paths_steps(project, paths, manifest=manifest, slide=slide, tree=tree, mpp=mpp, by=by))
+    about: dict[str, Any] = {"manifest": manifest, "slide": slide, "tree": tree, "mpp": mpp}
+    rows = show(import_paths_steps(project, paths, encoder=encoder, by=by, **about))
     for row in rows:
         print(line(row))
     if any(not row["ok"] for row in rows):

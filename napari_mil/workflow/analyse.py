@@ -119,8 +119,10 @@ def analyse_steps(
 ) -> Steps[Prediction]:
     """A model's answer for a slide, or for a region of it, with every map.
 
-    While tiles are being embedded, Progress carries a PartialAnswer about once a second; the last one is whole.
-    A slide's answer is kept in the project; a region's is marked and is not. ModelError when the model does not
+    While tiles are being embedded, Progress carries a PartialAnswer about once a second; the last one is
+    whole.
+    A slide's answer is kept in the project; a region's is marked and is not. ModelError when the model does
+    not
     fit the slide's tiles.
     """
     from napari_mil.infer import predict

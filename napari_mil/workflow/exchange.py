@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from napari_mil.slides import Slide
 
 LABEL_SUFFIXES = (".geojson", ".geojson.gz", ".json", ".csv")
+MODEL_SUFFIXES = (".pt", ".pth", ".safetensors", ".bin", ".ckpt")
 
 
 def import_paths_steps(
@@ -27,10 +28,10 @@ def import_paths_steps(
     slide: str | None = None,
     tree: Path | None = None,
     mpp: str | None = None,
+    encoder: str | None = None,
     by: str = "",
 ) -> Steps[list[dict[str, Any]]]:
-    """Take slides, folders of slides and label files into the project at `folder`, making it when it does
-    not exist.
+    """Take slides, folders of slides, label files, checkpoints into the project at `folder`; made if missing.
 
     Each file succeeds or fails alone: one row per file, {"slide", "ok", "error"}. The inputs that concern
     every file (manifest, tree, mpp) are checked before anything is written.
@@ -53,9 +54,8 @@ def import_paths_steps(
         for n, file in enumerate(files):
             yield Progress("import", n, len(files), file.name)
             try:
-                rows.append(
-                    {"slide": file.name, "ok": True, **_take(project, file, entries, slide, resolution)}
-                )
+                taken = _take(project, file, entries, slide, resolution, encoder)
+                rows.append({"slide": file.name, "ok": True, **taken})
             except MILError as error:
                 rows.append({"slide": file.name, "ok": False, "error": str(error)})
         yield Progress("import", len(files), len(files))
@@ -77,7 +77,13 @@ def _take(
     entries: Mapping[str, Mapping[str, str]],
     slide: str | None,
     mpp: float | None,
+    encoder: str | None,
 ) -> dict[str, Any]:
+    if file.name.lower().endswith(MODEL_SUFFIXES):
+        from napari_mil.workflow.models import import_model
+
+        card = import_model(project, file, encoder=encoder)
+        return {"model": card.name, "method": card.method, "assumed": "; ".join(card.assumed)}
     if file.name.lower().endswith(LABEL_SUFFIXES):
         if slide is None:
             raise LabelError(f"{file.name} holds labels; say of which slide with --slide NAME.")

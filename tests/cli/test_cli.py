@@ -171,3 +171,59 @@ def test_python_dash_m_is_the_same_program():
         [sys.executable, "-m", "napari_mil.cli", "--version"], capture_output=True, text=True, check=True
     )
     assert done.stdout.startswith("napari-mil ")
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_holds_code_is_refused_and_does_not_run(
+    study_folder, tmp_path, capsys, monkeypatch
+):
+    torch.save({"a": Evil()}, tmp_path / "evil.pt")
+    status, out, _ = run(capsys, monkeypatch, "import", study_folder, tmp_path / "evil.pt")
+    assert status == 1
+    assert "evil.pt: FAILED" in out
+    assert "code ran" not in out
+
+
+@pytest.mark.slow
+def test_a_published_checkpoint_becomes_a_model_whose_assumptions_are_said(
+    study_folder, tmp_path, capsys, monkeypatch
+):
+    from napari_mil import methods
+    from napari_mil.methods import official
+    from napari_mil.samples import SAMPLE_TREE
+
+    model = methods.create("abmil", in_features=1024, tree=SAMPLE_TREE)
+    torch.save(official.dump(model), tmp_path / "published.pth")
+    status, out, _ = run(capsys, monkeypatch, "import", study_folder, tmp_path / "published.pth")
+    assert status == 0
+    assert "method abmil, assumed" in out
+    status, out, err = run(capsys, monkeypatch, "predict", study_folder, "case001a", "--model", "published")
+    assert status in (1, 2)
+    assert "'unknown'" in out + err
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_sentence_and_the_project_stays_whole(study_folder, cohort):
+    """A file-size limit stands in for the disk: the operating system refuses the write in the same place."""
+    slide = cohort / "slides" / "case002a.tif"
+    code = f"""
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+sys.argv = ["napari-mil", "embed", {str(study_folder)!r}, "case001a"]
+from napari_mil.cli import main
+main()
+"""
+    shutil.rmtree(study_folder / "bags")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode in (1, 2), done.stderr
+    assert "Traceback" not in done.stderr
+    assert "FAILED" in done.stdout or "napari-mil: " in done.stderr
+    code = "from napari_mil.cli import main; main()"
+    again = subprocess.run(
+        [sys.executable, "-c", code, "embed", str(study_folder), "case001a"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert again.returncode == 0, again.stderr
+    assert slide.exists()
