@@ -122,9 +122,9 @@ def train_model_steps(
     decide with. `stop` is asked after every step: True ends the training early and keeps the best so far. A
     run that was killed goes on from its last epoch when the same line is given again.
     """
-    from napari_mil.train import Training
+    from napari_mil.train import Training, recipe_for
 
-    chosen = build(Recipe, recipe, "the recipe")
+    chosen = recipe_for(method, recipe)
     cases = yield from cases_steps(project, encoder)
     if len(cases) < 3:
         raise LabelError(
