@@ -11,6 +11,7 @@ cannot do.
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
@@ -59,16 +60,30 @@ def measure(tiles: Tensor) -> Tensor:
     """(B, D) float32 measurements before scaling.
 
     On a CPU always in groups of the same size, the last one filled up: products of equal shapes round
-    equally, so a tile has the same numbers to the last bit in every batch.
+    equally, so a tile has the same numbers to the last bit in every batch. Each group is done by one thread:
+    dividing its many small operations among threads would make them wait for each other, badly so on a busy
+    machine.
     """
     if tiles.device.type != "cpu":
         return torch.cat(list(parts(tiles).values()), dim=1)
-    done = []
-    for chunk in torch.split(tiles, CPU_CHUNK):
-        missing = CPU_CHUNK - len(chunk)
-        full = torch.cat([chunk, chunk[:1].expand(missing, -1, -1, -1)]) if missing else chunk
-        done.append(torch.cat(list(parts(full).values()), dim=1)[: len(chunk)])
-    return torch.cat(done) if done else torch.empty(0, len(MEAN))
+    if not len(tiles):
+        return torch.empty(0, len(MEAN))
+    groups, threads = torch.split(tiles, CPU_CHUNK), torch.get_num_threads()
+    if threads == 1:
+        return torch.cat([_group(group) for group in groups])
+    try:
+        with ThreadPoolExecutor(threads, "napari-mil-encode", torch.set_num_threads, (1,)) as workers:
+            return torch.cat(list(workers.map(_group, groups)))
+    finally:
+        torch.set_num_threads(threads)  # a part of this setting is shared with the workers
+
+
+@torch.inference_mode()
+def _group(tiles: Tensor) -> Tensor:
+    """Measurements of at most CPU_CHUNK tiles."""
+    missing = CPU_CHUNK - len(tiles)
+    full = torch.cat([tiles, tiles[:1].expand(missing, -1, -1, -1)]) if missing else tiles
+    return torch.cat(list(parts(full).values()), dim=1)[: len(tiles)]
 
 
 def feature_names() -> tuple[str, ...]:
