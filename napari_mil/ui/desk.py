@@ -120,19 +120,20 @@ class Desk(QObject):
             return before
         self.state = replace(before, **differing)
         if any(name in differing for name in _DRAWN):
-            self.draw()
+            self.draw(new_map="shown" in differing)
         self.changed.emit(before, self.state)
         return self.state
 
-    def draw(self) -> None:
+    def draw(self, *, new_map: bool = False) -> None:
         """Make the viewer show the state.
 
-        The layer that was selected stays selected; where it is gone, the map on show is, else the slide.
+        The layer that was selected stays selected; where it is gone, or another map was chosen while nobody
+        paints, the map on show is selected, else the slide.
         """
         layers = self.viewer.layers
         active = layers.selection.active
         sync(self.viewer, wanted(self.state))
-        if active is None or active not in layers:
+        if active not in layers or (new_map and active.mode == "pan_zoom"):
             shown = [self.layer(f"map/{name}") for name in reversed(self.state.shown)]
             active = next((layer for layer in (*shown, self.layer("slide")) if layer is not None), None)
         if active is not None:

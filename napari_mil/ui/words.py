@@ -109,4 +109,5 @@ def since_words(name: str, corrections: Any) -> str:
         return f"Nothing was corrected since {name} was trained."
     by_label = Counter(c.label or "taken away" for c in corrections)
     labels = ", ".join(f"{n} × {label}" for label, n in by_label.most_common())
-    return f"{len(corrections)} corrections since {name} was trained: {labels}."
+    n = len(corrections)
+    return f"{n} correction{'' if n == 1 else 's'} since {name} was trained: {labels}."

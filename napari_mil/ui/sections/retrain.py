@@ -81,7 +81,7 @@ class RetrainSection(QWidget):
         def make() -> Any:
             from napari_mil.workflow import retrain_steps
 
-            return retrain_steps(project, card.id, seed=seed)
+            return retrain_steps(project, card.id, recipe=recipe, seed=seed)
 
         self._show_result(None)
         self.plot.begin()

@@ -1,0 +1,314 @@
+"""The workbench on a real study: slides, models, maps, hidden tiles, corrections, export."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import numpy as np
+import pytest
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QApplication
+
+from napari_mil.correction import Cells, Polygon, WholeSlide
+from napari_mil.ui import compat
+from napari_mil.ui.hidden import HIDDEN
+from napari_mil.ui.sections.export import CHOICES
+from napari_mil.ui.workbench import Workbench
+from napari_mil.workflow import Project
+from tests.ui.test_reader import write_pyramid
+
+pytestmark = pytest.mark.skipif(
+    os.environ.get("QT_QPA_PLATFORM") == "offscreen", reason="needs a screen, real or virtual (xvfb-run)"
+)
+
+
+@pytest.fixture
+def bench(make_napari_viewer, study_folder):
+    """A workbench with a copy of the study open, in a window that is not shown."""
+    viewer = make_napari_viewer(show=False)
+    made = Workbench(viewer)
+    viewer.window.add_dock_widget(made, area="right", add_vertical_stretch=False)
+    made.open_project(study_folder, by="tester")
+    assert made.wait(60)
+    yield made
+    made.shut()
+
+
+def use(bench, method):
+    bench.model.choose(f"{method}-1")
+    assert bench.wait(30)
+
+
+def run(bench, method, **options):
+    use(bench, method)
+    job = bench.model.run(**options)
+    assert bench.wait(120)
+    assert job.error is None
+    return bench.desk.state
+
+
+def paint(bench, cells, label):
+    bench.review.choose(label)
+    bench.review.paint()
+    layer = bench.desk.layer("corrections")
+    layer.brush_size = 1
+    with layer.block_history():  # one stroke
+        for cell in cells:
+            layer.paint(cell, layer.selected_label)
+    assert bench.wait(10)
+
+
+def test_the_list_shows_every_slide_and_steps_through_them(bench):
+    records = bench.desk.state.project.slides
+    assert bench.slides.list.count() == len(records)
+    assert records[0].label in bench.slides.list.item(0).text()
+    assert not bench.slides.list.item(0).icon().isNull()
+    bench.slides.step(1)
+    assert bench.wait(20)
+    assert bench.desk.state.record == records[1]
+    bench.slides.step(-2)
+    assert bench.wait(20)
+    assert bench.desk.state.record == records[-1]
+    [slide] = [layer for layer in bench.viewer.layers if layer.name == records[-1].name]
+    assert slide.multiscale
+    assert tuple(slide.scale) == bench.desk.state.slide.mpp
+
+
+def test_a_run_shows_attention_over_the_tissue_and_is_kept(bench):
+    state = run(bench, "mhim")
+    assert state.answer.scope == "slide"
+    assert not state.partial
+    assert state.shown == ("attention",)
+    layer = bench.desk.layer("map/attention")
+    assert np.isfinite(layer.data).sum() == len(state.answer_grid)
+    kept = state.project.store.load_prediction(state.slide.fingerprint, state.answer_grid.id, state.card.id)
+    np.testing.assert_array_equal(kept.map("attention").values, state.answer.map("attention").values)
+    best = state.answer.best(state.project.tree)[-1][0]
+    assert state.project.tree.path(best) in bench.slides.list.currentItem().text()
+
+
+def test_maps_fill_in_while_the_work_goes_on(bench, monkeypatch):
+    import shutil
+
+    from napari_mil.workflow import analyse
+
+    use(bench, "mhim")
+    shutil.rmtree(bench.desk.state.project.path / "bags")
+    shutil.rmtree(bench.desk.state.project.path / "maps", ignore_errors=True)
+    monkeypatch.setattr(analyse, "REFRESH_S", 0.0)
+    seen = []
+    bench.desk.changed.connect(lambda _b, s: s.partial and seen.append(len(s.answer_grid)))
+    run(bench, "mhim")
+    assert seen == sorted(seen)
+    assert seen[0] < len(bench.desk.state.answer_grid)
+
+
+def test_a_regions_answer_is_marked_and_never_becomes_the_slides(bench):
+    use(bench, "hmil")
+    camera = compat.camera(bench.viewer)
+    camera.zoom = 4 * camera.zoom
+    state = run(bench, "hmil", region=True)
+    assert state.answer.scope == "region"
+    assert state.partial is False
+    assert all("this region only" in m.note for m in state.answer.maps)
+    labels = [w.text() for w in bench.model.answer.findChildren(type(bench.model.card))]
+    assert any("This region only" in words for words in labels)
+    bench.slides.step(1)
+    bench.slides.step(-1)
+    assert bench.wait(20)
+    answer = bench.desk.state.answer
+    assert answer is None or answer.scope == "slide"
+
+
+def test_cancel_leaves_the_window_as_it_was(bench):
+    use(bench, "mhim")
+    before = bench.desk.state.answer
+    job = bench.model.run()
+    bench.desk.jobs.cancel()
+    job.cancel()
+    assert bench.wait(60)
+    assert job.result is None
+    assert bench.desk.state.answer is before
+    assert not bench.jobs.isVisible()
+
+
+def test_maps_are_one_click_with_a_legend(bench):
+    run(bench, "hmil")
+    bench.instances.show_map("class/fine without the slide's answer")
+    assert bench.wait(10)
+    assert bench.desk.layer("map/attention") is None
+    layer = bench.desk.layer("map/class/fine without the slide's answer")
+    assert bench.viewer.layers.selection.active is layer
+    legend = bench.instances.legends.layout().itemAt(0).widget().legend
+    assert sum(count for _, _, count in legend.entries) == len(bench.desk.state.answer_grid)
+    bench.instances.show_map("attention", alone=False)
+    assert len(bench.desk.state.shown) == 2
+    bench.instances.rank.setChecked(True)
+    assert bench.desk.layer("map/attention").contrast_limits == [0, 1]
+
+
+def test_hidden_tiles_follow_the_sliders_and_say_that_they_are_simulated(bench):
+    run(bench, "mhim")
+    hidden = bench.instances.hidden
+    hidden.on.setChecked(True)
+    hidden.mask_ratio.setValue(0.1)
+    hidden.mask_ratio.setValue(0.3)
+    assert bench.wait(20)
+    [simulated] = bench.desk.state.simulated
+    tiles = len(bench.desk.state.bag)
+    assert simulated.legend[1].startswith("hidden")
+    assert 0 < (simulated.values == 1).sum() <= np.ceil(0.3 * tiles)
+    assert "Simulated" in simulated.note
+    assert bench.desk.layer(f"map/{HIDDEN}") is not None
+    hidden.on.setChecked(False)
+    assert bench.desk.layer(f"map/{HIDDEN}") is None
+    use(bench, "hmil")
+    assert hidden.isHidden()
+
+
+def test_the_status_bar_tells_about_the_tile_under_the_cursor(bench):
+    state = run(bench, "mhim")
+    best = int(np.argmax(state.answer.map("attention").values))
+    y0, x0, y1, x1 = state.answer_grid.boxes_px[best]
+    mpp = state.slide.mpp
+    layer = bench.desk.layer("slide")
+    status = layer.get_status(((y0 + y1) / 2 * mpp[0], (x0 + x1) / 2 * mpp[1]), world=True)
+    row, col = state.answer_grid.cells[best]
+    assert f"tile {row}, {col}" in status["coordinates"]
+    assert f"(rank 1 of {len(state.answer_grid):,})" in status["coordinates"]
+    bench.review.choose("Atypical/ADH")
+    paint(bench, [(row, col)], "Atypical/ADH")
+    assert "you said Atypical/ADH" in bench._read_tile((y0 + 1) * mpp[0], (x0 + 1) * mpp[1])
+
+
+def test_a_stroke_is_one_correction_and_can_be_undone_and_redone(bench, study_folder):
+    paint(bench, [(2, 3), (2, 4), (3, 3)], "Atypical/ADH")
+    [said] = bench.desk.state.corrections
+    assert isinstance(said.place, Cells)
+    assert said.place.cells.tolist() == [[2, 3], [2, 4], [3, 3]]
+    assert (said.label, said.by, said.tool) == ("Atypical/ADH", "tester", "paint")
+    layer = bench.desk.layer("corrections")
+    node = bench.desk.state.project.tree.node("Atypical/ADH")
+    assert layer.data[2, 3] == node
+    bench.review.undo()
+    assert not layer.data.any()
+    assert bench.desk.state.corrections == ()
+    bench.review.redo()
+    assert (layer.data == node).sum() == 3
+    with Project(study_folder) as again:  # what another program, or this one after a restart, would see
+        assert len(again.ledger.corrections()) == 1
+
+
+def test_taking_labels_away_is_a_correction_too(bench):
+    paint(bench, [(2, 3), (2, 4)], "Atypical/ADH")
+    paint(bench, [(2, 3)], 0)
+    assert [c.label for c in bench.desk.state.corrections] == ["Atypical/ADH", None]
+    assert np.argwhere(bench.desk.layer("corrections").data).tolist() == [[2, 4]]
+
+
+def test_a_drawn_region_is_kept_as_drawn(bench):
+    bench.review.choose("Malignant/DCIS")
+    bench.review.draw()
+    pen = bench.review._pen
+    points = np.array([[300.0, 300.0], [300.0, 900.0], [900.0, 900.0], [900.0, 300.0]])
+    pen.layer.add_polygons(points)
+    assert bench.wait(10)
+    [said] = bench.desk.state.corrections
+    assert isinstance(said.place, Polygon)
+    np.testing.assert_allclose(said.place.rings[0], points + 0.5)  # corner-based pixels
+    np.testing.assert_allclose(bench.desk.layer("regions").data[0], points)
+    assert (bench.desk.layer("corrections").data > 0).sum() >= 4
+    assert len(pen.layer.data) == 0
+    bench.review.look()
+    assert pen.layer is None
+
+
+def test_slide_label_confirmation_and_contradiction(bench):
+    state = run(bench, "mhim")
+    bench.review.confirm()
+    said = bench.desk.state.corrections[-1]
+    best = state.project.tree.path(state.answer.best(state.project.tree)[-1][0])
+    assert isinstance(said.place, WholeSlide)
+    assert (said.label, said.model_said, said.tool) == (best, best, "confirm")
+    assert said.visible == ("attention",)
+    paint(bench, [(1, 1)], "Malignant/IC")
+    bench.review.choose("Benign/N")
+    bench.review.label_slide()
+    assert "Benign/N" in bench.review.slide_label.text()
+    assert "Malignant/IC" in bench.review.conflicts.text()
+    assert "Benign/N · 3 corrections" in bench.slides.list.currentItem().text()
+
+
+def test_keys_choose_labels(bench, qtbot):
+    bench.viewer.window._qt_window.show()
+    keys = {k.key().toString(): k for k in bench.review._keys}
+    keys["Alt+3"].activated.emit()
+    assert bench.desk.state.node == 3
+    assert bench.review.tree.currentItem().data(0, Qt.ItemDataRole.UserRole) == 3
+
+
+def test_export_and_import_give_the_same_state(bench, tmp_path):
+    paint(bench, [(2, 3), (2, 4)], "Atypical/ADH")
+    bench.export.what.setCurrentIndex(0)
+    assert "Atypical/ADH" in bench.export.preview.text()
+    target = tmp_path / "labels.geojson"
+    bench.export.write(target)
+    assert bench.wait(20)
+    assert json.loads(target.read_text())["features"]
+    before = bench.desk.layer("corrections").data.copy()
+    bench.review.undo()
+    bench.export.read(target)
+    assert bench.wait(20)
+    np.testing.assert_array_equal(bench.desk.layer("corrections").data, before)
+    bench.export.what.setCurrentIndex(len(CHOICES) - 1)
+    bench.export.write(tmp_path / "all.csv")
+    assert bench.wait(20)
+    assert (tmp_path / "all.csv").stat().st_size > 0
+
+
+def test_a_slide_without_pixel_size_is_asked_for_once_and_kept(bench, tmp_path):
+    path = write_pyramid(tmp_path / "nameless.tif", mpp=None)
+    bench.slides.add([path])
+    assert bench.wait(20)
+    [dialog] = [
+        w for w in QApplication.topLevelWidgets() if type(w).__name__ == "MppDialog" and w.isVisible()
+    ]
+    dialog.field.setText("nonsense")
+    dialog._check()
+    assert "0.05 to 20" in dialog.wrong.text()
+    dialog.field.setText("0.5")
+    dialog._check()
+    assert bench.wait(20)
+    assert bench.desk.state.record.name == "nameless"
+    assert bench.desk.state.slide.mpp == (0.5, 0.5)
+    assert bench.desk.state.record.mpp == (0.5, 0.5)
+
+
+def test_a_file_that_is_no_slide_is_one_sentence(bench, tmp_path):
+    (tmp_path / "notes.svs").write_text("no slide")
+    before = bench.desk.state.record
+    bench.slides.add([tmp_path / "notes.svs"])
+    assert bench.wait(20)
+    assert "notes.svs" in bench.said.text()
+    assert bench.desk.state.record is before
+
+
+def test_slides_that_napari_opens_are_taken_into_the_project(bench, tmp_path):
+    path = write_pyramid(tmp_path / "dropped.tif")
+    bench.viewer.open(str(path), plugin="napari-mil")
+    assert bench.wait(20)
+    assert bench.desk.state.record.name == "dropped"
+    assert [layer.name for layer in bench.viewer.layers].count("dropped") == 1
+
+
+def test_without_a_project_slides_are_just_shown(make_napari_viewer, tmp_path):
+    viewer = make_napari_viewer(show=False)
+    made = Workbench(viewer)
+    viewer.open(str(write_pyramid(tmp_path / "alone.tif")), plugin="napari-mil")
+    assert made.wait(20)
+    assert [layer.name for layer in viewer.layers] == ["alone"]
+    assert "Open or make a project" in made.said.text()
+    made.review.paint()
+    assert "Open a slide before painting" in made.said.text()
+    made.shut()
