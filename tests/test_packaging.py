@@ -1,0 +1,68 @@
+"""What is installed: the manifest is found from a wheel and an editable install; the wheel is complete."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ASK = """
+from npe2 import PluginManifest
+manifest = PluginManifest.from_distribution("napari-mil")
+print(manifest.name, len(manifest.contributions.commands), len(manifest.contributions.readers))
+"""
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not (ROOT / "pyproject.toml").exists(), reason="no source tree"),
+]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    line = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+    subprocess.run(line, check=True, capture_output=True)
+    return next(folder.glob("*.whl"))
+
+
+def test_the_manifest_at_the_top_is_the_packaged_one():
+    assert (ROOT / "napari.yaml").resolve() == ROOT / "napari_mil" / "napari.yaml"
+
+
+def test_the_manifest_is_found_from_this_installation():
+    done = subprocess.run([sys.executable, "-c", ASK], capture_output=True, text=True, check=True)
+    assert done.stdout.split()[0] == "napari-mil"
+
+
+def test_the_manifest_is_found_from_a_wheel(wheel, tmp_path):
+    line = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--no-deps",
+        "--quiet",
+        "--target",
+        str(tmp_path),
+        str(wheel),
+    ]
+    subprocess.run(line, check=True, capture_output=True)
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\nimport napari_mil\nprint(napari_mil.__file__)\n{ASK}"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    where, told = done.stdout.splitlines()
+    assert where.startswith(str(tmp_path))
+    assert told.split()[0] == "napari-mil"
+
+
+def test_the_wheel_holds_manifest_types_licence_and_models(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    for wanted in ("napari_mil/napari.yaml", "napari_mil/py.typed", "licenses/LICENSE"):
+        assert any(name.endswith(wanted) for name in names), wanted
+    weights = [name for name in names if name.endswith("weights.safetensors")]
+    assert {name.split("/")[2].split("-")[0] for name in weights} >= {"mhim", "hmil"}
+    assert not any(name.startswith("tests/") for name in names)
