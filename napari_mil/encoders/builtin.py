@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from napari_mil.encoders import filters as f
-from napari_mil.encoders.builtin_scale import MEAN, STD
+from napari_mil.encoders.builtin_scale import MEAN, SCALE, STD
 from napari_mil.encoders.encoder import Encoder, check_tiles
 
 Parts = dict[str, Tensor]
@@ -88,13 +88,13 @@ def _group(tiles: Tensor) -> Tensor:
 
 def feature_names() -> tuple[str, ...]:
     """What each of the D numbers is: group and position in it."""
-    made = parts(torch.zeros(1, 256, 256, 3, dtype=torch.uint8))
-    return tuple(f"{name}[{i}]" for name, values in made.items() for i in range(values.shape[1]))
+    return tuple(f"{group}[{i}]" for group, (mean, _) in SCALE.items() for i in range(len(mean)))
 
 
 def parts(tiles: Tensor) -> Parts:
-    """All groups for tiles (B, H, W, 3) uint8."""
-    half, edge, diagonal = stains(tiles)
+    """All groups for tiles (B, H, W, 3) uint8; sides are cut to multiples of 4."""
+    height, width = (side // 4 * 4 for side in tiles.shape[1:3])
+    half, edge, diagonal = stains(tiles[:, :height, :width])
     strength, tissue = _strength(half)
     found: Parts = {}
     for group in (

@@ -3,7 +3,7 @@
 Not learned from labels and never fitted to a user's slides: rounded averages over H&E tiles of five public
 slides (duodenum twice, stomach, skin, head and neck) and of our own sample slides, 1 % of either tail pulled
 in, each source weighted alike, so that typical tissue comes out with about zero mean and unit variance.
-`benchmarks/encoder.py constants` derives them again.
+`benchmarks/encoder.py constants` shows how well they fit.
 """
 
 # fmt: off
