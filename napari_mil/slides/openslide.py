@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -56,6 +57,9 @@ def open_source(path: Path) -> OpenSlideSource:
         raise SlideError(first_line(error)) from error
     try:
         return OpenSlideSource(handle, _understand(handle, path))
+    except openslide.OpenSlideError as error:
+        handle.close()
+        raise SlideError(first_line(error)) from error
     except BaseException:
         handle.close()
         raise
@@ -63,7 +67,7 @@ def open_source(path: Path) -> OpenSlideSource:
 
 def _understand(handle: openslide.OpenSlide, path: Path) -> SlideInfo:
     handle.set_cache(openslide.OpenSlideCache(CACHE_BYTES))
-    says = handle.properties
+    says = _properties(handle)
     _refuse_fluorescence(says)
     levels = tuple(
         LevelInfo((height, width), _tile_px(says, i))
@@ -82,9 +86,18 @@ def _understand(handle: openslide.OpenSlide, path: Path) -> SlideInfo:
         bounds_px=_bounds(says),
         background=background,
         objective_power=_number(says, "objective-power"),
-        properties=dict(says),
+        properties=says,
         associated=associated,
     )
+
+
+def _properties(handle: openslide.OpenSlide) -> dict[str, str]:
+    """What the vendor says; a damaged file may name words that it does not hold."""
+    said = {}
+    for key in handle.properties:
+        with contextlib.suppress(KeyError, UnicodeDecodeError):
+            said[key] = handle.properties[key]
+    return said
 
 
 def _refuse_fluorescence(says: Mapping[str, str]) -> None:

@@ -52,10 +52,13 @@ def open_source(path: Path) -> TiffSource:
     try:
         with tifffile.TiffFile(path) as tif:
             pages, found, extra = _understand(tif, path)
-    except (SlideError, MemoryError):
+    except SlideError:
         raise
     except Exception as error:  # a damaged file may raise anything inside the parser
-        raise SlideError(f"no readable TIFF ({first_line(error)})") from error
+        if _says_tiff(path):  # OpenSlide has been seen to end the process over such files
+            why = first_line(error) if isinstance(error, tifffile.TiffFileError) else "its tags make no sense"
+            raise RefusedError(f"it is a damaged TIFF ({why}); copy the file again") from error
+        raise SlideError("not a TIFF") from error
     file = File(path)
     try:
         _probe(file, pages)
@@ -69,6 +72,11 @@ def open_source(path: Path) -> TiffSource:
         levels=tuple(LevelInfo(page.shape_px, page.tile_px) for page in pages), associated=associated, **found
     )
     return TiffSource(file, pages, info)
+
+
+def _says_tiff(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(4) in {b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"}
 
 
 def _understand(
@@ -149,8 +157,6 @@ def _associated(tif: tifffile.TiffFile) -> Iterator[tuple[str, Page]]:
 def _probe(file: File, pages: tuple[Page, ...]) -> None:
     """Refuse a file that ends early; decode one tile per level, so that an unknown codec shows now."""
     for page in pages:
-        if len(page.offsets) < page.lattice[0] * page.lattice[1]:
-            raise SlideError(f"its table of tiles is incomplete ({len(page.offsets)} tiles)")
         if page.end > file.size:
             raise RefusedError(
                 f"it is cut short: its tiles reach to byte {page.end}, but it has only {file.size}; "

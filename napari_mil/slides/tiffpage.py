@@ -7,6 +7,7 @@ byte counts and JPEG tables are taken out once; afterwards a tile is one positio
 from __future__ import annotations
 
 import os
+import struct
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,8 @@ _DECODERS = {
     32773: imagecodecs.packbits_decode,
     50000: imagecodecs.zstd_decode,
 }
-_LARGEST_TILE = 2**16
+_LARGEST_TILE = 2**27
+_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # JPEG's start-of-frame markers
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, YCBCR = 0, 1, 2, 6
 
 
@@ -89,8 +91,16 @@ class Page:
             tile = (int(page.tilelength), int(page.tilewidth))
         else:
             tile = (min(int(page.rowsperstrip), int(page.imagelength)), int(page.imagewidth))
-        if min(*tile, page.imagelength, page.imagewidth) < 1 or max(tile) > _LARGEST_TILE:
-            raise SlideError(f"its tiles of {tile[1]} × {tile[0]} px cannot be right")
+        if min(*tile, page.imagelength, page.imagewidth) < 1 or tile[0] * tile[1] > _LARGEST_TILE:
+            raise RefusedError(
+                f"it is a damaged TIFF (tiles of {tile[1]} × {tile[0]} px); copy the file again"
+            )
+        count = -(-int(page.imagelength) // tile[0]) * -(-int(page.imagewidth) // tile[1])
+        if min(len(page.dataoffsets), len(page.databytecounts)) < count:
+            raise RefusedError(
+                f"it is a damaged TIFF (its table lists {len(page.databytecounts)} of {count} tiles); "
+                "copy the file again"
+            )
         return cls(
             (int(page.imagelength), int(page.imagewidth)),
             tile,
@@ -99,8 +109,8 @@ class Page:
             int(page.samplesperpixel),
             int(page.predictor),
             page.jpegtables,
-            np.asarray(page.dataoffsets, np.int64),
-            np.asarray(page.databytecounts, np.int64),
+            np.asarray(page.dataoffsets[:count], np.int64),
+            np.asarray(page.databytecounts[:count], np.int64),
         )
 
     @property
@@ -122,14 +132,19 @@ class Page:
         offset, count = int(self.offsets[at]), int(self.counts[at])
         if count == 0:
             return np.full((height, width, 3), background, np.uint8)
-        data = file.read(offset, count)
         try:
-            return self._rgb(self._decode(data, count), background)[:height, :width]
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            raise SlideError(
-                f"the tile in row {row}, column {col} of the level of {self.shape_px[1]} × "
-                f"{self.shape_px[0]} px is damaged ({first_line(error)}); get an undamaged copy of the file."
-            ) from error
+            pixels = self._rgb(self._decode(file.read(offset, count), count), background)[:height, :width]
+        except (RuntimeError, ValueError, TypeError, IndexError, OSError, struct.error) as error:
+            raise self._damaged(row, col, first_line(error)) from error
+        if pixels.shape[:2] != (height, width):
+            raise self._damaged(row, col, f"it holds {pixels.shape[1]} × {pixels.shape[0]} px")
+        return pixels
+
+    def _damaged(self, row: int, col: int, why: str) -> SlideError:
+        return SlideError(
+            f"the tile in row {row}, column {col} of the level of {self.shape_px[1]} × {self.shape_px[0]} px "
+            f"is damaged ({why}); get an undamaged copy of the file."
+        )
 
     def whole(self, file: File, background: tuple[int, int, int]) -> Pixels:
         """(h, w, 3) uint8 of the whole page."""
@@ -144,6 +159,12 @@ class Page:
         """(h, w) or (h, w, samples) uint8 as stored, colours made RGB where the codec knows how."""
         if len(data) != count:
             raise ValueError(f"{len(data)} of {count} bytes")
+        if self.compression in {JPEG, *JPEG2000}:
+            says = _announced(data)
+            if says is not None and (says[0] > self.tile_px[0] or says[1] > self.tile_px[1]):
+                raise ValueError(
+                    f"it announces {says[1]} × {says[0]} px"
+                )  # before the decoder asks for memory
         if self.compression == JPEG:
             jfif = b"JFIF" in data[:32]
             stored = {RGB: None if jfif else "RGB", YCBCR: "YCBCR"}.get(self.photometric)
@@ -183,6 +204,20 @@ def over(pixels: Pixels, background: tuple[int, int, int]) -> Pixels:
         return np.ascontiguousarray(colour)
     mixed = colour * alpha + np.array(background, np.uint16) * (255 - alpha) + 127
     return (mixed // 255).astype(np.uint8)
+
+
+def _announced(data: bytes) -> tuple[int, int] | None:
+    """(h, w) that a JPEG or JPEG 2000 stream announces in its header, or None when none is found."""
+    at = data.find(b"\xff\x4f\xff\x51", 0, 4096)
+    if at >= 0:
+        right, bottom, left, top = struct.unpack_from(">4I", data.ljust(at + 24, b"\0"), at + 8)
+        return (bottom - top, right - left)
+    at = 2
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        if data[at + 1] in _FRAMES:
+            return struct.unpack_from(">2H", data, at + 5)
+        at += 2 + struct.unpack_from(">H", data, at + 2)[0]
+    return None
 
 
 def _check(page: Any) -> None:

@@ -42,14 +42,22 @@ def test_a_folder(tmp_path):
     )
 
 
-@pytest.mark.parametrize(
-    "content", [b"hello", os.urandom(5000), b"II*\0", b"II*\0\x08\0\0\0", b"MM\0*" + b"\xff" * 90]
-)
+@pytest.mark.parametrize("content", [b"hello", bytes(5000), b"\x89PNG\r\n"])
 def test_no_image_at_all(tmp_path, content):
     (tmp_path / "a.svs").write_bytes(content)
     sentence = refusal(tmp_path / "a.svs")
     assert sentence.startswith("a.svs cannot be opened as a slide (TIFF reader: ")
     assert "OpenSlide: " in sentence
+
+
+@pytest.mark.parametrize(
+    "content", [b"II*\0", b"II*\0\x08\0\0\0", b"MM\0*\xff\xff\xff\xff", b"II+\0\x08\0\0\0"]
+)
+def test_a_tiff_without_content(tmp_path, content):
+    (tmp_path / "a.svs").write_bytes(content)
+    sentence = refusal(tmp_path / "a.svs")
+    assert sentence.startswith("a.svs cannot be used as a slide: it is a damaged TIFF (")
+    assert sentence.endswith("; copy the file again.")
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")

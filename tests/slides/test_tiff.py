@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import numpy as np
 import openslide
 import pytest
@@ -226,6 +228,24 @@ def test_a_tile_that_is_no_jpeg_is_noticed_when_the_slide_is_opened(tmp_path):
         SlideError, match=r"TIFF reader: the tile in row 0, column 0 .* is damaged .*; OpenSlide: .*cannot be"
     ):
         open_slide(path)
+
+
+def test_a_tile_that_announces_more_pixels_than_its_place_is_not_decoded(tmp_path):
+    for codec in ("jpeg-ycbcr", "jp2-rgb"):
+        large = page(picture(512, 512), codec, tile=(512, 512))
+        small = PageSpec((300, 200), large.tiles, (256, 256), large.compression, large.photometric)
+        with pytest.raises(SlideError, match=r"damaged \(it announces 512 × 512 px\)"):
+            open_slide(write_tiff(tmp_path / "a.svs", [small]))
+
+
+def test_a_table_of_too_few_tiles_is_a_damaged_file(tmp_path):
+    spec = page(IMAGE, "raw")
+    data = write_tiff(tmp_path / "a.tif", [spec]).read_bytes()
+    (tmp_path / "a.tif").write_bytes(data.replace(struct.pack("<I", 300), struct.pack("<I", 3000), 1))
+    with pytest.raises(
+        SlideError, match=r"is a damaged TIFF \(its table lists 4 of 24 tiles\); copy the file again"
+    ):
+        open_slide(tmp_path / "a.tif")
 
 
 def test_a_large_image_in_strips_cannot_be_read_in_parts(tmp_path, monkeypatch):
