@@ -13,6 +13,7 @@ with one measurement per map.
 from __future__ import annotations
 
 import json
+import math
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -142,12 +143,13 @@ def _tiles(
     classes = [
         f', "classification": {json.dumps(_classification(n, tree))}' if n else "" for n in range(len(tree))
     ]
+    name = uuid.uuid5(_NAMESPACE, grid.id)
     for i in range(len(grid)):
         (x0, y0), (x1, y1) = low[i].tolist(), high[i].tolist()
         numbers = ", ".join(f"{k}: {_number(m.values[i])}" for k, m in zip(keys, maps, strict=True))
         row, col = grid.cells[i].tolist()
         yield (
-            f'{{"type": "Feature", "id": "{uuid.uuid5(_NAMESPACE, f"{grid.id} {row} {col}")}", "geometry": '
+            f'{{"type": "Feature", "id": "{uuid.uuid5(name, f"{row} {col}")}", "geometry": '
             f'{{"type": "Polygon", "coordinates": [[[{x0}, {y0}], [{x1}, {y0}], [{x1}, {y1}], [{x0}, {y1}], '
             f'[{x0}, {y0}]]]}}, "properties": {{"objectType": "tile", "name": "row {row}, column {col}"'
             f'{classes[called[i]] if called is not None else ""}, "measurements": {{{numbers}}}}}}}'
@@ -156,9 +158,10 @@ def _tiles(
 
 def _number(value: Any) -> str:
     """A JSON number that gives a float32 back exactly; as text, as QuPath does, what is not finite."""
-    if np.isfinite(value):
-        return f"{float(value):.9g}"
-    return '"NaN"' if np.isnan(value) else '"Infinity"' if value > 0 else '"-Infinity"'
+    number = float(value)
+    if math.isfinite(number):
+        return f"{number:.9g}"
+    return '"NaN"' if math.isnan(number) else '"Infinity"' if number > 0 else '"-Infinity"'
 
 
 def read(
