@@ -91,8 +91,10 @@ def test_what_an_import_does_not_load(module, unwanted):
 def test_rooms_stay_small(path):
     text = path.read_text(encoding="utf-8")
     lines = text.count("\n")
-    assert lines <= (200 if path.parent.name == "sections" else 400), f"{lines} lines"
-    for node in ast.walk(ast.parse(text)):
+    tree = ast.parse(text)
+    is_table = not any(isinstance(node, ast.FunctionDef | ast.ClassDef) for node in ast.walk(tree))
+    assert is_table or lines <= (200 if path.parent.name == "sections" else 400), f"{lines} lines"
+    for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef):
             public = [n for n in node.body if isinstance(n, ast.FunctionDef) and not n.name.startswith("_")]
             methods = [n for n in public if not n.decorator_list]

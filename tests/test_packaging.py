@@ -50,7 +50,8 @@ def test_the_manifest_is_found_from_a_wheel(wheel, tmp_path):
         str(wheel),
     ]
     subprocess.run(line, check=True, capture_output=True)
-    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\nimport napari_mil\nprint(napari_mil.__file__)\n{ASK}"
+    first = f"import sys; sys.path.insert(0, {str(tmp_path)!r})"
+    code = f"{first}\nimport napari_mil\nprint(napari_mil.__file__)\n{ASK}"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
     )

@@ -5,13 +5,13 @@ when used.
 from __future__ import annotations
 
 from napari_mil.workflow.analyse import PartialAnswer, analyse_steps, bag_steps
+from napari_mil.workflow.child import told_to_stop
 from napari_mil.workflow.exchange import import_paths_steps, label_rows, write_rows
 from napari_mil.workflow.learn import (
     Retrained,
     evaluate_steps,
     retrain_here_steps,
     retrain_steps,
-    told_to_stop,
     train_model_steps,
 )
 from napari_mil.workflow.project import (

@@ -4,29 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import subprocess
-import sys
-import tempfile
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_mil.card import ModelCard, Recipe
 from napari_mil.correction import Target, tile_nodes
-from napari_mil.errors import BagError, LabelError, MILError, ModelError
+from napari_mil.errors import BagError, LabelError, ModelError
 from napari_mil.options import build
 from napari_mil.steps import Progress, Steps
+from napari_mil.workflow.child import Stop, child_steps
 from napari_mil.workflow.project import Project, find_card, slide_label
 
 if TYPE_CHECKING:
     from napari_mil.evaluate import Split, TrainingCase
     from napari_mil.train import Trained
 
-Stop = Callable[[], bool]
 #: A retrained model that loses more lesion AUC (or macro AUC) than this on held-out cases is called worse.
 TOLERATED_LOSS = 0.02
 PARTS = ("train", "validation", "test")
@@ -345,67 +340,3 @@ def retrain_steps(
     ]
     record = yield from child_steps(line)
     return Retrained.from_record(project, record)
-
-
-def child_steps(line: Sequence[str]) -> Steps[dict[str, Any]]:
-    """Run one of our own command lines as a child that prints JSON lines; returns its result record.
-
-    MILError with the child's last words when it fails.
-    """
-    threads = str(max(1, (os.cpu_count() or 2) - 1))
-    words = tempfile.TemporaryFile("w+")  # noqa: SIM115  a pipe nobody reads could fill and block the child
-    child = subprocess.Popen(
-        [sys.executable, "-m", "napari_mil.cli", *line],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=words,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": threads},
-    )
-    result: dict[str, Any] | None = None
-    try:
-        yield Progress("starting", 0, None)
-        for text in child.stdout or ():
-            record = json.loads(text)
-            if "result" in record:
-                result = record["result"]
-            else:
-                yield Progress(
-                    record["stage"], record["done"], record["total"], record["note"], record.get("payload")
-                )
-        if child.wait() or result is None:
-            words.seek(0)
-            said = words.read().strip().splitlines() or ["Training ended without a word; start it again."]
-            raise MILError(said[-1].removeprefix("napari-mil: "))
-        return result
-    finally:
-        _end(child)
-        words.close()
-
-
-def _end(child: subprocess.Popen[str]) -> None:
-    """Ask a child to stop, give it time to keep its best, then end it."""
-    if child.poll() is None:
-        try:
-            if child.stdin is not None:
-                child.stdin.write("stop\n")
-                child.stdin.flush()
-            child.communicate(timeout=60)
-        except (OSError, ValueError, subprocess.TimeoutExpired):
-            child.kill()
-    child.wait()
-    for stream in (child.stdin, child.stdout):
-        if stream is not None:
-            stream.close()
-
-
-def told_to_stop(stream: IO[str]) -> Stop:
-    """Whether "stop" was written to a stream, or its writer is gone; a daemon thread listens."""
-    told = threading.Event()
-
-    def listen() -> None:
-        stream.readline()
-        told.set()
-
-    threading.Thread(target=listen, daemon=True, name="napari-mil stop").start()
-    return told.is_set
