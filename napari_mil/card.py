@@ -21,14 +21,14 @@ class Recipe:
     ones.
     """
 
-    epochs: int = option(40, "passes over the training bags at most", low=1, high=1000)
-    lr: float = option(2e-4, "learning rate of Adam", low=1e-7, high=1.0)
+    epochs: int = option(20, "passes over the training bags at most", low=1, high=1000)
+    lr: float = option(5e-4, "learning rate of Adam", low=1e-7, high=1.0)
     weight_decay: float = option(1e-5, "L2-coupled weight decay", low=0.0, high=1.0)
     batch_bags: int = option(1, "bags per optimiser step", low=1, high=512)
-    patience: int = option(10, "epochs without a better validation metric before stopping", low=1, high=1000)
-    min_epochs: int = option(10, "earliest epoch to stop at", low=0, high=1000)
+    patience: int = option(8, "epochs without a better validation metric before stopping", low=1, high=1000)
+    min_epochs: int = option(8, "earliest epoch to stop at", low=0, high=1000)
     stage1_epochs: int = option(
-        15, "epochs of the baseline that starts the teacher (MHIM only)", low=0, high=1000
+        8, "epochs of the baseline that starts the teacher (MHIM only)", low=0, high=1000
     )
     tile_weight: float = option(1.0, "weight of tile labels in the loss (λ_tile)", low=0.0, high=100.0)
     tile_share: float = option(

@@ -179,11 +179,7 @@ def _score_maps(said: Answer, tree: LabelTree) -> Iterable[TileMap]:
         for k, label in enumerate(class_names(tree, tree.levels - 1)):
             yield _score(f"attention/{names[-1]}/{label}", said.attention[:, k])
     for name, values in said.maps.items():
-        yield TileMap(name, "score", values)
-    if (differ := _disagreement(said, tree)) is not None:
-        yield TileMap(
-            "disagreement", "score", differ, (0.0, 1.0), note="coarse against fine attention of a tile"
-        )
+        yield TileMap(name, "score", values, (0.0, 1.0) if name == "disagreement" else None)
     for level, name in enumerate(names):
         lifted = tree.lift(said.tile_probability, level)
         for k, label in enumerate(class_names(tree, level)):
@@ -200,19 +196,3 @@ def _class_maps(said: Answer, tree: LabelTree) -> Iterable[TileMap]:
 
 def _score(name: str, values: NDArray[np.float32], *, note: str = "") -> TileMap:
     return TileMap(name, "score", values, (0.0, max(float(values.max()), 1e-12)), note=note)
-
-
-def _disagreement(said: Answer, tree: LabelTree) -> NDArray[np.float32] | None:
-    """(N,) 1 − cosine between a tile's coarse attention and its fine attention lifted to that level (§4.6),
-    or None.
-    """
-    if tree.levels != 2 or said.attention.shape[1] == 1:
-        return None
-    names = [f"attention/coarse/{label}" for label in class_names(tree, 0)]
-    if not all(name in said.maps for name in names):
-        return None
-    coarse = np.stack([said.maps[name] for name in names], 1).astype(np.float64)
-    fine = tree.lift(said.attention.astype(np.float64), 0)
-    size = np.linalg.norm(coarse, axis=1) * np.linalg.norm(fine, axis=1)
-    cosine = (coarse * fine).sum(1) / np.maximum(size, 1e-300)
-    return np.clip(1 - cosine, 0, 1).astype(np.float32)

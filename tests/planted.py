@@ -21,7 +21,16 @@ TREE = LabelTree.from_paths(
 FLAT = LabelTree.from_paths(["none", "lesion"], normal=["none"])
 
 
-def bag(node: int, *, seed: int, tree: LabelTree = TREE, n: int = 40, width: int = 24, share: float = 0.15, signal: float = 3.0):
+def bag(
+    node: int,
+    *,
+    seed: int,
+    tree: LabelTree = TREE,
+    n: int = 40,
+    width: int = 24,
+    share: float = 0.15,
+    signal: float = 3.0,
+):
     """A bag of `n` tiles of which about `share` carry the slide's leaf, and the truth per tile (n,)."""
     rng = np.random.default_rng((seed, node))
     directions = np.random.default_rng(7).normal(size=(len(tree), width))

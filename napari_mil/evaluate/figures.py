@@ -134,7 +134,7 @@ def slide_metrics(
         best = np.stack([np.array(tree.nodes_at(lv))[p.argmax(1)] for lv, p in enumerate(stacked)], 1)
         agree = np.all(np.array(tree.parent)[best[:, 1:]] == best[:, :-1], axis=1)
         found["hierarchy"] = interval(weights @ agree / weights.sum(1))
-    return found
+    return {name: figure for name, figure in found.items() if np.isfinite(figure[0])}
 
 
 def _lesion_auc(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mil.errors import LabelError
-from napari_mil.evaluate.figures import Figure, auc, case_weights, interval, lesion_of
+from napari_mil.evaluate.figures import Figure, Floats, auc, case_weights, interval, lesion_of
 from napari_mil.infer import Answer, call, lesion
 from napari_mil.labeltree import LabelTree
 
@@ -46,9 +46,10 @@ def tile_metrics(
     """Figures of tiles (methods.md §6.11), resampled by case.
 
     `tile/auc` and `tile/attention_auc`: mean over the slides that hold both lesion and normal tiles; the same
-    names with `_pooled`: their tiles together, without an interval. `calls/lesion`: share of lesion tiles
+    names with `_pooled`: their tiles together. `calls/lesion`: share of lesion tiles
     called a lesion; `calls/right_leaf`: of those, the share with the right leaf; `calls/normal_negative` and
     `calls/normal_positive`: share of normal tiles called a lesion on slides without and with lesion tiles.
+    What is not defined, such as the right leaf when nothing is called, is left out.
     """
     rows = list(records)
     if not rows:
@@ -66,18 +67,26 @@ def tile_metrics(
         w = weights[:, mixed]
         with np.errstate(invalid="ignore"):
             found[name] = interval((w * single).sum(1) / w.sum(1))
-        pooled = auc(*(np.concatenate(column) for column in zip(*parts, strict=True)))[0]
-        found[f"{name}_pooled"] = (float(pooled), float("nan"), float("nan"))
-    counts = np.array([_call_counts(r, k, kind, tree) for r, k in zip(rows, lesion, strict=True)], np.float64)
+        found[f"{name}_pooled"] = interval(_pooled(parts, w))
+    counts = np.array([call_counts(r, k, kind, tree) for r, k in zip(rows, lesion, strict=True)], np.float64)
     total = weights @ counts
     names = ("calls/lesion", "calls/right_leaf", "calls/normal_negative", "calls/normal_positive")
     for k, name in enumerate(names):
         with np.errstate(invalid="ignore", divide="ignore"):
             found[name] = interval(total[:, 2 * k] / total[:, 2 * k + 1])
-    return found
+    return {name: figure for name, figure in found.items() if np.isfinite(figure[0])}
 
 
-def _call_counts(record: TileRecord, lesion: NDArray[Any], kind: NDArray[Any], tree: LabelTree) -> list[int]:
+def _pooled(parts: Sequence[tuple[NDArray[Any], NDArray[Any]]], weights: Floats) -> Floats:
+    """(R,) AUC over the tiles of several slides together, each weighed as its slide: weights (R, slides)."""
+    positive, score = (np.concatenate(column) for column in zip(*parts, strict=True))
+    owner = np.repeat(np.arange(len(parts)), [len(score) for _, score in parts])
+    rows = max(1, 10_000_000 // len(score))  # bounds the memory that the weights of all tiles take
+    chunks = range(0, len(weights), rows)
+    return np.concatenate([auc(positive, score, weights[i : i + rows][:, owner]) for i in chunks])
+
+
+def call_counts(record: TileRecord, lesion: NDArray[Any], kind: NDArray[Any], tree: LabelTree) -> list[int]:
     """Numerator and denominator of the four call figures for one slide."""
     called = kind[record.called] == 1
     hit, missed = (lesion == 1) & called, (lesion == 0) & called

@@ -8,7 +8,16 @@ best weights so far are always at hand, so that cancelling loses nothing.
 from __future__ import annotations
 
 from napari_mil.evaluate import Split, TrainingCase
-from napari_mil.train.recipes import retrain_recipe
+from napari_mil.train.recipes import recipe_for, retrain_recipe
 from napari_mil.train.run import Trained, Training, best_so_far, train_steps
 
-__all__ = ["Split", "Trained", "Training", "TrainingCase", "best_so_far", "retrain_recipe", "train_steps"]
+__all__ = [
+    "Split",
+    "Trained",
+    "Training",
+    "TrainingCase",
+    "best_so_far",
+    "recipe_for",
+    "retrain_recipe",
+    "train_steps",
+]

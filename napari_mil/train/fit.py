@@ -209,7 +209,8 @@ class Fit:
         weights = [self.weights[case] for case, _ in batch] if self.weights else None
         what = f"a training step on {sum(len(e[0]) for e in examples)} tiles"
         with self.random.ours(), memory_guard(what):
-            self.model.train()
+            if not self.model.training:  # walking through all modules costs as much as a small layer
+                self.model.train()
             losses = self.model.loss(
                 examples, progress, generator=self.draws, tile_weight=self.recipe.tile_weight, weights=weights
             )

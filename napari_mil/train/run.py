@@ -26,6 +26,7 @@ from napari_mil.mil import MILModel
 from napari_mil.options import check
 from napari_mil.steps import Progress, Steps
 from napari_mil.train.fit import Cohort, Fit, OwnRandom, prepare
+from napari_mil.train.recipes import recipe_for
 
 #: the name of the stage whose model is the result
 LAST = "training"
@@ -68,7 +69,7 @@ class Training:
         resume: Path | None = None,
         start: Mapping[str, torch.Tensor] | None = None,
     ) -> None:
-        self.recipe = recipe or Recipe()
+        self.recipe = recipe or recipe_for(method)
         check(self.recipe, "the recipe")
         self.method, self.resume, self.start = method, resume, start
         self.cohort = Cohort(prepare(_fitting(cases, split)), split, tree, pick(device))

@@ -1,0 +1,255 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from planted import FLAT, TREE, cohort
+from sklearn import metrics
+
+from napari_mil import methods
+from napari_mil.correction import Target
+from napari_mil.errors import BagError, LabelError
+from napari_mil.evaluate import (
+    Split,
+    TileRecord,
+    TrainingCase,
+    evaluate,
+    figures,
+    fit_temperature,
+    folds_by_case,
+    lesion_of,
+    obeyed,
+    selection_metrics,
+    slide_metrics,
+    split_by_case,
+    tile_metrics,
+)
+from napari_mil.infer import Answer
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.integers(5, 60), st.sampled_from([3, 1000]))
+def test_auc_is_that_of_scikit_learn_under_any_weights(seed, n, distinct):
+    rng = np.random.default_rng(seed)
+    positive = rng.random(n) < 0.4
+    positive[:2] = (True, False)
+    score = rng.integers(0, distinct, n) / distinct  # few distinct values: many ties
+    weights = np.stack([np.ones(n), rng.integers(1, 5, n)]).astype(float)
+    ours = figures.auc(positive, score, weights)
+    theirs = [metrics.roc_auc_score(positive, score, sample_weight=w) for w in weights]
+    np.testing.assert_allclose(ours, theirs, atol=1e-12)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000))
+def test_the_other_figures_are_those_of_scikit_learn(seed):
+    rng = np.random.default_rng(seed)
+    truth = np.r_[np.arange(4), rng.integers(0, 4, 40)]
+    p = rng.dirichlet(np.ones(4), len(truth))
+    w = rng.integers(1, 4, len(truth)).astype(float)
+    counts = figures.confusion(truth, p.argmax(1), 4, w[None])
+    expected = metrics.balanced_accuracy_score(truth, p.argmax(1), sample_weight=w)
+    assert figures.balanced_accuracy(counts)[0] == pytest.approx(expected)
+    expected = metrics.f1_score(truth, p.argmax(1), average="macro", sample_weight=w)
+    assert figures.macro_f1(counts)[0] == pytest.approx(expected)
+    expected = metrics.roc_auc_score(truth, p, multi_class="ovr", sample_weight=w)
+    assert figures.macro_auc(truth, p, w[None])[0] == pytest.approx(expected)
+
+
+def test_an_interval_draws_whole_cases():
+    weights = figures.case_weights(["a", "a", "b", "c"], resamples=200, seed=1)
+    assert (weights[0] == 1).all()
+    assert (weights[:, 0] == weights[:, 1]).all()
+    assert (weights[:, [0, 2, 3]].sum(1) == 3).all()
+
+
+def test_an_interval_holds_its_value_and_shrinks_with_more_cases():
+    rng = np.random.default_rng(0)
+
+    def width(n):
+        nodes = [TREE.leaves[i % 7] for i in range(n)]
+        p = [np.eye(7)[i % 7] * 0.3 + rng.dirichlet(np.ones(7)) * 0.7 for i in range(n)]
+        answers = [(TREE.lift(q, 0), q) for q in p]
+        found = slide_metrics([str(i) for i in range(n)], nodes, answers, TREE, resamples=300)
+        value, low, high = found["fine/auc"]
+        assert low <= value <= high
+        return high - low
+
+    assert width(280) < width(35)
+
+
+def test_figures_of_a_perfect_and_of_a_constant_answer():
+    nodes = list(TREE.leaves) * 3
+    cases = [str(i) for i in range(len(nodes))]
+    right = [np.eye(7)[TREE.leaves.index(n)] * 0.9 + 0.1 / 7 for n in nodes]
+    found = slide_metrics(cases, nodes, [(TREE.lift(p, 0), p) for p in right], TREE, resamples=50)
+    assert {k: v[0] for k, v in found.items()} == dict.fromkeys(found, pytest.approx(1.0))
+    assert set(found) == {
+        *(f"{level}/{m}" for level in ("coarse", "fine") for m in ("auc", "balanced_accuracy", "macro_f1")),
+        *("lesion/auc", "hierarchy"),
+    }
+    same = np.full(7, 1 / 7)
+    found = slide_metrics(cases, nodes, [(TREE.lift(same, 0), same)] * len(nodes), TREE, resamples=50)
+    assert found["fine/auc"] == (0.5, 0.5, 0.5)
+    assert found["lesion/auc"][0] == 0.5
+
+
+def test_hierarchy_counts_answers_whose_levels_agree():
+    fine = np.eye(7)[TREE.leaves.index(TREE.node("IC"))]
+    agrees, differs = (TREE.lift(fine, 0), fine), (np.eye(3)[0], fine)
+    found = slide_metrics(["a", "b", "c"], [0, 0, 0], [agrees, differs, agrees], TREE, resamples=10)
+    assert found["hierarchy"][0] == pytest.approx(2 / 3)
+    assert "fine/auc" not in found  # no slide has a label
+
+
+def test_a_coarse_label_counts_for_its_level_only():
+    p = np.eye(7)[TREE.leaves.index(TREE.node("ADH"))]
+    nodes = [TREE.node("Atypical"), TREE.node("Benign")]
+    found = slide_metrics(["a", "b"], nodes, [(TREE.lift(p, 0), p)] * 2, TREE, resamples=10)
+    assert found["coarse/balanced_accuracy"][0] == 0.5
+    assert "fine/macro_f1" not in found
+
+
+@pytest.mark.parametrize(
+    ("label", "lesion"), [("N", 0), ("UDH", 1), ("Atypical", 1), ("Benign", -1), (None, -1)]
+)
+def test_what_is_a_lesion(label, lesion):
+    assert lesion_of(TREE, TREE.node(label)) == lesion
+
+
+def test_folds_test_every_case_once_and_keep_the_mixture():
+    labels = {f"c{i:03d}": TREE.leaves[i % 7] for i in range(105)}
+    folds = folds_by_case(labels, folds=5, seed=3)
+    assert sorted(c for f in folds for c in f.test) == sorted(labels)
+    for fold in folds:
+        assert sorted((*fold.train, *fold.validation, *fold.test)) == sorted(labels)
+        counts = [sum(labels[c] == leaf for c in fold.test) for leaf in TREE.leaves]
+        assert max(counts) - min(counts) <= 1
+        assert 8 <= len(fold.validation) <= 16
+    assert folds == folds_by_case(dict(reversed(labels.items())), folds=5, seed=3)
+    assert folds != folds_by_case(labels, folds=5, seed=4)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(0, 9), min_size=5, max_size=40), st.integers(0, 99))
+def test_rare_labels_never_hinder_a_split(nodes, seed):
+    labels = {str(i): node for i, node in enumerate(nodes)}
+    folds = folds_by_case(labels, folds=5, seed=seed)
+    assert sorted(c for f in folds for c in f.test) == sorted(labels)
+    split = split_by_case(labels, test=0, validation=0.2, seed=seed)
+    assert not split.test
+    assert split.validation
+
+
+def test_bad_splits_are_refused():
+    with pytest.raises(LabelError, match="2 cases are too few for 5 folds"):
+        folds_by_case({"a": 1, "b": 2})
+    with pytest.raises(LabelError, match="no case to train on"):
+        Split(())
+    with pytest.raises(LabelError, match="'a' stands in two parts"):
+        Split(("a", "b"), ("a",))
+
+
+def test_cases_join_their_bags_without_mixing_cells():
+    cases, truths = cohort(2)
+    one, two = (c.bags[0] for c in cases)
+    tiles = truths["case-001"]
+    features, cells, target = TrainingCase("p", (one, two), Target(6), (None, tiles)).joined()
+    assert len(features) == len(one) + len(two)
+    assert len({tuple(c) for c in cells.tolist()}) == len(cells)
+    assert target.slide == 6
+    assert not target.tiles[: len(one)].any()
+    np.testing.assert_array_equal(target.tiles[len(one) :], tiles)
+    with pytest.raises(BagError, match="no bag"):
+        TrainingCase("p", ())
+    with pytest.raises(BagError, match="3 tile labels do not fit a bag of 40"):
+        TrainingCase("p", (one,), tiles=(np.zeros(3, np.int32),))
+    with pytest.raises(BagError, match="1 bags and 2 lists"):
+        TrainingCase("p", (one,), tiles=(None, None))
+
+
+def _record(truth, score, called, case="a"):
+    leaf = {k: TREE.node(k) for k in ("N", "ADH", "IC")} | {"-": 0}
+    as_nodes = [np.array([leaf[t] for t in column], np.int32) for column in (truth, called)]
+    numbers = np.asarray(score, np.float32)
+    return TileRecord(case, as_nodes[0], numbers, numbers[::-1], as_nodes[1])
+
+
+def test_figures_of_tiles_by_hand():
+    records = [
+        _record(["ADH", "ADH", "N", "N"], [4, 3, 2, 1], ["ADH", "IC", "IC", "-"]),
+        _record(["N", "N", "N", "N"], [1, 2, 3, 4], ["-", "N", "-", "ADH"], "b"),
+    ]
+    found = {k: v[0] for k, v in tile_metrics(records, TREE, resamples=20).items()}
+    assert found == {
+        "tile/auc": 1.0,
+        "tile/auc_pooled": 1.0,
+        "tile/attention_auc": 0.0,
+        "tile/attention_auc_pooled": 0.0,
+        "calls/lesion": 1.0,
+        "calls/right_leaf": 0.5,
+        "calls/normal_negative": 0.25,
+        "calls/normal_positive": 0.5,
+    }
+    assert tile_metrics([], TREE) == {}
+
+
+def test_what_is_not_defined_is_left_out():
+    found = tile_metrics([_record(["ADH", "N"], [2, 1], ["-", "-"])], TREE, resamples=20)
+    assert found["tile/auc_pooled"] == (1.0, 1.0, 1.0)
+    assert "calls/right_leaf" not in found
+    assert "calls/normal_negative" not in found
+
+
+def test_a_tree_without_normal_leaves_has_no_lesions():
+    from napari_mil.labeltree import LabelTree
+
+    tree = LabelTree.from_paths(["LUAD", "LUSC"])
+    p = np.array([[0.2, 0.8]], np.float32)
+    said = Answer((p[0],), p, np.ones((1, 1), np.float32), {})
+    with pytest.raises(LabelError, match="which leaves are normal"):
+        TileRecord.of("a", said, np.array([1], np.int32), tree)
+    cases, _ = cohort(4, tree=tree)
+    model = methods.create("mean", in_features=24, tree=tree)
+    assert set(evaluate(model, cases, resamples=10)) == {
+        f"fine/{m}" for m in ("auc", "balanced_accuracy", "macro_f1")
+    }
+
+
+def test_obedience_counts_at_the_level_of_the_label():
+    adh = np.eye(7)[TREE.leaves.index(TREE.node("ADH"))]
+    p = np.stack([adh] * 5)
+    said = ["ADH", "Atypical", "FEA", None, "Malignant"]
+    tiles = np.array([TREE.node(s) for s in said], np.int32)
+    assert obeyed(p, tiles, TREE).tolist() == [True, True, False, False]
+
+
+def test_temperature_finds_what_spoiled_the_answers():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(4000, 3))
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    truth = np.array([rng.choice(3, p=row) for row in p])
+    sharp = np.exp(logits * 2) / np.exp(logits * 2).sum(1, keepdims=True)
+    assert fit_temperature(truth, sharp) == pytest.approx(2, abs=0.15)
+    assert fit_temperature(np.full(4, -1), np.full((4, 3), 1 / 3)) == 1.0
+
+
+def test_the_score_that_chooses_prefers_better_answers():
+    nodes = list(TREE.leaves) * 2
+    right = [np.eye(7)[TREE.leaves.index(n)] * 0.5 + 0.5 / 7 for n in nodes]
+    same = [np.full(7, 1 / 7)] * len(nodes)
+    scores = [
+        selection_metrics(nodes, [(TREE.lift(p, 0), p) for p in said], TREE)["score"]
+        for said in (right, same)
+    ]
+    assert scores[0] > scores[1] + 0.4
+    assert "score" not in selection_metrics([0, 0], [(np.ones(3) / 3, np.ones(7) / 7)] * 2, TREE)
+
+
+def test_evaluating_a_model_gives_slides_and_tiles():
+    cases, _ = cohort(6, tree=FLAT, labelled=True)
+    model = methods.create("abmil", in_features=24, tree=FLAT)
+    found = evaluate(model, cases, resamples=20)
+    assert {"fine/auc", "lesion/auc", "tile/auc", "calls/lesion"} <= set(found)
+    assert found == evaluate(model, cases, resamples=20)

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from planted import FLAT, TREE, bag
+
+from napari_mil import methods
+from napari_mil.bag import Bag
+from napari_mil.errors import BagError, ModelError
+from napari_mil.infer import answer, call, lesion, predict
+
+
+@pytest.fixture(scope="module", params=methods.names())
+def model(request):
+    torch.manual_seed(0)
+    return methods.create(request.param, in_features=24, tree=TREE)
+
+
+@pytest.fixture(scope="module")
+def one():
+    return bag(TREE.node("IC"), seed=3)[0]
+
+
+def test_every_method_makes_the_promised_maps(model, one):
+    said = predict(model, one, model_id="m")
+    names = [m.name for m in said.maps]
+    assert len(names) == len(set(names))
+    wanted = {"attention", "lesion", "class/coarse", "class/fine"}
+    wanted |= {f"class/{level} without the slide's answer" for level in ("coarse", "fine")}
+    wanted |= {f"probability/fine/{TREE.names[leaf]}" for leaf in TREE.leaves}
+    wanted |= {f"probability/coarse/{TREE.names[node]}" for node in TREE.nodes_at(0)}
+    assert wanted <= set(names)
+    assert (said.slide_id, said.grid_id, said.scope) == (one.slide_id, one.grid.id, "slide")
+    for p in said.probabilities:
+        assert p.sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_maps_agree_with_each_other(model, one):
+    said = predict(model, one, model_id="m")
+    fine = np.stack([said.map(f"probability/fine/{TREE.names[leaf]}").values for leaf in TREE.leaves], 1)
+    coarse = np.stack([said.map(f"probability/coarse/{TREE.names[n]}").values for n in TREE.nodes_at(0)], 1)
+    np.testing.assert_allclose(TREE.lift(fine, 0), coarse, atol=1e-6)
+    assert said.map("attention").values.sum() == pytest.approx(1, abs=1e-4)
+    for level, name in enumerate(("coarse", "fine")):
+        careful = said.map(f"class/{name}").values
+        bold = said.map(f"class/{name} without the slide's answer").values
+        assert set(careful.tolist()) <= {0, *TREE.nodes_at(level)}
+        assert ((careful == 0) | (careful == bold)).all()  # the slide's answer can only withdraw a call
+
+
+def test_asking_leaves_the_model_as_it_was(model, one):
+    model.train()
+    before = [p.clone() for p in model.parameters()]
+    first = answer(model, one.features)
+    second = answer(model, torch.tensor(one.features), torch.tensor(one.grid.cells))
+    assert model.training
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    np.testing.assert_allclose(first.tile_probability, second.tile_probability, atol=1e-6)
+    model.eval()
+
+
+def test_a_region_says_so_on_every_map(model, one):
+    part = one.crop((0, 0, 512, 2560))
+    said = predict(model, part, model_id="m", scope="region")
+    assert said.scope == "region"
+    assert all("this region only" in m.note for m in said.maps)
+
+
+def test_temperature_softens_the_slide_and_keeps_the_order(model, one):
+    sharp, soft = (predict(model, one, model_id="m", temperature=t) for t in (1.0, 4.0))
+    assert soft.probabilities[-1].max() <= sharp.probabilities[-1].max()
+    assert soft.best(TREE)[-1][0] == sharp.best(TREE)[-1][0]
+
+
+def test_rows_of_an_answer_keep_their_lift(model, one):
+    said = answer(model, one.features)
+    keep = np.arange(len(one)) % 3 == 0
+    np.testing.assert_allclose(said.rows(keep).lift, said.lift[keep], rtol=1e-5)
+    np.testing.assert_array_equal(call(said.rows(keep), TREE), call(said, TREE)[keep])
+
+
+def test_lesion_follows_the_definition(model, one):
+    said = answer(model, one.features)
+    normal = TREE.normal_classes()
+    expected = said.lift[:, 0] * (1 - said.tile_probability[:, normal].sum(1))
+    if said.attention.shape[1] > 1:
+        expected = said.lift[:, ~normal].max(1)
+    np.testing.assert_allclose(lesion(said, TREE), expected, atol=1e-5)
+
+
+def test_a_flat_tree_has_fine_maps_only():
+    model = methods.create("abmil", in_features=24, tree=FLAT)
+    said = predict(model, bag(FLAT.node("lesion"), seed=0, tree=FLAT)[0], model_id="m")
+    assert not [m.name for m in said.maps if "coarse" in m.name]
+    assert len(said.probabilities) == 1
+
+
+def test_an_empty_bag_and_damaged_weights_are_refused(one):
+    model = methods.create("abmil", in_features=24, tree=TREE)
+    empty = Bag(one.slide_id, one.grid.with_cells(np.empty((0, 2))), np.empty((0, 24), np.float32), "planted")
+    with pytest.raises(BagError, match="bag is empty"):
+        predict(model, empty, model_id="m")
+    with torch.no_grad():
+        next(model.parameters()).fill_(float("nan"))
+    with pytest.raises(ModelError, match="not finite"):
+        predict(model, one, model_id="m")
