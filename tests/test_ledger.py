@@ -250,10 +250,11 @@ for row in range(int(sys.argv[2]), 10**9):
 """
 
 
+@pytest.mark.slow
 def test_kill_9_loses_nothing_acknowledged(path):
     draw = np.random.default_rng(5)
     start = 0
-    for _round in range(5):
+    for _round in range(4):
         child = subprocess.Popen(
             [sys.executable, "-c", CHILD, str(path), str(start)], stdout=subprocess.PIPE, text=True
         )

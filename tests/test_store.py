@@ -225,6 +225,7 @@ for n in range(10**6):
 """
 
 
+@pytest.mark.slow
 def test_kill_9_while_bags_are_written_leaves_whole_ones_only(store):
     draw = np.random.default_rng(1)
     for _round in range(2):

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_mil.correction import Cells, Correction, Polygon, WholeSlide
+from napari_mil.correction import Cells, Correction, Polygon, WholeSlide, from_record
 from napari_mil.errors import LabelError, MILError, ProjectError
 from napari_mil.labeltree import LabelTree
 from napari_mil.steps import Progress, Steps
@@ -158,8 +158,8 @@ def _manifest_id(slide_id: str) -> str:
 
 
 def import_labels(project: Project, path: Path, slide: Slide) -> list[Correction]:
-    """Read a label file into the ledger, all or nothing; what the ledger knows already (by id) is not
-    doubled.
+    """Read a label file into the ledger as one act, all or nothing; what is in force already is not doubled,
+    and what was changed elsewhere is stated anew. Returns what was new.
     """
     from napari_mil.interop import csv_labels, geojson
 
@@ -169,11 +169,7 @@ def import_labels(project: Project, path: Path, slide: Slide) -> list[Correction
         read = csv_labels.read(path, project.tree, slide_id=slide.fingerprint, by=project.by)
     else:
         read = geojson.read(path, slide, project.tree, by=project.by)
-    known = {c.id for c in project.ledger.corrections(slide.fingerprint)}
-    fresh = [c for c in read if c.id not in known]
-    if fresh:
-        project.ledger.correct(*fresh)
-    return fresh
+    return [from_record(event.payload["correction"]) for event in project.ledger.correct(*read)]
 
 
 def label_rows(
