@@ -109,7 +109,8 @@ def _title(c: Correction) -> str:
     if isinstance(c.place, WholeSlide):
         title = "slide label"
     elif isinstance(c.place, Cells):
-        title = f"{len(np.unique(c.place.cells, axis=0))} painted tiles"
+        n = len(np.unique(c.place.cells, axis=0))
+        title = f"{n} painted tile{'s' if n > 1 else ''}"
     else:
         title = "region"
     return title if c.label else f"{title}, withdrawn"
