@@ -189,6 +189,20 @@ def use_model(desk: Desk, card: Any) -> None:
     desk.asks.ask("kept answer", lambda: kept_answer(project, slide, card), show)
 
 
+def take_features(desk: Desk) -> None:
+    """Fetch the slide's features, which the project keeps now; hidden tiles are simulated from them."""
+    project, state = _project(desk), desk.state
+    slide, card = state.slide, state.card
+    if slide is None or card is None:
+        return
+
+    def show(found: tuple[Bag | None, Prediction | None]) -> None:
+        if desk.state.card is card and desk.state.slide is slide:
+            desk.apply(bag=found[0])
+
+    desk.asks.ask("kept answer", lambda: kept_answer(project, slide, card), show)
+
+
 def whenever(desk: Desk, names: tuple[str, ...], act: Callable[[State], None]) -> None:
     """Call `act(state)` now and whenever one of the named fields of the state has changed."""
 

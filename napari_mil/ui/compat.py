@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import time
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -187,18 +188,23 @@ def dismiss_notifications(viewer: Any) -> None:
 
 
 class activity:  # noqa: N801 - used like a function
-    """A bar in napari's activity dock."""
+    """A bar in napari's activity dock. It runs the event loop whenever it is told something, so it is told
+    seldom.
+    """
 
     def __init__(self, title: str) -> None:
         from napari.utils.progress import progress
 
         self._bar = progress(desc=title, total=0, disable=None)
+        self._told = time.monotonic()
 
-    def set(self, title: str, done: int, total: int | None) -> None:
-        """Show where the work stands."""
+    def set(self, done: int, total: int | None) -> None:
+        """Show where the work stands; more often than once a second is ignored."""
+        if time.monotonic() - self._told < 1.0:
+            return
+        self._told = time.monotonic()
         if total != self._bar.total:
             self._bar.total = total or 0
-        self._bar.set_description(title)
         self._bar.n = done
         self._bar.events.value(value=done)
 

@@ -10,6 +10,7 @@ import pyqtgraph as pg
 
 from napari_mil.ui import compat
 from napari_mil.ui.desk import Desk
+from napari_mil.ui.widgets import SETTLE_MS, soon
 
 #: Curve → colour; blue and orange are told apart by everybody, on dark and on light.
 CURVES = {"loss": "#E69F00", "validation score": "#3A8DDE"}
@@ -31,6 +32,7 @@ class Curves(pg.PlotWidget):
         self.addLegend(offset=(-5, 5), labelTextSize="8pt")
         self.points: dict[str, list[tuple[float, float]]] = {}
         self._lines = {name: self.plot([], pen=pg.mkPen(c, width=2), name=name) for name, c in CURVES.items()}
+        self._draw_soon = soon(self, self._draw, ms=SETTLE_MS)
         self._paint()
         desk.viewer.events.theme.connect(lambda _event: self._paint())
 
@@ -47,6 +49,11 @@ class Curves(pg.PlotWidget):
             value = epoch.get(KEYS[name])
             if value is not None and np.isfinite(float(value)):
                 points.append((float(epoch.get("epoch", len(points))), float(value)))
+        self._draw_soon()
+
+    def _draw(self) -> None:
+        for name, points in self.points.items():
+            if points:
                 self._lines[name].setData(*np.array(points).T)
 
     def _paint(self) -> None:

@@ -241,26 +241,37 @@ def sync(viewer: Any, wanted: Sequence[LayerData]) -> None:
     differently from the last time are set.
     """
     keys = [options["metadata"][OURS]["key"] for _, options, _ in wanted]
-    for layer in [
-        layer for layer in viewer.layers if key_of(layer) is not None and key_of(layer) not in keys
-    ]:
-        viewer.layers.remove(layer)
+    spare = [layer for layer in viewer.layers if key_of(layer) is not None and key_of(layer) not in keys]
     for key, (data, options, kind) in zip(keys, wanted, strict=True):
         layer = find(viewer, key)
-        if layer is not None and not _updatable(layer, data, options, kind):
-            viewer.layers.remove(layer)
+        if layer is not None and not _updatable(layer, data, kind, options):
+            spare.append(layer)
             layer = None
+        if layer is None:
+            layer = _recycled(spare, key, data, kind)
         if layer is None:
             _add(viewer, data, options, kind)
         else:
             _update(layer, data, options)
+    for layer in spare:
+        viewer.layers.remove(layer)
     _order(viewer, keys)
 
 
-def _updatable(layer: Any, data: Any, options: Mapping[str, Any], kind: str) -> bool:
+def _recycled(spare: list[Any], key: str, data: Any, kind: str) -> Any:
+    """A map's layer that is no longer wanted becomes the next map's: much cheaper than a new one."""
+    for layer in spare:
+        if key.startswith("map/") and str(key_of(layer)).startswith("map/") and _updatable(layer, data, kind):
+            spare.remove(layer)
+            layer.visible = True
+            return layer
+    return None
+
+
+def _updatable(layer: Any, data: Any, kind: str, options: Mapping[str, Any] | None = None) -> bool:
     if _kind(layer) != kind:
         return False
-    if kind == "shapes" or options.get("multiscale"):
+    if kind == "shapes" or (options or {}).get("multiscale"):
         return _same(layer.metadata[OURS].get("wanted_data"), data)
     return bool(np.shape(layer.data) == np.shape(data))
 
@@ -285,6 +296,8 @@ def _update(layer: Any, data: Any, options: Mapping[str, Any]) -> None:
     elif not _same(ours.get("wanted_data"), data):
         layer.data = data
     before = ours.get("wanted", {})
+    if ours.get("key") != options["metadata"][OURS]["key"]:
+        layer.name = options["name"]
     for name, value in options.items():
         if name not in (*_THEIRS, "metadata", "units") and not _same(before.get(name), value):
             setattr(layer, name, value)

@@ -27,6 +27,9 @@ from napari_mil.ui.desk import Desk
 from napari_mil.ui.job import Job
 from napari_mil.ui.layers import Legend
 
+#: What changes many times a second is shown this often: every repaint costs the window a frame.
+SETTLE_MS = 250
+
 
 class Fold(QWidget):
     """A section that can be folded away: a heading with an arrow, and what lies under it."""
@@ -100,6 +103,7 @@ class JobBar(QWidget):
         self._desk = desk
         self._job: Job | None = None
         self._activity: compat.activity | None = None
+        self._show_soon = soon(self, self._show, ms=SETTLE_MS)
         self.title = QLabel()
         self.title.setWordWrap(True)
         self.bar = QProgressBar()
@@ -114,23 +118,24 @@ class JobBar(QWidget):
     def _follow(self, job: Job) -> None:
         self._job = job
         self._activity = compat.activity(job.title)
-        job.progressed.connect(self._show)
+        job.progressed.connect(lambda _now: self._show_soon())
         job.finished.connect(lambda: self._end(job))
-        self._show(job.last)
+        self._show()
         self.show()
         if not self._desk.jobs.busy:  # it was over before this was delivered
             self._end(job)
 
-    def _show(self, now: Progress) -> None:
+    def _show(self) -> None:
         if self._job is None:
             return
+        now = self._job.last
         note = f" ({now.note})" if now.note else ""
         self.title.setText(f"{self._job.title}: {now.stage}{note}")
         self.bar.setRange(0, now.total or 0)
         self.bar.setValue(now.done if now.total else 0)
         self.left.setText(time_left(self._job.seconds_left(), now))
         if self._activity is not None:
-            self._activity.set(f"{self._job.title}: {now.stage}", now.done, now.total)
+            self._activity.set(now.done, now.total)
 
     def _end(self, job: Job) -> None:
         if job is not self._job:
@@ -244,11 +249,9 @@ def clear(layout: Any) -> None:
 
 
 def soon(parent: QWidget, act: Callable[[], None], *, ms: int = 0) -> Callable[[], None]:
-    """A function that runs `act` once after the events that are waiting, however often it is called
-    meanwhile.
-    """
+    """A function that runs `act` once, `ms` later, however often it is called meanwhile."""
     timer = QTimer(parent)
     timer.setSingleShot(True)
     timer.setInterval(ms)
     timer.timeout.connect(act)
-    return timer.start
+    return lambda: None if timer.isActive() else timer.start()

@@ -100,6 +100,19 @@ def test_sync_adds_updates_and_removes_by_key(grid, tree):
     assert list(viewer.layers) == [theirs]
 
 
+def test_the_next_map_takes_over_the_layer_of_the_last(grid, tree):
+    viewer = ViewerModel()
+    sync(viewer, [map_layer(score(), grid, tree)])
+    layer = viewer.layers[0]
+    layer.visible, layer.name = False, "renamed"
+    sync(viewer, [map_layer(score(name="lesion", seed=3), grid, tree, style="rank")])
+    assert list(viewer.layers) == [layer]
+    assert (key_of(layer), layer.name, layer.visible) == ("map/lesion", "Lesion", True)
+    assert layer.contrast_limits == [0, 1]
+    sync(viewer, [map_layer(TileMap("class/fine", "nodes", np.ones(30)), grid, tree)])
+    assert [type(layer).__name__ for layer in viewer.layers] == ["Labels"]
+
+
 def test_sync_brings_painted_labels_back_to_what_is_wanted(grid, tree):
     viewer = ViewerModel()
     wanted = corrections_layer(np.zeros(30, int), grid, tree)

@@ -99,7 +99,7 @@ class ModelSection(QWidget):
 
         def returned(_prediction: Any) -> None:
             if current() and not region:
-                acts.use_model(self.desk, card)  # the features are kept now
+                acts.take_features(self.desk)
 
         title = f"{card.name} on {slide.name}" + (" (region)" if region else "")
         return self.desk.run(title, make, progressed=progressed, returned=returned, finished=self._settle)

@@ -4,6 +4,7 @@ result.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtWidgets import QTableWidget, QTableWidgetItem, QWidget
@@ -70,9 +71,12 @@ class RetrainSection(QWidget):
         self.stop_button.setEnabled(False)
         acts.whenever(desk, ("project", "card", "corrections"), self._show_since)
 
-    def start(self, *, seed: int = 0) -> Any:
-        """Start a training in a child process; returns the Job, or None when there is no model to go on
-        from.
+    def start(self, *, seed: int = 0, recipe: Mapping[str, Any] | None = None) -> Any:
+        """Start a training in a child process.
+
+        recipe : what differs from the usual recipe for going on
+
+        Returns the Job, or None when there is no model to go on from or a training runs already.
         """
         project, card = self.desk.state.project, self.desk.state.card
         if project is None or card is None or self._job is not None:
