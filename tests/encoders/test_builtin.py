@@ -143,6 +143,13 @@ def test_paler_staining_changes_textures_less_than_amounts(tiles):
     assert change[[n.startswith("frequency") for n in names]].mean() < 0.5 * amount
 
 
+def test_nothing_is_left_on_the_cpu_when_the_tiles_are_elsewhere():
+    """Every constant follows the tiles: on the device without memory a stray one would be refused."""
+    made = encode(torch.empty(2, 256, 256, 3, dtype=torch.uint8, device="meta"))
+    assert made.is_meta
+    assert made.shape == (2, encode.width)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 def test_a_gpu_gives_the_same_numbers(tiles):
