@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,10 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten small synthetic slides of ten cases: slides/*.tif, truth/*.npz, manifest.csv."""
     from napari_mil.samples import make_cohort
 
-    shared = tmp_path_factory.getbasetemp().parent  # the same for every worker of this run
+    base = tmp_path_factory.getbasetemp()
+    shared = (
+        base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    )  # the same for every worker of this run
     with FileLock(shared / "cohort.lock"):
         drain(make_cohort(shared / "cohort", slides=10, seed=1))
     return shared / "cohort"

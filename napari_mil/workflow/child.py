@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -32,6 +33,9 @@ def child_steps(line: Sequence[str]) -> Steps[dict[str, Any]]:
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": threads},
     )
+    if hasattr(os, "setpriority"):
+        with contextlib.suppress(OSError):  # window and viewer come first where cores are few
+            os.setpriority(os.PRIO_PROCESS, child.pid, 5)
     result: dict[str, Any] | None = None
     try:
         yield Progress("starting", 0, None)

@@ -17,6 +17,7 @@ from napari_mil.workflow.project import Project
 #: The cohort that the sample models were trained on; the project holds all of it, so that retraining meets
 #: it again.
 COHORT = {"slides": 120, "seed": 0}
+SAMPLE_METHODS = ("mhim", "hmil")
 _DONE = "sample.txt"
 
 
@@ -70,3 +71,43 @@ def _at_home(card: ModelCard, project: Project) -> ModelCard:
     ids = {record.name: record.id for record in project.slides}
     parts = {part: tuple(ids[n] for n in names if n in ids) for part, names in card.slides.items()}
     return dataclasses.replace(card, slides=parts)
+
+
+def sample_models_steps(work: Path, into: Path) -> Steps[list[ModelCard]]:
+    """Train the models that travel in the package, on the cohort, and write them to `into`.
+
+    work : folder for cohort and project, kept between runs
+    into : each model becomes `into/<name>/` with card.json and weights.safetensors (half precision)
+    """
+    from napari_mil.samples import SAMPLE_TREE, make_cohort
+    from napari_mil.workflow.learn import train_model_steps
+
+    manifest = yield from make_cohort(work / "cohort", slides=COHORT["slides"], seed=COHORT["seed"])
+    made = []
+    with Project(work / "project", tree=SAMPLE_TREE, by="sample") as project:
+        with manifest.open(newline="", encoding="utf-8") as stream:
+            for row in csv.DictReader(stream):
+                project.add(manifest.parent / row["slide"], case=row["case"], label=row["label"])
+        for method in SAMPLE_METHODS:
+            card = yield from train_model_steps(project, method, name=f"{method}-sample")
+            made.append(_packed(project, card, into / card.name))
+    return made
+
+
+def _packed(project: Project, card: ModelCard, folder: Path) -> ModelCard:
+    """Write a model with half-precision weights; its card names slides instead of this machine's ids."""
+    from napari_mil.workflow.models import model_id, weight_bytes
+
+    names = {record.id: record.name for record in project.slides}
+    weights = weight_bytes(project.model(card.id), half=True)
+    card = dataclasses.replace(
+        card,
+        id=model_id(weights, card.method),
+        slides={part: tuple(names[i] for i in ids) for part, ids in card.slides.items()},
+        ledger_head=None,
+        note="trained on the synthetic sample cohort; weights kept in half precision",
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "weights.safetensors").write_bytes(weights)
+    (folder / "card.json").write_text(card.to_json(), encoding="utf-8")
+    return card
