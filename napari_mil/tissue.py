@@ -29,20 +29,32 @@ class TissueMask:
 
     Attributes
     ----------
-    mask : (h, w) bool, True where there is tissue
+    mask : (h, w) bool, True where there is tissue, never under ink
     downsample : (y, x) level-0 pixels per mask pixel, exact
+    ink : (h, w) bool, True where a pen has drawn; nowhere when not given
     """
 
     mask: NDArray[np.bool_]
     downsample: tuple[float, float]
+    ink: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "mask", frozen(self.mask, np.bool_, shape=(None, None), name="mask"))
+        mask = frozen(self.mask, np.bool_, shape=(None, None), name="mask")
+        ink = np.zeros_like(mask) if self.ink is None else self.ink
+        object.__setattr__(self, "mask", mask)
+        object.__setattr__(self, "ink", frozen(ink, np.bool_, shape=mask.shape, name="ink"))
 
     def share(self, boxes_px: NDArray[np.float64]) -> NDArray[np.float64]:
         """(N,) share of each half-open box y0, x0, y1, x1 (level-0 px) that is tissue; outside is none."""
+        return self._share(self.mask, boxes_px)
+
+    def ink_share(self, boxes_px: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(N,) share of each half-open box y0, x0, y1, x1 (level-0 px) that a pen has drawn over."""
+        return self._share(self.ink, boxes_px)
+
+    def _share(self, mask: NDArray[np.bool_] | None, boxes_px: NDArray[np.float64]) -> NDArray[np.float64]:
         area = np.zeros((self.mask.shape[0] + 1, self.mask.shape[1] + 1))
-        np.cumsum(np.cumsum(self.mask, axis=0, dtype=np.float64), axis=1, out=area[1:, 1:])
+        np.cumsum(np.cumsum(mask, axis=0, dtype=np.float64), axis=1, out=area[1:, 1:])  # type: ignore[arg-type]
         y0, x0, y1, x1 = (boxes_px / np.array(self.downsample * 2)).T
         sums = _at(area, y1, x1) - _at(area, y0, x1) - _at(area, y1, x0) + _at(area, y0, x0)
         found: NDArray[np.float64] = sums / ((y1 - y0) * (x1 - x0))
@@ -64,17 +76,21 @@ def find_tissue(slide: Slide, *, mpp: float = 8.0) -> TissueMask:
     height, width = image.shape[:2]
     downsample = (slide.shape_px[0] / height, slide.shape_px[1] / width)
     seen = max(slide.mpp) * max(downsample) if slide.mpp else mpp
-    return TissueMask(tissue_of(image, mpp=seen), downsample)
+    tissue, ink = tissue_and_ink(image, mpp=seen)
+    return TissueMask(tissue, downsample, ink)
 
 
-def tissue_grid(slide: Slide, *, tile_px: int = 256, mpp: float = 0.5, min_tissue: float = 0.25) -> TileGrid:
-    """Tiles that hold enough tissue.
+def tissue_grid(
+    slide: Slide, *, tile_px: int = 256, mpp: float = 0.5, min_tissue: float = 0.25, max_ink: float = 0.1
+) -> TileGrid:
+    """Tiles that hold enough tissue and next to no pen: pens go around tumours, and models would learn them.
 
     Parameters
     ----------
     slide : its pixel size decides the pitch; unknown: tiles are `tile_px` level-0 pixels, `mpp` is ignored
     tile_px, mpp : side of a tile, and the µm per pixel at which a network sees it
     min_tissue : least share of a tile that must be tissue
+    max_ink : largest share of a tile that a pen may have drawn over
 
     Raises
     ------
@@ -82,18 +98,21 @@ def tissue_grid(slide: Slide, *, tile_px: int = 256, mpp: float = 0.5, min_tissu
         when no tile has that much tissue
     """
     grid = TileGrid.full(slide.shape_px, slide.mpp, tile_px=tile_px, mpp=mpp if slide.mpp else None)
-    share = find_tissue(slide).share(grid.boxes_px)
-    kept = grid.with_cells(grid.cells[share >= min_tissue])
+    found, boxes = find_tissue(slide), grid.boxes_px
+    share = found.share(boxes)
+    kept = grid.with_cells(grid.cells[(share >= min_tissue) & (found.ink_share(boxes) <= max_ink)])
     if not len(kept):
         raise TissueError(
             f"No tissue was found on {slide.name}: of {len(grid)} tiles none holds {min_tissue:.0%} tissue "
-            f"(the fullest {share.max():.0%}); check the slide, or lower min_tissue."
+            f"free of pen (the fullest {share.max():.0%}); check the slide, or lower min_tissue."
         )
     return kept
 
 
-def tissue_of(image: NDArray[np.uint8], *, mpp: float = 8.0) -> NDArray[np.bool_]:
-    """(h, w) bool of an (h, w, 3) uint8 picture of a slide at `mpp`, a few µm per pixel."""
+def tissue_and_ink(
+    image: NDArray[np.uint8], *, mpp: float = 8.0
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Tissue and ink, (h, w) bool each, of an (h, w, 3) uint8 picture of a slide, a few µm per pixel."""
     density = _density(image)
     strength = np.maximum(density[..., 1], density.mean(axis=2))
     chroma = density.max(axis=2) - density.min(axis=2)  # glass, dust and shadows are grey
@@ -104,9 +123,8 @@ def tissue_of(image: NDArray[np.uint8], *, mpp: float = 8.0) -> NDArray[np.bool_
     walls = (ndimage.white_tophat(strength, size=7) > 0.025) & (chroma > 0.02) & ~ink
     walls = ndimage.binary_propagation(tissue, mask=tissue | walls, structure=np.ones((3, 3)))
     hole = _HOLE_UM2 / mpp**2
-    filled = ~_without_small(~walls, round(hole))
-    whole: NDArray[np.bool_] = (tissue | ndimage.binary_opening(filled, iterations=2)) & ~ink
-    return whole
+    filled = ~_without_small(~walls, round(hole), border=True)
+    return (tissue | ndimage.binary_opening(filled, iterations=2)) & ~ink, ink
 
 
 def _density(image: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -140,23 +158,38 @@ def _ink(density: NDArray[np.float32]) -> NDArray[np.bool_]:
     red, green, blue = (density[..., i] for i in range(3))
     most = density.max(axis=2)
     black = (density.min(axis=2) > 1.1) & (density.min(axis=2) > 0.75 * most)
-    redish = (blue > 0.9 * green) & (red < 0.25 * green) & (blue < 1.3 * green)
+    redder = (blue > 0.72 * green) & (blue < 1.3 * green) & (red < 0.25 * green) & (green > 0.9)
+    reddish = (blue > 0.65 * green) & (blue < 1.3 * green) & (red < 0.35 * green)
     sure = (
         ((red > green + 0.15) & (most > 0.25))
         | ((red > 0.97 * green) & (green > 0.4) & (red > blue + 0.3))
         | black
-        | (redish & (green > 0.6))
+        | _without_small(redder, 300)  # blood is as red, but lies in small pools
     )
-    faint = ((red > 0.88 * green) & (most > 0.15)) | (density.min(axis=2) > 0.9) | (redish & (green > 0.3))
+    faint = (
+        ((red > 0.83 * green) & (most > 0.3))
+        | ((red > 0.88 * green) & (most > 0.15))
+        | (density.min(axis=2) > 0.9)
+        | (reddish & (green > 0.5))
+    )
     sure = _without_small(ndimage.binary_opening(sure), 12)
     grown = ndimage.binary_propagation(sure, mask=sure | faint)
-    inked: NDArray[np.bool_] = ndimage.binary_dilation(grown, iterations=2)
+    inked: NDArray[np.bool_] = ndimage.binary_dilation(_closed(grown, 4), iterations=2)
     return inked
 
 
-def _without_small(mask: NDArray[np.bool_], least: int) -> NDArray[np.bool_]:
+def _closed(mask: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
+    closed: NDArray[np.bool_] = ndimage.binary_closing(np.pad(mask, width), iterations=width)
+    return closed[width:-width, width:-width]
+
+
+def _without_small(mask: NDArray[np.bool_], least: int, *, border: bool = False) -> NDArray[np.bool_]:
+    """Without pieces of fewer than `least` pixels; with `border`, pieces at the image's border stay."""
     labels, count = ndimage.label(mask)
     keep = np.bincount(labels.ravel(), minlength=count + 1) >= least
+    if border:
+        for rim in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
+            keep[rim] = True
     keep[0] = False
     kept: NDArray[np.bool_] = keep[labels]
     return kept

@@ -147,7 +147,7 @@ def test_the_same_slide_as_dicom_shows_the_same_place():
         assert np.abs(one - other).mean() < 2
         assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.99
         labels = [s.associated["label"].astype(float) for s in (svs, dicom)]
-        assert np.abs(labels[0] - labels[1]).mean() < 3
+        assert np.abs(labels[0] - labels[1]).mean() < 5
     one_file = next(data("CMU-1-Small-Region_dicom").iterdir())
     with open_slide(one_file) as slide, open_slide(data("CMU-1-Small-Region_dicom")) as folder:
         assert slide.fingerprint == folder.fingerprint
