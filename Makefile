@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export QT_API ?= pyqt5
 SCREEN := scripts/with_screen
+# two workers with one torch thread each: more threads than cores wait for each other
+PYTEST := OMP_NUM_THREADS=1 $(SCREEN) $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .PHONY: help demo test test-fast test-all test-qt lint bench-quality bench-encoder screenshots clean
 
@@ -30,13 +32,13 @@ lint: $(READY) ## ruff, mypy, import contracts
 	$(BIN)/lint-imports
 
 test-fast: $(READY) ## the quick tests, under two minutes
-	$(SCREEN) $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not soak"
+	$(PYTEST) -m "not slow and not soak"
 
 test: lint ## everything that must hold: lint and tests, under ten minutes from an empty clone
-	$(SCREEN) $(BIN)/python -m pytest -n 2 --dist loadfile -m "not soak"
+	$(PYTEST) -m "not soak"
 
 test-all: lint ## the same with soak tests, and the UI on PyQt6
-	$(SCREEN) $(BIN)/python -m pytest -n 2 --dist loadfile
+	$(PYTEST)
 	$(MAKE) test-qt
 
 test-qt: $(READY) ## the UI tests on PyQt6, in an environment of their own
