@@ -31,9 +31,9 @@ class Difficulty:
     """
 
     lesion_fraction: tuple[float, float] = (0.04, 0.10)
-    hard_slides: float = 0.30
+    hard_slides: float = 0.60
     hard_tiles: float = 0.30
-    hard_expression: tuple[float, float] = (0.15, 0.5)
+    hard_expression: tuple[float, float] = (0.02, 0.15)
 
 
 @dataclass(slots=True, eq=False)
