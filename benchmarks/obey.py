@@ -3,10 +3,10 @@
     python benchmarks/obey.py --work FOLDER
 
 A parent model is trained on two thirds of the cohort; the rest is held out. On a fresh sample slide a person
-corrects half of the lesion tiles that the parent got wrong; the other half, and five more fresh slides with the
-same lesion, show whether the lesson carries over. Then tiles are confirmed instead of corrected: that must not
-change more than retraining without corrections does. Prints the table, writes it to docs/benchmarks.md between
-its markers, and exits with 1 when a target is missed.
+corrects half of the lesion tiles that the parent got wrong; the other half, and five more fresh slides with
+the same lesion, show whether the lesson carries over. Then tiles are confirmed, not corrected: that must
+not change more than retraining without corrections does. Prints the table, writes it to docs/benchmarks.md
+between its markers, and exits with 1 when a target is missed.
 """
 
 from __future__ import annotations
@@ -119,9 +119,7 @@ def kept_parent(arm: str, work: Path) -> MILModel:
 
 
 def corrections(kind: str, said: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """(N,) what a person says of the sample slide's tiles; 0 = nothing. `said` (N,) is the parent's leaf
-    per tile.
-    """
+    """(N,) what a person says of the sample slide, 0 = nothing; `said` (N,) is the parent's leaf per tile."""
     rng = np.random.default_rng(0)
     kinds = np.array([sample_cohort.lesion(node) for node in range(len(TREE))])
     lesion = np.flatnonzero(kinds[truth] == 1)
@@ -184,7 +182,8 @@ def do(job: Job) -> tuple[Job, dict[str, float], dict[str, float]]:
 
 
 HEADS = (
-    "method", "corrections", "obeyed before", "obeyed after", "tile accuracy, same slide", "tile accuracy, five others",
+    "method", "corrections", "obeyed before", "obeyed after", "tile accuracy, same slide",
+    "tile accuracy, five others",
     "held-out slide AUC", "confirming: AUC", "confirming: calls changed",
 )  # fmt: skip
 
@@ -210,7 +209,8 @@ def row(arm: str, found: dict[str, list[tuple[dict[str, float], dict[str, float]
     spread = {name: after("none", name).std(ddof=1) for name in ("auc", "changed")}
     if abs(same.mean() - none.mean()) > 2 * spread["auc"] + 1e-9:
         wrong.append(
-            f"{arm}: confirming moves the AUC by {same.mean() - none.mean():+.3f}, 2 sd are {2 * spread['auc']:.3f}"
+            f"{arm}: confirming moves the AUC by {same.mean() - none.mean():+.3f}, 2 sd are "
+            f"{2 * spread['auc']:.3f}"
         )
     changed, usual = after("confirmed", "changed"), after("none", "changed")
     if changed.mean() > usual.mean() + 2 * spread["changed"] + 1e-9:
@@ -276,11 +276,11 @@ def heading(label: str) -> str:
     when = datetime.now(UTC).date().isoformat()
     return (
         "## Corrections are obeyed\n\n"
-        f"`python benchmarks/obey.py --work FOLDER`, {when}, {quality.processor()}. Half of the {label} tiles "
-        "of a fresh sample slide that the parent got wrong are corrected; accuracy is that of the other tiles of "
-        "the same truth, on that slide and on five others that nobody labelled. Means of "
-        f"{SEEDS} retrainings, answers from the new weights alone; ± is the standard deviation of retrainings "
-        "without corrections.\n\n"
+        f"`python benchmarks/obey.py --work FOLDER`, {when}, {quality.processor()}. Half of the {label} "
+        "tiles of a fresh sample slide that the parent got wrong are corrected; accuracy: that of the other "
+        "tiles of the same truth, on that slide and on five others that nobody labelled. Means of "
+        f"{SEEDS} retrainings, answers from the new weights alone; ± is the standard deviation of "
+        "retrainings without corrections.\n\n"
     )
 
 

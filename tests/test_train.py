@@ -81,7 +81,7 @@ def test_the_consumers_random_numbers_are_left_alone(planted):
 def test_training_learns_what_was_planted():
     cases, truths = cohort(40, tree=FLAT, signal=6.0, share=0.2)
     split = split_by_case({c.case: c.target.slide for c in cases}, test=0.5, validation=0.25)
-    recipe = dataclasses.replace(QUICK, epochs=12)
+    recipe = dataclasses.replace(QUICK, epochs=30, lr=4e-3)
     trained = drain(
         train_steps(cases, split, method="abmil", config=SMALL, recipe=recipe, tree=FLAT, device="cpu")
     )

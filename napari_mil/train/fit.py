@@ -219,7 +219,7 @@ class Fit:
                 return {}
             if not torch.isfinite(loss):
                 raise ModelError(
-                    f"The loss became {float(loss)} in epoch {self.epoch + 1}; train with a learning rate "
+                    f"The loss became {loss.item()} in epoch {self.epoch + 1}; train with a learning rate "
                     f"below {self.recipe.lr}, or look for damaged features."
                 )
             self.optimiser.zero_grad(set_to_none=True)
