@@ -286,7 +286,8 @@ def plausible(mpp: tuple[float, float] | None) -> tuple[float, float] | None:
 
 def given_mpp(mpp: float | tuple[float, float]) -> tuple[float, float]:
     """(y, x) µm per pixel as a person gave it; SlideError when implausible."""
-    pair = (float(mpp), float(mpp)) if isinstance(mpp, int | float) else (float(mpp[0]), float(mpp[1]))
+    y, x = np.broadcast_to(np.asarray(mpp, np.float64), 2).tolist()
+    pair = (y, x)
     if plausible(pair) is None:
         raise SlideError(
             f"A pixel size of {pair[0]:g} × {pair[1]:g} µm is not plausible; give µm per pixel between "

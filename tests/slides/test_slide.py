@@ -168,6 +168,7 @@ def test_a_person_may_state_the_pixel_size(path, slide):
         assert other.mpp == (0.3, 0.3)
     assert slide.with_mpp((0.2, 0.4)).mpp == (0.2, 0.4)
     assert slide.with_mpp(0.2).levels is slide.levels
+    assert slide.with_mpp(np.float32(0.5)).mpp == (0.5, 0.5)
     for wrong in (0.01, 21, (0.5, 400), float("nan")):
         with pytest.raises(SlideError, match=r"not plausible; give µm per pixel between 0\.05 and 20"):
             slide.with_mpp(wrong)
