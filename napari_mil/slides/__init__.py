@@ -17,10 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["SUFFIXES", "Level", "Slide", "open_slide"]
 
 #: what slides' files are called; a folder is searched for these
-SUFFIXES = (
-    *(".svs", ".tif", ".tiff", ".btf", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide"),
-    *(".png", ".jpg", ".jpeg"),
-)
+SUFFIXES = (".svs", ".tif", ".tiff", ".btf", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide")
 
 # tifffile first: OpenSlide opens OME-TIFF but hides its levels
 READERS = {"TIFF reader": "tiff", "OpenSlide": "openslide"}
