@@ -242,19 +242,20 @@ def sync(viewer: Any, wanted: Sequence[LayerData]) -> None:
     """
     keys = [options["metadata"][OURS]["key"] for _, options, _ in wanted]
     spare = [layer for layer in viewer.layers if key_of(layer) is not None and key_of(layer) not in keys]
+    there: dict[str, Any] = {}
     for key, (data, options, kind) in zip(keys, wanted, strict=True):
         layer = find(viewer, key)
         if layer is not None and not _updatable(layer, data, kind, options):
             spare.append(layer)
             layer = None
-        if layer is None:
-            layer = _recycled(spare, key, data, kind)
-        if layer is None:
+        there[key] = layer or _recycled(spare, key, data, kind)
+    for layer in spare:  # before others are added, which may bear the same names
+        viewer.layers.remove(layer)
+    for key, (data, options, kind) in zip(keys, wanted, strict=True):
+        if there[key] is None:
             _add(viewer, data, options, kind)
         else:
-            _update(layer, data, options)
-    for layer in spare:
-        viewer.layers.remove(layer)
+            _update(there[key], data, options)
     _order(viewer, keys)
 
 

@@ -81,7 +81,7 @@ class InstancesSection(QWidget):
     def _fill(self, names: tuple[str, ...]) -> None:
         self.list.clear()
         for head, words in ordered_groups(names):
-            members = [n for n in names if n.split("/")[0].split(" ")[0] == head]
+            members = sorted((n for n in names if n.split("/")[0].split(" ")[0] == head), key=_coarse_first)
             if len(members) == 1:
                 self.list.addTopLevelItem(_item(words, members[0]))
                 continue
@@ -114,6 +114,11 @@ def ordered_groups(names: tuple[str, ...]) -> list[tuple[str, str]]:
     return [
         (h, GROUPS.get(h, h[:1].upper() + h[1:])) for h in (*known, *(h for h in heads if h not in GROUPS))
     ]
+
+
+def _coarse_first(name: str) -> tuple[bool, bool, bool]:
+    """The overall map of a group first, then coarse before fine, what ignores the slide's answer last."""
+    return ("without" in name, "/" in name, "/fine" in name)
 
 
 def ramp_colours() -> Any:

@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QLabel, QListWidget, QSpinBox, QWidget
 
 from napari_mil.correction import Cells, WholeSlide
@@ -50,6 +51,8 @@ class ReviewSection(QWidget):
         self.redo_button = button("Redo", self.redo, "Restore what was taken back", key="Alt+Y")
         self.conflicts = hint()
         self.history = QListWidget()
+        self.history.setWordWrap(True)
+        self.history.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.history.setMinimumHeight(90)
         self.history.setMaximumHeight(140)
         column(
