@@ -17,7 +17,7 @@ from torch import Tensor
 from napari_mil.arrays import frozen
 from napari_mil.bag import Bag
 from napari_mil.errors import ModelError
-from napari_mil.mil import HidesTiles, Hiding, MILModel
+from napari_mil.mil import HidesTiles, Hiding, MILModel, as_tensor
 
 #: what the codes of `Masks.role` mean
 ROLES: Mapping[int, str] = {
@@ -84,7 +84,7 @@ class Simulator:
                 "load a checkpoint with its teacher."
             )
         self._model: HidesTiles = model
-        self._features = model.tensor(bag)
+        self._features = as_tensor(model, bag)
         self._mode = mode
         self._scores: dict[int, tuple[Tensor, NDArray[np.float32], NDArray[np.int32]]] = {}
 

@@ -126,11 +126,12 @@ class MILModel(nn.Module, ABC):
     paper : the source
     Config : frozen dataclass of options with bounds; it becomes the form
     exceptions : property a conformance test skips → why, with the paragraph of docs/methods.md
-    recipe : published training settings where they differ from the defaults of Recipe, {field: value}
+    recipe : training settings that suit a small study where Recipe's defaults do not, {field: value}
 
     Attributes
     ----------
     config, in_features, tree : what the model was made with
+    classes : C, the number of leaves
     assumed : what a foreign checkpoint did not say and was assumed
     """
 
@@ -148,13 +149,9 @@ class MILModel(nn.Module, ABC):
         self.config = config
         self.in_features = in_features
         self.tree = tree
+        self.classes = len(tree.leaves)
         for level in range(tree.levels):
             self.register_buffer(f"under_{level}", _membership(tree, level), persistent=False)
-
-    @property
-    def classes(self) -> int:
-        """C, the number of leaves."""
-        return len(self.tree.leaves)
 
     @abstractmethod
     def forward(self, features: Tensor, cells: Tensor | None = None) -> Output:
@@ -302,7 +299,7 @@ class MILModel(nn.Module, ABC):
         map of the method under its name.
         """
         with answering(self):
-            out = self(self.tensor(bag))
+            out = self(as_tensor(self, bag))
         attention = out.attention.squeeze(1) if out.attention.shape[1] == 1 else out.attention
         columns = {
             "attention": attention,
@@ -312,10 +309,11 @@ class MILModel(nn.Module, ABC):
         }
         return {**places(bag), **{k: v.cpu().numpy() for k, v in columns.items()}}
 
-    def tensor(self, bag: Bag) -> Tensor:
-        """The features of a bag where the model is, in its precision."""
-        parameter = next(self.parameters())
-        return torch.tensor(bag.features).to(parameter.device, parameter.dtype)
+
+def as_tensor(model: MILModel, bag: Bag) -> Tensor:
+    """The features of a bag where the model is, in its precision."""
+    parameter = next(model.parameters())
+    return torch.tensor(bag.features).to(parameter.device, parameter.dtype)
 
 
 def places(bag: Bag) -> dict[str, NDArray[Any]]:

@@ -9,6 +9,7 @@ from napari_mil.bag import Bag
 from napari_mil.errors import ModelError
 from napari_mil.grid import TileGrid
 from napari_mil.labeltree import LabelTree
+from napari_mil.mil import as_tensor
 
 D = 5
 FLAT = LabelTree.from_paths(["a", "b"])
@@ -47,7 +48,7 @@ def test_it_is_what_explain_and_training_say():
     found, table = masks.simulate(model, TILES, seed=3), model.explain(TILES, seed=3)
     assert found.role.tolist() == table["role"].tolist()
     assert found.rank.tolist() == table["score_rank"].tolist()
-    study = model.train().study(model.tensor(TILES), None, 0.0)
+    study = model.train().study(as_tensor(model, TILES), None, 0.0)
     assert set(study.seen.hidden.tolist()) == set(np.flatnonzero(found.hidden))
 
 

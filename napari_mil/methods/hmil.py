@@ -126,7 +126,8 @@ class HMIL(MILModel):
     exceptions: ClassVar[Mapping[str, str]] = {
         "flat tree": "each fine class needs a coarse parent; a flat tree is refused with a ModelError"
     }
-    recipe: ClassVar[Mapping[str, Any]] = {"lr": 1e-4, "weight_decay": 0.0, "batch_bags": 64}
+    #: the published 64 bags per step at 1e-4 would be one or two steps per epoch in a small study
+    recipe: ClassVar[Mapping[str, Any]] = {"lr": 1e-3, "weight_decay": 0.0, "batch_bags": 4}
 
     def __init__(self, config: HMILConfig, in_features: int, tree: LabelTree) -> None:
         super().__init__(config, in_features, tree)

@@ -34,7 +34,7 @@ from napari_mil.blocks import (
 )
 from napari_mil.errors import ModelError
 from napari_mil.labeltree import LabelTree
-from napari_mil.mil import Hiding, MILModel, Noise, Output, Study, answering
+from napari_mil.mil import Hiding, MILModel, Noise, Output, Study, answering, as_tensor
 from napari_mil.options import option
 
 #: bits of the column `flags`
@@ -368,7 +368,7 @@ class MHIM(MILModel):
         columns["student_attention"] = columns["attention"]
         if not self.has_teacher():
             return columns
-        x = self.tensor(bag)
+        x = as_tensor(self, bag)
         with answering(self), self._teacher_mode(seed, random=self.is_random(mode=mode)):
             seen = self.look(x)
         part = self.hide(seen.score, generator=torch.Generator().manual_seed(seed))
