@@ -140,6 +140,15 @@ def draw_lesion(canvas: Canvas, rng: np.random.Generator, plan: Plan, leaf: str,
             drawn += 1
 
 
+def draw_look_alike(canvas: Canvas, rng: np.random.Generator, plan: Plan) -> None:
+    """One normal structure that is easily taken for a lesion: cut aslant, crowded, reactive."""
+    draw, (small, large) = LESIONS[str(rng.choice(list(LESIONS)))]
+    radius = 0.7 * rng.uniform(small, large)
+    at = plan.place(rng, 1.1 * radius)
+    if at is not None:
+        draw(canvas, rng, at, radius, rng.uniform(0.0, 0.12))
+
+
 def draw_anatomy(canvas: Canvas, rng: np.random.Generator, plan: Plan) -> None:
     """Normal lobules, ducts, an occasional cyst, and vessels, wherever there is room."""
     tiles = plan.tissue.sum() * PLAN**2 / CELL**2

@@ -16,6 +16,7 @@ from napari_mil.samples.drawing import (
     draw_fold,
     draw_inflammation,
     draw_lesion,
+    draw_look_alike,
     draw_pen,
     draw_stroma,
 )
@@ -66,6 +67,8 @@ def draw_slide(
             expression=difficulty.hard_expression,
         )
         draw_lesion(canvas, rng, plan, leaf, foci)
+    if rng.random() < difficulty.look_alikes:
+        draw_look_alike(canvas, rng, plan)
     draw_anatomy(canvas, rng, plan)
     draw_inflammation(canvas, rng, plan)
     if fold if fold is not None else rng.random() < 0.10:
