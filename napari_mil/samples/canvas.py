@@ -16,10 +16,15 @@ MARGIN = 320
 #: Amounts are kept in steps of 1 / 110 when they become colours.
 STEPS = 110.0
 
+Amount = NDArray[np.floating]
+
 
 @dataclass(frozen=True, slots=True)
 class Stain:
-    """How a slide was stained and scanned: optical density (3,) per unit of each stain, and the glass's colour (3,)."""
+    """How a slide was stained and scanned.
+
+    `haematoxylin`, `eosin`: optical density (3,) of red, green, blue per unit; `glass`: colour (3,).
+    """
 
     haematoxylin: NDArray[np.float64]
     eosin: NDArray[np.float64]
@@ -67,19 +72,19 @@ class Canvas:
         return view, (rows, cols)
 
     def blend(
-        self, y0: int, x0: int, alpha: Field, haematoxylin: Field | float, eosin: Field | float
+        self, y0: int, x0: int, alpha: Amount, haematoxylin: Amount | float, eosin: Amount | float
     ) -> None:
         """Cover a box with other amounts: alpha (h, w) 0 keeps what is there, 1 replaces it."""
-        view, cut = self.patch(y0, x0, alpha.shape)  # type: ignore[arg-type]
+        view, cut = self.patch(y0, x0, alpha.shape)
         over = alpha[cut]
         view *= 1 - over
-        for plane, amount in zip(view, (haematoxylin, eosin), strict=True):
-            plane += over * (amount if isinstance(amount, float) else amount[cut])
+        for plane, amount in enumerate((haematoxylin, eosin)):
+            view[plane] += over * (amount if isinstance(amount, float) else amount[cut])
 
     def nuclei(
         self, rng: np.random.Generator, kind: str, at: NDArray[np.floating], angle: NDArray[np.floating]
     ) -> None:
-        """Put down nuclei of a kind with centres `at` (n, 2) and long axes at `angle` (n,) radians, x to y."""
+        """Put down nuclei of a kind: centres `at` (n, 2), long axes at `angle` (n,) radians, x to y."""
         n = len(at)
         turn = np.rint(angle * (TURNS / np.pi)).astype(int) % TURNS
         self._stamp(kind, np.rint(at).astype(int) + MARGIN, turn, rng.integers(0, VARIANTS, n))

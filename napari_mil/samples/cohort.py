@@ -40,7 +40,9 @@ class Row:
 
 
 def plan_cohort(*, slides: int = 120, seed: int = 0, difficulty: Difficulty | None = None) -> list[Row]:
-    """Which slides a cohort has: about one case in eight has two slides, 45 % of cases are N, the rest spread evenly.
+    """Which slides a cohort has.
+
+    About one case in eight has two slides; 45 % of the cases are N, the rest spread evenly over the lesions.
 
     Raises
     ------
@@ -92,8 +94,8 @@ def make_cohort(
 ) -> Steps[Path]:
     """Make a cohort: `folder/slides/*.tif`, `folder/truth/*.npz`, `folder/manifest.csv` (slide, case, label).
 
-    Everything is made in a folder beside `folder` and renamed when whole, so that cancelling (closing the generator)
-    leaves nothing behind. A folder that already holds this very cohort is left as it is.
+    Everything is made in a folder beside `folder` and renamed when whole, so that cancelling (closing the
+    generator) leaves nothing behind. A folder that already holds this very cohort is left as it is.
 
     Parameters
     ----------
@@ -138,7 +140,8 @@ def make_cohort(
         if isinstance(error, MILError):
             raise
         raise ProjectError(
-            f"The sample slides cannot be written to {target} ({error}); free some space or choose another folder."
+            f"The sample slides cannot be written to {target} ({error}); "
+            "free some space or choose another folder."
         ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -170,16 +173,14 @@ def _job(part: Path, row: Row, difficulty: Difficulty) -> dict[str, Any]:
 def draw_job(job: dict[str, Any]) -> str:
     """Draw one slide of a cohort and its truth, as `_job` describes it; returns its name."""
     row = Row(**job["row"])
-    difficulty = Difficulty(
-        **{k: tuple(v) if isinstance(v, list) else v for k, v in job["difficulty"].items()}
-    )
+    knobs: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in job["difficulty"].items()}
     folder = Path(job["folder"])
     truth = make_slide(
         folder / "slides" / f"{row.name}.tif",
         seed=row.seed,
         label=row.label,
         shape_px=(row.shape_px[0], row.shape_px[1]),
-        difficulty=difficulty,
+        difficulty=Difficulty(**knobs),
         hard=row.hard,
     )
     truth.save(folder / "truth" / f"{row.name}.npz")

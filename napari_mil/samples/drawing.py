@@ -10,13 +10,13 @@ from napari_mil.samples.canvas import MARGIN, Canvas, grain
 from napari_mil.samples.ducts import Lining, Outline, epithelium, fill_points, hollow, soft
 from napari_mil.samples.lesions import LESIONS, lobule, normal_duct
 from napari_mil.samples.scene import CELL, PLAN, Focus, Plan
-from napari_mil.samples.textures import SIDE, Field, cloud, enlarge, textures
+from napari_mil.samples.textures import SIDE, Collagen, Field, cloud, enlarge, textures
 
 STRIP = 128
 
 
 def draw_stroma(canvas: Canvas, rng: np.random.Generator, plan: Plan) -> None:
-    """Two weaves of collagen blended along a smooth border, denser here and looser there, and their fibroblasts."""
+    """Two weaves of collagen blended along a smooth border, denser here and looser there, and fibroblasts."""
     h, w = plan.shape_px
     weave = [textures().collagen[i] for i in rng.permutation(len(textures().collagen))[:2]]
     shift = rng.integers(0, SIDE, (2, 2))
@@ -66,7 +66,15 @@ def _strip(
     return rows, [enlarge(f[low:high], PLAN)[cut, :w] for f in fields]
 
 
-def _fibroblasts(canvas, rng, plan, weave, shift, blend) -> None:  # type: ignore[no-untyped-def]
+def _fibroblasts(
+    canvas: Canvas,
+    rng: np.random.Generator,
+    plan: Plan,
+    weave: list[Collagen],
+    shift: NDArray[np.int64],
+    blend: NDArray[np.floating],
+) -> None:
+    """Nuclei of the stroma, along its fibres; `shift` (2, 2) is where each weave starts."""
     h, w = plan.shape_px
     n = int(h * w / CELL**2 * rng.uniform(13, 22))
     at = rng.uniform(0, 1, (n, 2)) * (h, w)

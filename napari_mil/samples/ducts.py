@@ -20,9 +20,10 @@ _TURN = np.linspace(0, 2 * np.pi, 48)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outline:
-    """A closed wobbly outline around (y, x): mean radius in px, aspect (≥ 1, long axis at `angle`), harmonics (k, 3).
+    """A closed wobbly outline around (y, x).
 
-    Harmonics are rows of (frequency, amplitude relative to the radius, phase).
+    `radius`: the mean one in px; `aspect` ≥ 1, long axis at `angle`; rows of `harmonics` are
+    (frequency, amplitude relative to the radius, phase).
     """
 
     y: float
@@ -85,7 +86,7 @@ class Outline:
         return self.at(around, depth + jitter * spacing * 0.4 * rng.standard_normal(n))
 
     def box(self, beyond: float = 24) -> tuple[int, int, int]:
-        """Top, left and side (a multiple of COARSE) of a box that holds the outline and `beyond` px around it."""
+        """Top, left and side (a multiple of COARSE) of a box around the outline and `beyond` px more."""
         widest = float(self.reach(_TURN).max())
         half = widest * np.sqrt(self.aspect) + beyond
         side = COARSE * int(np.ceil(2 * half / COARSE))
@@ -125,9 +126,10 @@ def fill_points(
 
 @dataclass(frozen=True, slots=True)
 class Lining:
-    """What an epithelium is made of: cytoplasm (haematoxylin, eosin) amounts, their mottling, and the collar around.
+    """What an epithelium is made of.
 
-    `collar` is the eosin of the rim of collagen, `collar_px` its width; `halo` the pale cleft inside it.
+    `cytoplasm`: amounts of haematoxylin and eosin, `mottle` their unevenness; `collar`: eosin of the rim of
+    collagen around it, `collar_px` its width; `halo`: how pale the cleft inside the rim is.
     """
 
     cytoplasm: tuple[float, float] = (0.30, 0.30)

@@ -123,7 +123,7 @@ def usual_hyperplasia(
 def flat_atypia(
     canvas: Canvas, rng: np.random.Generator, at: tuple[float, float], radius: float, strength: float
 ) -> None:
-    """Flat epithelial atypia: a dilated space lined by tall, uniform cells, with secretion and the odd calcification."""
+    """Flat epithelial atypia: a wide space lined by tall, uniform cells; secretion, the odd calcification."""
     outline = Outline.draw(rng, at, radius, wobble=0.07, aspect=1.35)
     thickness = 18 + 13 * strength
     box = epithelium(canvas, rng, outline, Lining(cytoplasm=(0.34, 0.34), halo=0.25, collar=0.35))
@@ -141,7 +141,7 @@ def flat_atypia(
 def atypical_hyperplasia(
     canvas: Canvas, rng: np.random.Generator, at: tuple[float, float], radius: float, strength: float
 ) -> None:
-    """Atypical ductal hyperplasia: evenly placed, monotonous cells around rigid, round, punched-out spaces."""
+    """Atypical ductal hyperplasia: evenly placed, monotonous cells around rigid, round, punched-out holes."""
     outline = Outline.draw(rng, at, radius, wobble=0.04 + 0.08 * (1 - strength), aspect=1.25)
     epithelium(canvas, rng, outline, Lining(cytoplasm=(0.20, 0.27), mottle=0.025))
     points, out = outline.rim(rng, 2.5, 30)
@@ -163,7 +163,7 @@ def atypical_hyperplasia(
 def in_situ(
     canvas: Canvas, rng: np.random.Generator, at: tuple[float, float], radius: float, strength: float
 ) -> None:
-    """Ductal carcinoma in situ, high grade: a distended duct full of large atypical cells, necrotic in its middle."""
+    """High-grade ductal carcinoma in situ: a distended duct of large atypical cells, its middle necrotic."""
     outline = Outline.draw(rng, at, radius, wobble=0.05, aspect=1.25)
     y0, x0, depth = epithelium(
         canvas, rng, outline, Lining(cytoplasm=(0.22, 0.46), mottle=0.06, collar=0.55, collar_px=12)
@@ -189,7 +189,7 @@ def in_situ(
 def invasive(
     canvas: Canvas, rng: np.random.Generator, at: tuple[float, float], radius: float, strength: float
 ) -> None:
-    """Invasive carcinoma: ragged nests, cords and single cells in a cellular, grey-blue desmoplastic stroma."""
+    """Invasive carcinoma: ragged nests, cords and single cells in cellular, grey-blue desmoplastic stroma."""
     bed = Outline.draw(rng, at, radius, wobble=0.16, aspect=1.4)
     y0, x0, depth = bed.field(20)
     swirl = 0.24 + 0.09 * grain(rng, depth.shape, coarse=True) + 0.03 * grain(rng, depth.shape)
@@ -222,12 +222,12 @@ def _calcification(canvas: Canvas, rng: np.random.Generator, at: tuple[float, fl
     for _ in range(rng.integers(1, 4)):
         stone = Outline.draw(
             rng, tuple(np.asarray(at) + spread * rng.standard_normal(2)), rng.uniform(6, 14), wobble=0.15
-        )  # type: ignore[arg-type]
+        )
         y0, x0, depth = stone.field(4)
         canvas.blend(y0, x0, soft(depth, 1.5), 1.15 + 0.25 * grain(rng, depth.shape, coarse=True), 0.35)
 
 
-#: Leaf name → how one structure of it is drawn, its radius range in px, and how many pixels of a tile one fills.
+#: Leaf name → how one structure of it is drawn, and the range of its radius in px.
 LESIONS: dict[str, tuple[Draw, tuple[float, float]]] = {
     "PB": (adenosis, (150, 190)),
     "UDH": (usual_hyperplasia, (75, 120)),

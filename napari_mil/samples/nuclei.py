@@ -87,7 +87,7 @@ def _draw(rng: np.random.Generator, kind: Nucleus, angle: float) -> Stamp:
 
 @cache
 def stamps(kind: str) -> tuple[tuple[Stamp, ...], ...]:
-    """Stamps of one kind, [turn][variant] = (half side, what stays (s, s), what is added (2, s, s)); cached."""
+    """Stamps of one kind, [turn][variant] = (half side, what stays (s, s), what is added (2, s, s))."""
     rng = np.random.default_rng([77, *kind.encode()])
     look = KINDS[kind]
     return tuple(

@@ -24,7 +24,7 @@ class Difficulty:
 
     Attributes
     ----------
-    lesion_fraction : least and largest share of a positive slide's tissue tiles that are lesion, ordinary slides
+    lesion_fraction : least and largest share of lesion among the tissue tiles of an ordinary positive slide
     hard_slides : share of positive slides that carry only one to three tiles, all hard
     hard_tiles : share of hard tiles on the other positive slides
     hard_expression : range of the expression strength of hard tiles (textbook tiles have 0.85 … 1)
@@ -40,7 +40,11 @@ class Difficulty:
 
 @dataclass(slots=True, eq=False)
 class Plan:
-    """Rasters of PLAN px: inside (h, w) px from the tissue's edge; fat, taken, lesion (h, w); expression (h, w)."""
+    """What lies where, as rasters (h, w) of PLAN px.
+
+    `inside`: px from the tissue's edge, negative outside; `fat`, `taken` (by ducts and the like), `lesion`;
+    `expression`: how strongly the lesion shows there, 0–1.
+    """
 
     shape_px: tuple[int, int]
     inside: Field
@@ -148,7 +152,10 @@ class Focus:
 def choose_foci(
     rng: np.random.Generator, plan: Plan, *, tiles: int, hard: float, expression: tuple[float, float]
 ) -> list[Focus]:
-    """Cells for a lesion of about `tiles` cells in one to three foci, away from fat and edge; `hard` of them hard."""
+    """Cells for a lesion of about `tiles` cells in one to three foci, away from fat and edge.
+
+    `hard` is the share of weak cells, `expression` the range of their strength.
+    """
     solid = plan.share(plan.tissue & ~plan.fat & (plan.inside > PLAN * 4))
     good = solid > 0.9 if (solid > 0.9).sum() >= tiles else solid >= np.sort(solid, axis=None)[-tiles]
     foci = 1 if tiles < 4 else int(rng.integers(1, 4))

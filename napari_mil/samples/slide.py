@@ -42,7 +42,7 @@ def draw_slide(
     pen: bool | None = None,
     fold: bool | None = None,
 ) -> tuple[NDArray[np.uint8], SampleTruth]:
-    """Draw a slide without writing it: (H, W, 3) uint8 pixels and the truth. Parameters as in `make_slide`."""
+    """Draw a slide: (H, W, 3) uint8 pixels and the truth; parameters as in `make_slide`."""
     leaf = _leaf(label)
     if min(shape_px) < 1024:
         raise LabelError(f"A sample slide needs at least 1024 × 1024 px; got {shape_px[0]} × {shape_px[1]}.")
@@ -99,7 +99,8 @@ def make_slide(
     label : leaf of SAMPLE_TREE, as a path or a name; tissue is normal but for the lesion of this name
     shape_px : (H, W), at least 1024 each
     difficulty : how much lesion there is and how weak; the tuned defaults when None
-    hard : only one to three weak lesion tiles (True), an ordinary share of mostly textbook tiles (False), or drawn (None)
+    hard : one to three weak lesion tiles only (True), an ordinary share of mostly textbook tiles (False);
+        drawn when None
     pen, fold : force or forbid a pen's line and a fold; drawn (rare) when None
 
     Returns

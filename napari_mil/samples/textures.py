@@ -16,7 +16,7 @@ SIDE = 1024
 
 
 def seamless(rng: np.random.Generator, side: int, spectrum: NDArray[np.floating]) -> Field:
-    """(side, side) periodic Gaussian noise of mean 0 and deviation 1 with the given (side, side // 2 + 1) amplitude."""
+    """(side, side) periodic noise of mean 0, deviation 1; amplitude (side, side // 2 + 1) per frequency."""
     white = rng.standard_normal((side, side)).astype(np.float32)
     noise = fft.irfft2(fft.rfft2(white) * spectrum.astype(np.float32), s=(side, side))
     noise -= noise.mean()
@@ -43,7 +43,7 @@ def fibre_noise(rng: np.random.Generator, side: int, angle: float, length: float
 
 @dataclass(frozen=True, slots=True)
 class Collagen:
-    """A seamless patch of fibrous stroma: amount of eosin (side, side), and the fibres' angle (side, side) radians."""
+    """A seamless patch of stroma: amount of eosin and the fibres' angle in radians, both (side, side)."""
 
     eosin: Field
     angle: Field
@@ -102,7 +102,7 @@ _BLOCK = 8
 
 @cache
 def _weights(factor: int) -> Field:
-    """(_BLOCK + 2, _BLOCK · factor): what each coarse pixel, one more on either side, gives to each fine one."""
+    """(_BLOCK + 2, _BLOCK · factor): what each coarse pixel, one more on either side, gives to fine ones."""
     at = (np.arange(_BLOCK * factor) + 0.5) / factor + 0.5
     return np.asarray(np.clip(1 - np.abs(at - np.arange(_BLOCK + 2)[:, None]), 0, 1), np.float32)
 

@@ -104,8 +104,9 @@ def write_pyramid(path: str | os.PathLike[str], pixels: NDArray[np.uint8], *, de
 
 
 def reduced(pixels: NDArray[np.uint8], factor: int = 4) -> NDArray[np.uint8]:
-    """(h // factor, w // factor, 3): means of squares of `factor` pixels; rows and columns left over are dropped."""
+    """(h // factor, w // factor, 3): means of squares of `factor` pixels; what is left over is dropped."""
     h, w = pixels.shape[0] // factor, pixels.shape[1] // factor
     rows = pixels[: h * factor, : w * factor].reshape(h, factor, w * factor, 3)
     total = rows.sum(axis=1, dtype=np.uint16).reshape(h, w, factor, 3).sum(axis=2, dtype=np.uint16)
-    return ((total + factor * factor // 2) // (factor * factor)).astype(np.uint8)
+    means: NDArray[np.uint8] = ((total + factor * factor // 2) // (factor * factor)).astype(np.uint8)
+    return means
