@@ -18,6 +18,11 @@ from napari_mil.errors import MILError
 _watched: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 
 
+def plain(viewer: Any) -> Any:
+    """The viewer itself: napari hands plugins a proxy that hides its window, which dialogs and keys need."""
+    return getattr(viewer, "__wrapped__", viewer)
+
+
 def main_window(viewer: Any) -> QMainWindow:
     """The Qt main window of a viewer (dialogs get it as their parent, screenshots are taken of it)."""
     return viewer.window._qt_window

@@ -39,9 +39,7 @@ def tour(project: str | Path, output: str | Path, echo: Echo = print, *, keep_op
     output.mkdir(parents=True, exist_ok=True)
     bench = open_workbench(project)
     try:
-        from napari_mil.ui.compat import main_window
-
-        main_window(bench.viewer).resize(*SIZE_PX)
+        bench.resize_window(*SIZE_PX)
         Guide(bench, output, echo).go()
         if keep_open and not os.environ.get("NAPARI_MIL_VIRTUAL_SCREEN"):
             import napari
@@ -118,9 +116,10 @@ class Guide:
             label = state.record.label or state.project.tree.path(state.project.tree.leaves[-1])
             bench.review.choose(label)
             bench.review.paint()
-            row, col = self._most_attended()
-            bench.review.brush.setValue(3)
-            bench.desk.layer("corrections").paint((row, col), bench.desk.state.node)
+            layer = bench.desk.layer("corrections")
+            with layer.block_history():  # one stroke
+                for cell in self._suspect():
+                    layer.paint(cell, layer.selected_label)
             self._wait()
             bench.review.label_slide()
             bench.review.look()
@@ -168,11 +167,13 @@ class Guide:
         if self.bench.desk.state.shown != (name,):
             self.bench.instances.show_map(name)
 
-    def _most_attended(self) -> tuple[int, int]:
+    def _suspect(self, tiles: int = 5) -> list[tuple[int, int]]:
+        """Cells of the tiles that look most like a lesion to the model on show."""
         state = self.bench.desk.state
-        best = int(np.argmax(state.answer.map("attention").values))
-        row, col = state.answer_grid.cells[best].tolist()
-        return row, col
+        names = [m.name for m in state.answer.maps]
+        scores = state.answer.map("lesion" if "lesion" in names else "attention").values
+        cells = state.answer_grid.cells[np.argsort(-scores, kind="stable")[:tiles]]
+        return [(int(row), int(col)) for row, col in cells]
 
     def _wait(self) -> None:
         if not self.bench.wait(PATIENCE_S):

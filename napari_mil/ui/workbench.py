@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QFrame, QScrollArea, QWidget
@@ -20,9 +20,6 @@ from napari_mil.ui.sections.retrain import RetrainSection
 from napari_mil.ui.sections.review import ReviewSection
 from napari_mil.ui.sections.slides import SlidesSection
 from napari_mil.ui.widgets import Fold, JobBar, column, hint
-
-if TYPE_CHECKING:
-    import napari
 
 #: Width that fits beside the canvas on a screen of 1366 px.
 WIDTH_PX = 360
@@ -39,8 +36,9 @@ class Workbench(QWidget):
     folds : the foldable headings by section name
     """
 
-    def __init__(self, viewer: napari.Viewer) -> None:
+    def __init__(self, napari_viewer: Any) -> None:  # napari recognises the parameter by its name
         super().__init__()
+        viewer = compat.plain(napari_viewer)
         self.setObjectName("MIL workbench")
         self.setMinimumWidth(WIDTH_PX)
         self.viewer = viewer
@@ -99,6 +97,10 @@ class Workbench(QWidget):
             QApplication.instance().processEvents()
         self.viewer.screenshot(path=str(path), canvas_only=False, flash=False)
         return Path(path)
+
+    def resize_window(self, width_px: int, height_px: int) -> None:
+        """Give the whole window a size, for pictures."""
+        compat.main_window(self.viewer).resize(width_px, height_px)
 
     def shut(self) -> None:
         """End the work that runs and close the project; everything is kept already."""
