@@ -227,7 +227,7 @@ def colour_icon(colour: str, side: int = 12) -> QIcon:
     """A square of a colour for lists."""
     pixmap = QPixmap(side, side)
     pixmap.fill(QColor(colour))
-    return QIcon(pixmap)
+    return _plain_icon(pixmap)
 
 
 def picture_icon(pixels: np.ndarray, side: int) -> QIcon:
@@ -236,7 +236,14 @@ def picture_icon(pixels: np.ndarray, side: int) -> QIcon:
     height, width = whole.shape[:2]
     image = QImage(whole.data, width, height, 3 * width, QImage.Format.Format_RGB888)
     size = QSize(side, side)
-    return QIcon(QPixmap.fromImage(image.copy()).scaled(size, Qt.AspectRatioMode.KeepAspectRatio))
+    return _plain_icon(QPixmap.fromImage(image.copy()).scaled(size, Qt.AspectRatioMode.KeepAspectRatio))
+
+
+def _plain_icon(pixmap: QPixmap) -> QIcon:
+    """An icon whose colours stay what they are when its entry is selected."""
+    icon = QIcon(pixmap)
+    icon.addPixmap(pixmap, QIcon.Mode.Selected)
+    return icon
 
 
 def clear(layout: Any) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QTableWidget, QTableWidgetItem, QWidget
 
 from napari_mil.ui import acts
@@ -46,7 +47,9 @@ class RetrainSection(QWidget):
         self.table.verticalHeader().hide()
         self.table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
         self.table.horizontalHeader().setStretchLastSection(True)
-        self.table.setMaximumHeight(150)
+        self.table.verticalHeader().setDefaultSectionSize(24)
+        self.table.setFixedHeight(len(FIGURES) * 24 + 30)
+        self.table.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.verdict = text()
         self.adopt_button = button(
             "Adopt the new model", self.adopt, "It answers from now on; the old one is kept"
