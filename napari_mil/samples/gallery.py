@@ -32,8 +32,8 @@ SAMPLE_SLIDES = (
     SampleSlide(
         "sample-dcis",
         "Malignant/DCIS",
-        seed=7,
-        shape_px=(4096, 4608),
+        seed=13,
+        shape_px=(3500, 3800),
         pen=True,
         fold=True,
         about="distended ducts with necrosis in normal breast tissue; a pen's line and a fold",
@@ -41,8 +41,8 @@ SAMPLE_SLIDES = (
     SampleSlide(
         "sample-adh",
         "Atypical/ADH",
-        seed=21,
-        shape_px=(4096, 4096),
+        seed=24,
+        shape_px=(3600, 3800),
         pen=False,
         fold=False,
         about="small foci of monotonous cells around punched-out spaces, some weakly expressed",
@@ -50,8 +50,8 @@ SAMPLE_SLIDES = (
     SampleSlide(
         "sample-normal",
         "Benign/N",
-        seed=33,
-        shape_px=(4096, 4096),
+        seed=37,
+        shape_px=(3500, 3700),
         pen=False,
         fold=False,
         about="normal ducts, lobules, fat, vessels, some inflammation; no lesion",

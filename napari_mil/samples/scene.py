@@ -28,14 +28,14 @@ class Difficulty:
     hard_slides : share of positive slides that carry only one to three tiles, all hard
     hard_tiles : share of hard tiles on the other positive slides
     hard_expression : range of the expression strength of hard tiles (textbook tiles have 0.85 … 1)
-    look_alikes : share of all slides that carry one small structure like the weakest lesion, which is none
+    look_alikes : mean number, on every slide, of small structures like the weakest lesion that are none
     """
 
     lesion_fraction: tuple[float, float] = (0.04, 0.10)
-    hard_slides: float = 0.45
+    hard_slides: float = 0.55
     hard_tiles: float = 0.30
-    hard_expression: tuple[float, float] = (0.02, 0.20)
-    look_alikes: float = 0.45
+    hard_expression: tuple[float, float] = (0.02, 0.15)
+    look_alikes: float = 1.2
 
 
 @dataclass(slots=True, eq=False)

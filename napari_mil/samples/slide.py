@@ -67,7 +67,7 @@ def draw_slide(
             expression=difficulty.hard_expression,
         )
         draw_lesion(canvas, rng, plan, leaf, foci)
-    if rng.random() < difficulty.look_alikes:
+    for _ in range(int(rng.poisson(difficulty.look_alikes))):
         draw_look_alike(canvas, rng, plan)
     draw_anatomy(canvas, rng, plan)
     draw_inflammation(canvas, rng, plan)
