@@ -8,10 +8,13 @@ import csv
 import dataclasses
 import hashlib
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from napari_mil import encoders, samples
 from napari_mil.bag import Bag
@@ -56,13 +59,17 @@ def load(
     manifest = drain(samples.make_cohort(folder, **options))
     with manifest.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    encoder = encoders.create("builtin")
+    paths = [folder / row["slide"] for row in rows]
+    kept = [work / "bags" / f"{folder.name}-{path.stem}.npz" for path in paths]
+    missing = [pair for pair in zip(paths, kept, strict=True) if not pair[1].exists()]
+    if len(missing) > 1 and workers > 1:
+        with ProcessPoolExecutor(workers, get_context("spawn"), _alone) as pool:
+            list(pool.map(_embed, missing))
     bags: dict[str, list[Bag]] = {}
     nodes: dict[str, list[np.ndarray]] = {}
     labels: dict[str, int] = {}
-    for row in rows:
-        path = folder / row["slide"]
-        bag = _bag(path, work / "bags" / f"{folder.name}-{path.stem}.npz", encoder)
+    for row, path, file in zip(rows, paths, kept, strict=True):
+        bag = _bag(path, file)
         bags.setdefault(row["case"], []).append(bag)
         nodes.setdefault(row["case"], []).append(_truth(folder / "truth" / f"{path.stem}.npz", bag.grid))
         labels[row["case"]] = TREE.node(row["label"])
@@ -72,7 +79,7 @@ def load(
 
 def one(path: Path, truth: Path, work: Path, name: str, node: int) -> tuple[TrainingCase, np.ndarray]:
     """A slide outside the cohort as a case, and the true node of each of its tiles (N,)."""
-    bag = _bag(path, work / "bags" / f"{name}.npz", encoders.create("builtin"))
+    bag = _bag(path, work / "bags" / f"{name}.npz")
     return TrainingCase(name, (bag,), Target(node)), _truth(truth, bag.grid)
 
 
@@ -81,7 +88,16 @@ def lesion(node: int) -> int:
     return lesion_of(TREE, node)
 
 
-def _bag(path: Path, kept: Path, encoder: encoders.Encoder) -> Bag:
+def _alone() -> None:
+    torch.set_num_threads(1)
+
+
+def _embed(pair: tuple[Path, Path]) -> None:
+    _bag(*pair)
+
+
+def _bag(path: Path, kept: Path) -> Bag:
+    encoder = encoders.create("builtin")
     with open_slide(path) as slide:
         if kept.exists():
             found = np.load(kept)
