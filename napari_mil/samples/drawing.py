@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from napari_mil.samples.canvas import MARGIN, Canvas, grain
+from napari_mil.samples.canvas import MARGIN, Canvas
 from napari_mil.samples.ducts import Lining, Outline, epithelium, fill_points, hollow, soft
 from napari_mil.samples.lesions import LESIONS, lobule, normal_duct
 from napari_mil.samples.scene import CELL, PLAN, Focus, Plan
@@ -250,16 +250,18 @@ def draw_pen(pixels: NDArray[np.uint8], rng: np.random.Generator, plan: Plan) ->
     line = np.stack(
         [h / 2 + r * h / 2 * np.sin(start + sweep * t), w / 2 + r * w / 2 * np.cos(start + sweep * t)], 1
     )
+    streaks = textures().mottle[:, np.arange(w) % SIDE]
     for y0 in range(0, h, STRIP):
-        ys = np.arange(y0, min(y0 + STRIP, h), 4) + 1.5
+        rows = np.arange(y0, min(y0 + STRIP, h))
+        ys = np.arange(y0 - 4, rows[-1] + 8, 4) + 1.5  # one coarse row more on either side: no seams
         xs = np.arange(0, w, 4) + 1.5
         grid = np.stack(np.meshgrid(ys, xs, indexing="ij"), -1)
         distance = cKDTree(line).query(grid.reshape(-1, 2), distance_upper_bound=120)[0]
         far = np.minimum(distance, 120).reshape(grid.shape[:2]).astype(np.float32)
-        away = enlarge(far, 4)[: min(STRIP, h - y0), :w]
+        away = enlarge(far, 4)[4 : 4 + len(rows), :w]
         if away.min() > 60:
             continue
-        streak = 1 + 0.12 * grain(rng, away.shape, coarse=True)
-        amount = soft(42 - away, 5) * (0.85 + 0.35 * np.exp(-((away - 38) ** 2) / 40)) * streak
+        amount = soft(42 - away, 5) * (0.85 + 0.35 * np.exp(-((away - 38) ** 2) / 40))
+        amount *= 1 + 0.12 * streaks[rows % SIDE]
         strip = pixels[y0 : y0 + STRIP]
         strip[:] = (strip * np.exp(-amount[..., None] * ink)).astype(np.uint8)
