@@ -5,17 +5,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-import weakref
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from qtpy.QtCore import QEvent, QObject, QTimer
-from qtpy.QtWidgets import QMainWindow
+from qtpy.QtCore import QEvent, QObject, Qt, QTimer
+from qtpy.QtGui import QKeySequence
+from qtpy.QtWidgets import QMainWindow, QShortcut
 
 from napari_mil.errors import MILError
-
-_watched: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 
 
 def plain(viewer: Any) -> Any:
@@ -102,15 +100,26 @@ class _Centred:
         return dataclasses.replace(response, tile_to_data=moved)
 
 
-def watch_layers(viewer: Any, when_added: Callable[[Any], None]) -> None:
-    """Call `when_added(layer)` for every layer the viewer has or gets; once per viewer and function."""
-    known = _watched.setdefault(viewer, [])
-    if when_added in known:
-        return
-    known.append(when_added)
+def watch_layers(viewer: Any, when_added: Callable[[Any], None]) -> Callable[[], None]:
+    """Call `when_added(layer)` for every layer the viewer has or gets; returns what ends this."""
+
+    def inserted(event: Any) -> None:
+        when_added(event.value)
+
     for layer in viewer.layers:
         when_added(layer)
-    viewer.layers.events.inserted.connect(lambda event: when_added(event.value))
+    viewer.layers.events.inserted.connect(inserted)
+    return lambda: viewer.layers.events.inserted.disconnect(inserted)
+
+
+def watch_theme(viewer: Any, when_changed: Callable[[], None]) -> Callable[[], None]:
+    """Call `when_changed()` when the viewer's theme changes; returns what ends this."""
+
+    def changed(_event: Any) -> None:
+        when_changed()
+
+    viewer.events.theme.connect(changed)
+    return lambda: viewer.events.theme.disconnect(changed)
 
 
 def place_levels(layer: Any) -> None:
@@ -233,9 +242,18 @@ class _Closing(QObject):
         return False
 
 
-def when_closing(viewer: Any, act: Callable[[], None]) -> QObject:
-    """Call `act()` when the viewer's window is about to close."""
-    return _Closing(main_window(viewer), act)
+def when_closing(viewer: Any, act: Callable[[], None]) -> Callable[[], None]:
+    """Call `act()` when the viewer's window is about to close; returns what ends this."""
+    watcher = _Closing(main_window(viewer), act)
+    return watcher.deleteLater
+
+
+def shortcut(viewer: Any, key: str, act: Callable[[], Any]) -> QShortcut:
+    """A key that works wherever the focus is in the viewer's window."""
+    made = QShortcut(QKeySequence(key), main_window(viewer))
+    made.setContext(Qt.ShortcutContext.WindowShortcut)
+    made.activated.connect(act)
+    return made
 
 
 def is_over(layer: Any, y: float, x: float) -> bool:

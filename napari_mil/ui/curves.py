@@ -34,7 +34,7 @@ class Curves(pg.PlotWidget):
         self._lines = {name: self.plot([], pen=pg.mkPen(c, width=2), name=name) for name, c in CURVES.items()}
         self._draw_soon = soon(self, self._draw, ms=SETTLE_MS)
         self._paint()
-        desk.viewer.events.theme.connect(lambda _event: self._paint())
+        desk.theme_changed.connect(self._paint)
 
     def begin(self) -> None:
         """Empty the plot and show it."""

@@ -102,6 +102,8 @@ class Desk(QObject):
 
     changed = Signal(object, object)
     said = Signal(str)
+    layer_added = Signal(object)
+    theme_changed = Signal()
 
     def __init__(self, viewer: Any, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -110,7 +112,12 @@ class Desk(QObject):
         self.jobs = JobLane(self)
         self.asks = AskLane(self)
         self._fit: float | None = None
+        self.keys: dict[str, Any] = {}
         compat.watch_layers(viewer, compat.place_levels)
+        self._ends = [
+            compat.watch_layers(viewer, self.layer_added.emit),
+            compat.watch_theme(viewer, self.theme_changed.emit),
+        ]
 
     def apply(self, **changes: Any) -> State:
         """Change the state: the viewer's layers follow, then everybody who listens is told."""
@@ -182,6 +189,10 @@ class Desk(QObject):
         job.failed.connect(self.tell)
         return self.jobs.start(job)
 
+    def key(self, key: str, act: Callable[[], Any]) -> None:
+        """Let a key do an act, wherever the focus is in the window."""
+        self.keys[key] = compat.shortcut(self.viewer, key, act)
+
     def tell(self, what: BaseException | str) -> None:
         """Say a sentence: in the workbench, and as napari's notification."""
         self.said.emit(str(what))
@@ -191,6 +202,12 @@ class Desk(QObject):
         """End the lanes (running work is cancelled) and the project; everything is kept already."""
         self.jobs.close()
         self.asks.close()
+        for end in self._ends:
+            end()
+        for key in self.keys.values():
+            key.setEnabled(False)
+            key.deleteLater()
+        self._ends, self.keys = [], {}
         project = self.state.project
         self.state = State()
         if project is not None:

@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 from qtpy.QtCore import QSize, Qt, QTimer
-from qtpy.QtGui import QColor, QIcon, QImage, QKeySequence, QLinearGradient, QPainter, QPixmap
+from qtpy.QtGui import QColor, QIcon, QImage, QLinearGradient, QPainter, QPixmap
 from qtpy.QtWidgets import (
     QFrame,
     QHBoxLayout,
     QLabel,
     QProgressBar,
     QPushButton,
-    QShortcut,
     QSizePolicy,
     QToolButton,
     QVBoxLayout,
@@ -186,14 +185,6 @@ def button(text: str, act: Callable[[], Any], tip: str, *, key: str | None = Non
     made = QPushButton(text)
     made.setToolTip(f"{tip} ({key})" if key else tip)
     made.clicked.connect(lambda _checked=False: act())
-    return made
-
-
-def shortcut(window: QWidget, key: str, act: Callable[[], Any]) -> QShortcut:
-    """A key that works wherever the focus is in the window."""
-    made = QShortcut(QKeySequence(key), window)
-    made.setContext(Qt.ShortcutContext.WindowShortcut)
-    made.activated.connect(act)
     return made
 
 

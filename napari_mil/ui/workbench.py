@@ -64,9 +64,9 @@ class Workbench(QWidget):
         column(self, _scrolled(*self.folds.values()), self.said, self.jobs, margins=(0, 0, 0, 0), spacing=0)
         self.desk.said.connect(self._say)
         self.desk.changed.connect(self._changed)
-        self._closing = compat.when_closing(viewer, self.shut)
+        self._stop_watching = compat.when_closing(viewer, self.shut)
         compat.show_scale_bar(viewer)
-        compat.watch_layers(viewer, self._layer_added)
+        self.desk.layer_added.connect(self._layer_added)
 
     def open_project(self, path: str | Path, *, by: str = "") -> None:
         """Open or make a project folder."""
@@ -104,6 +104,7 @@ class Workbench(QWidget):
 
     def shut(self) -> None:
         """End the work that runs and close the project; everything is kept already."""
+        self._stop_watching()
         self.desk.close()
 
     def _say(self, sentence: str) -> None:

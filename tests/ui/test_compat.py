@@ -69,13 +69,20 @@ def test_a_stroke_is_told_once_and_history_can_be_forgotten(qtbot):
     assert layer.data[2, 3] == 5
 
 
-def test_layers_are_watched_once():
+def test_layers_and_theme_are_watched_until_the_end():
     viewer, seen = ViewerModel(), []
     one = viewer.add_image(np.zeros((4, 4)))
-    compat.watch_layers(viewer, seen.append)
-    compat.watch_layers(viewer, seen.append)
+    ends = [
+        compat.watch_layers(viewer, seen.append),
+        compat.watch_theme(viewer, lambda: seen.append(viewer.theme)),
+    ]
     two = viewer.add_image(np.zeros((4, 4)))
-    assert seen == [one, two]
+    viewer.theme = "light"
+    for end in ends:
+        end()
+    viewer.add_image(np.zeros((4, 4)))
+    viewer.theme = "dark"
+    assert seen == [one, two, "light"]
 
 
 def test_theme_colours_are_hex():

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
-import threading
 
+import napari
 import numpy as np
 import pytest
 from qtpy.QtCore import Qt
@@ -24,16 +25,26 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+@pytest.fixture(scope="module")
+def viewer(qapp):
+    """One viewer for all tests of this file: making one takes a second."""
+    made = napari.Viewer(show=False)
+    yield made
+    made.close()
+    gc.collect()
+
+
 @pytest.fixture
-def bench(make_napari_viewer, study_folder):
+def bench(viewer, qtbot, study_folder):
     """A workbench with a copy of the study open, in a window that is not shown."""
-    viewer = make_napari_viewer(show=False)
     made = Workbench(viewer)
     viewer.window.add_dock_widget(made, area="right", add_vertical_stretch=False)
     made.open_project(study_folder, by="tester")
     assert made.wait(60)
     yield made
     made.shut()
+    viewer.layers.clear()
+    viewer.window.remove_dock_widget(made)
 
 
 def use(bench, method):
@@ -241,10 +252,8 @@ def test_slide_label_confirmation_and_contradiction(bench):
     assert "Benign/N · 3 corrections" in bench.slides.list.currentItem().text()
 
 
-def test_keys_choose_labels(bench, qtbot):
-    bench.viewer.window._qt_window.show()
-    keys = {k.key().toString(): k for k in bench.review._keys}
-    keys["Alt+3"].activated.emit()
+def test_keys_choose_labels(bench):
+    bench.desk.keys["Alt+3"].activated.emit()
     assert bench.desk.state.node == 3
     assert bench.review.tree.currentItem().data(0, Qt.ItemDataRole.UserRole) == 3
 
@@ -301,39 +310,3 @@ def test_slides_that_napari_opens_are_taken_into_the_project(bench, tmp_path):
     assert bench.wait(20)
     assert bench.desk.state.record.name == "dropped"
     assert [layer.name for layer in bench.viewer.layers].count("dropped") == 1
-
-
-def test_without_a_project_slides_are_just_shown(make_napari_viewer, tmp_path):
-    viewer = make_napari_viewer(show=False)
-    made = Workbench(viewer)
-    viewer.open(str(write_pyramid(tmp_path / "alone.tif")), plugin="napari-mil")
-    assert made.wait(20)
-    assert [layer.name for layer in viewer.layers] == ["alone"]
-    assert "Open or make a project" in made.said.text()
-    made.review.paint()
-    assert "Open a slide before painting" in made.said.text()
-    made.shut()
-
-
-def test_napari_opens_the_dock_by_its_name(make_napari_viewer):
-    viewer = make_napari_viewer(show=False)
-    _, made = viewer.window.add_plugin_dock_widget("napari-mil", "MIL workbench")
-    assert isinstance(made, Workbench)
-    assert made.viewer is viewer
-    assert "No project is open" in made.slides.project.text()
-    made.shut()
-
-
-def test_closing_the_window_ends_the_work(make_napari_viewer, study_folder):
-    viewer = make_napari_viewer(show=False)
-    made = Workbench(viewer)
-    made.open_project(study_folder)
-    assert made.wait(60)
-    job = made.model.run()
-    viewer.close()
-    QApplication.processEvents()
-    names = [thread.name for thread in threading.enumerate()]
-    assert not [name for name in names if name.startswith("napari-mil")]
-    assert job.error is None
-    with Project(study_folder) as project:  # nothing is locked or half written
-        assert project.ledger.verify().ok

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtWidgets import QButtonGroup, QComboBox, QRadioButton, QVBoxLayout, QWidget
 
-from napari_mil.ui import acts, compat
+from napari_mil.ui import acts
 from napari_mil.ui.desk import Desk, State
-from napari_mil.ui.widgets import button, clear, column, hint, row, shortcut, text
+from napari_mil.ui.widgets import button, clear, column, hint, row, text
 from napari_mil.ui.words import answer_remarks, card_words, device_words, span_words
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class ModelSection(QWidget):
             self.run_button,
             self.answer,
         )
-        self._key = shortcut(compat.main_window(desk.viewer), "Ctrl+Return", self.run)
+        desk.key("Ctrl+Return", self.run)
         acts.whenever(desk, ("project", "changed_models", "card"), self._show_cards)
         acts.whenever(desk, ("card", "slide", "bag"), self._estimate)
         acts.whenever(desk, ("answer", "partial"), self._show_answer)

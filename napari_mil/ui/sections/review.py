@@ -15,7 +15,7 @@ from napari_mil.ui import acts, compat
 from napari_mil.ui.desk import Desk, State
 from napari_mil.ui.drawing import RegionPen
 from napari_mil.ui.labellist import LabelList
-from napari_mil.ui.widgets import button, column, hint, row, shortcut, text
+from napari_mil.ui.widgets import button, column, hint, row, text
 from napari_mil.ui.words import contradictions, history_line
 
 HISTORY = 30
@@ -67,7 +67,8 @@ class ReviewSection(QWidget):
             self.conflicts,
             self.history,
         )
-        self._keys = [self._key(*pair) for pair in self._shortcuts()]
+        for key, act in self._shortcuts():
+            desk.key(key, act)
         acts.whenever(desk, ("node",), lambda _state: self._set_brush())
         acts.whenever(desk, ("corrections", "record", "answer"), self._show_said)
         desk.changed.connect(lambda _before, _after: self._watch_layer())
@@ -139,9 +140,6 @@ class ReviewSection(QWidget):
             ("Alt+Q", self.look), ("Alt+B", self.paint), ("Alt+R", self.draw), ("Alt+S", self.label_slide),
             ("Alt+A", self.confirm), ("Alt+Z", self.undo), ("Alt+Y", self.redo),
         ]  # fmt: skip
-
-    def _key(self, key: str, act: Any) -> Any:
-        return shortcut(compat.main_window(self.desk.viewer), key, act)
 
     def _set_brush(self) -> None:
         layer = self.desk.layer("corrections")

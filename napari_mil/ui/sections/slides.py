@@ -13,7 +13,7 @@ from napari_mil.ui.desk import Desk, State
 from napari_mil.ui.dialogs import MppDialog
 from napari_mil.ui.layers import opened_path
 from napari_mil.ui.slidelist import SlideList
-from napari_mil.ui.widgets import button, column, row, shortcut, soon, text
+from napari_mil.ui.widgets import button, column, row, soon, text
 
 if TYPE_CHECKING:
     from napari_mil.slides import Slide
@@ -42,13 +42,10 @@ class SlidesSection(QWidget):
             self.list,
             row(self.previous, self.next),
         )
-        window = compat.main_window(desk.viewer)
-        self._keys = [
-            shortcut(window, "PgUp", lambda: self.step(-1)),
-            shortcut(window, "PgDown", lambda: self.step(1)),
-        ]
+        desk.key("PgUp", lambda: self.step(-1))
+        desk.key("PgDown", lambda: self.step(1))
         take = soon(self, self.take_opened)
-        desk.viewer.layers.events.inserted.connect(lambda _event: take())
+        desk.layer_added.connect(lambda _layer: take())
         acts.whenever(desk, ("project",), lambda _state: take())
         acts.whenever(desk, ("project", "record"), self._show)
 

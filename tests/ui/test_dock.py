@@ -1,0 +1,53 @@
+"""The dock in napari: opened from its menu, without a project, and closed while work runs."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import pytest
+from qtpy.QtWidgets import QApplication
+
+from napari_mil.ui.workbench import Workbench
+from napari_mil.workflow import Project
+from tests.ui.test_reader import write_pyramid
+
+pytestmark = pytest.mark.skipif(
+    os.environ.get("QT_QPA_PLATFORM") == "offscreen", reason="needs a screen, real or virtual (xvfb-run)"
+)
+
+
+def test_without_a_project_slides_are_just_shown(make_napari_viewer, tmp_path):
+    viewer = make_napari_viewer(show=False)
+    made = Workbench(viewer)
+    viewer.open(str(write_pyramid(tmp_path / "alone.tif")), plugin="napari-mil")
+    assert made.wait(20)
+    assert [layer.name for layer in viewer.layers] == ["alone"]
+    assert "Open or make a project" in made.said.text()
+    made.review.paint()
+    assert "Open a slide before painting" in made.said.text()
+    made.shut()
+
+
+def test_napari_opens_the_dock_by_its_name(make_napari_viewer):
+    viewer = make_napari_viewer(show=False)
+    _, made = viewer.window.add_plugin_dock_widget("napari-mil", "MIL workbench")
+    assert isinstance(made, Workbench)
+    assert made.viewer is viewer
+    assert "No project is open" in made.slides.project.text()
+    made.shut()
+
+
+def test_closing_the_window_ends_the_work(make_napari_viewer, study_folder):
+    viewer = make_napari_viewer(show=False)
+    made = Workbench(viewer)
+    made.open_project(study_folder)
+    assert made.wait(60)
+    job = made.model.run()
+    viewer.close()
+    QApplication.processEvents()
+    names = [thread.name for thread in threading.enumerate()]
+    assert not [name for name in names if name.startswith("napari-mil")]
+    assert job.error is None
+    with Project(study_folder) as project:  # nothing is locked or half written
+        assert project.ledger.verify().ok
