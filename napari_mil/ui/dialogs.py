@@ -21,9 +21,9 @@ class MppDialog(QDialog):
         box.accepted.connect(self._check)
         box.rejected.connect(self.reject)
         ask = text(
-            f"{shown} does not say how many µm a pixel is wide. "
-            "Scanned at 40× it is about 0.25, at 20× about 0.5. "
-            "Your answer is kept in the project. Cancel shows the slide in pixels."
+            f"{shown} {'does' if len(names) == 1 else 'do'} not say how many µm a pixel is wide. "
+            "Scanned at 40× it is about 0.25, at 20× about 0.5. Your answer is kept in the project. "
+            "Cancel shows the slide in pixels."
         )
         column(self, ask, row(text("µm per pixel"), self.field), self.wrong, box, margins=(10, 10, 10, 10))
 

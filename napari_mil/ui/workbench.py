@@ -64,6 +64,7 @@ class Workbench(QWidget):
         column(self, _scrolled(*self.folds.values()), self.said, self.jobs, margins=(0, 0, 0, 0), spacing=0)
         self.desk.said.connect(self._say)
         self.desk.changed.connect(self._changed)
+        self.desk.jobs.began.connect(lambda _job: self._say(""))
         self._stop_watching = compat.when_closing(viewer, self.shut)
         compat.show_scale_bar(viewer)
         self.desk.layer_added.connect(self._layer_added)
@@ -112,6 +113,8 @@ class Workbench(QWidget):
         self.said.setVisible(bool(sentence))
 
     def _changed(self, before: State, after: State) -> None:
+        if before.record is not after.record and before.record is not None:
+            self._say("")
         watched = ("lattice", "answer", "answer_grid", "simulated", "bag", "nodes")
         if any(getattr(before, n) is not getattr(after, n) for n in watched):
             self._reader = TileReader(after)

@@ -10,7 +10,7 @@ import napari
 import numpy as np
 import pytest
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QApplication
+from qtpy.QtWidgets import QAction, QApplication
 
 from napari_mil.correction import Cells, Polygon, WholeSlide
 from napari_mil.ui import compat
@@ -256,6 +256,12 @@ def test_keys_choose_labels(bench):
     bench.desk.keys["Alt+3"].activated.emit()
     assert bench.desk.state.node == 3
     assert bench.review.tree.currentItem().data(0, Qt.ItemDataRole.UserRole) == 3
+
+
+def test_no_key_is_taken_from_napari(bench):
+    window = compat.main_window(bench.viewer)
+    taken = {key.toString() for action in window.findChildren(QAction) for key in action.shortcuts()}
+    assert not taken & {key.key().toString() for key in bench.desk.keys.values()}
 
 
 def test_export_and_import_give_the_same_state(bench, tmp_path):

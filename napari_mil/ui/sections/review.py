@@ -42,7 +42,7 @@ class ReviewSection(QWidget):
         self.draw_button = button("Draw region", self.draw, "Draw a polygon; Enter ends it", key="Alt+R")
         self.slide_label = text()
         self.set_button = button(
-            "Label slide", self.label_slide, "Give the whole slide the chosen label", key="Alt+S"
+            "Label slide", self.label_slide, "Give the whole slide the chosen label", key="Alt+G"
         )
         self.confirm_button = button(
             "Model is right", self.confirm, "Say that the model's answer is right", key="Alt+A"
@@ -137,7 +137,7 @@ class ReviewSection(QWidget):
         keys: list[tuple[str, Any]] = [(f"Alt+{n}", lambda n=n: self.choose(n)) for n in range(10)]
         return [
             *keys,
-            ("Alt+Q", self.look), ("Alt+B", self.paint), ("Alt+R", self.draw), ("Alt+S", self.label_slide),
+            ("Alt+Q", self.look), ("Alt+B", self.paint), ("Alt+R", self.draw), ("Alt+G", self.label_slide),
             ("Alt+A", self.confirm), ("Alt+Z", self.undo), ("Alt+Y", self.redo),
         ]  # fmt: skip
 

@@ -138,6 +138,8 @@ class SlidesSection(QWidget):
     def _added(self, found: list[Slide], sentences: list[MILError]) -> None:
         for sentence in sentences:
             self.desk.tell(sentence)
+        if len(sentences) > 1:
+            self.desk.said.emit("\n".join(map(str, sentences)))
         self.list.refresh(self.desk.state)
         self._show(self.desk.state)
         unknown = [slide for slide in found if slide.mpp is None]
