@@ -29,7 +29,7 @@ PRESETS = {
         "use_instance_alignment": "yes",
         "align_form": "nll",
         "tau": "const",
-        "scl_views": "all_classes",
+        "scl_views": "true_class",
     },
     "official": {
         "alpha_schedule": "quadratic",
@@ -126,8 +126,15 @@ class HMIL(MILModel):
     exceptions: ClassVar[Mapping[str, str]] = {
         "flat tree": "each fine class needs a coarse parent; a flat tree is refused with a ModelError"
     }
-    #: the published 64 bags per step at 1e-4 would be one or two steps per epoch in a small study
-    recipe: ClassVar[Mapping[str, Any]] = {"lr": 1e-3, "weight_decay": 0.0, "batch_bags": 4}
+    #: the published rate, one bag per step: 64 would be one or two steps per epoch in a small study, and with
+    #: higher rates or larger batches the classes share their attention, so that few tiles are called
+    recipe: ClassVar[Mapping[str, Any]] = {
+        "lr": 1e-4,
+        "weight_decay": 0.0,
+        "batch_bags": 1,
+        "epochs": 25,
+        "patience": 25,
+    }
 
     def __init__(self, config: HMILConfig, in_features: int, tree: LabelTree) -> None:
         super().__init__(config, in_features, tree)
