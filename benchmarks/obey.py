@@ -234,7 +234,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "napari-mil-quality")
-    parser.add_argument("--label", default="Atypical/ADH")
+    parser.add_argument("--label", default="Benign/UDH")
     parser.add_argument("--arms", nargs="*", default=list(ARMS), choices=list(quality.ARMS))
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--docs", type=Path, default=Path(__file__).parents[1] / "docs" / "benchmarks.md")
