@@ -129,10 +129,9 @@ def make_cohort(
         part.mkdir(parents=True)
         yield Progress("sample slides", 0, len(rows))
         make = _drawn_here if workers <= 1 else _drawn_by_workers
-        for done, row in enumerate(make(part, rows, difficulty, workers), 1):
-            yield Progress("sample slides", done, len(rows), row)
-        _write_manifest(part / "manifest.csv", rows)
-        (part / "cohort.json").write_text(recipe, encoding="utf-8")
+        for done, name in enumerate(make(part, rows, difficulty, workers), 1):
+            yield Progress("sample slides", done, len(rows), name)
+        _write_manifest(part, rows, recipe)
         if target.exists():
             target.rmdir()
         part.replace(target)
@@ -159,8 +158,9 @@ def _holds(target: Path, recipe: str) -> bool:
     )
 
 
-def _write_manifest(path: Path, rows: Sequence[Row]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
+def _write_manifest(folder: Path, rows: Sequence[Row], recipe: str) -> None:
+    (folder / "cohort.json").write_text(recipe, encoding="utf-8")
+    with (folder / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(("slide", "case", "label"))
         table.writerows((f"slides/{row.name}.tif", row.case, row.label) for row in rows)

@@ -53,20 +53,7 @@ def draw_slide(
     draw_stroma(canvas, rng, plan)
     draw_fat(canvas, rng, plan)
     if leaf in LESIONS:
-        tissue_tiles = int((plan.share(plan.tissue) >= LEAST).sum())
-        tiles = (
-            int(rng.integers(1, 4))
-            if hard
-            else max(2, round(tissue_tiles * rng.uniform(*difficulty.lesion_fraction)))
-        )
-        foci = choose_foci(
-            rng,
-            plan,
-            tiles=tiles,
-            hard=1.0 if hard else difficulty.hard_tiles,
-            expression=difficulty.hard_expression,
-        )
-        draw_lesion(canvas, rng, plan, leaf, foci)
+        _lesion(canvas, rng, plan, leaf, difficulty, hard=hard)
     for _ in range(int(rng.poisson(difficulty.look_alikes))):
         draw_look_alike(canvas, rng, plan)
     draw_anatomy(canvas, rng, plan)
@@ -77,6 +64,20 @@ def draw_slide(
     if pen if pen is not None else rng.random() < 0.06:
         draw_pen(pixels, rng, plan)
     return pixels, _truth(plan, leaf)
+
+
+def _lesion(
+    canvas: Canvas, rng: np.random.Generator, plan: Plan, leaf: str, difficulty: Difficulty, *, hard: bool
+) -> None:
+    """Choose the lesion's cells and draw it there."""
+    tissue_tiles = int((plan.share(plan.tissue) >= LEAST).sum())
+    if hard:
+        tiles = int(rng.integers(1, 4))
+    else:
+        tiles = max(2, round(tissue_tiles * rng.uniform(*difficulty.lesion_fraction)))
+    weak = 1.0 if hard else difficulty.hard_tiles
+    foci = choose_foci(rng, plan, tiles=tiles, hard=weak, expression=difficulty.hard_expression)
+    draw_lesion(canvas, rng, plan, leaf, foci)
 
 
 def make_slide(
