@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_mil.correction import Cells, Place, WholeSlide, tile_nodes
+from napari_mil.correction import Cells, Place, WholeSlide, covered, tile_nodes
 from napari_mil.errors import MILError
 from napari_mil.grid import TileGrid
 from napari_mil.ui.desk import Desk, State, fresh
@@ -100,7 +100,12 @@ def said(project: Project, slide: Slide, state: State) -> dict[str, Any]:
     if lattice is None or (lattice.tile_px, lattice.mpp) != (tile_px, mpp if slide.mpp else None):
         lattice = TileGrid.full(slide.shape_px, slide.mpp, tile_px=tile_px, mpp=mpp if slide.mpp else None)
     corrections = tuple(project.ledger.corrections(slide.fingerprint))
-    nodes = tile_nodes(corrections, lattice, project.tree)
+    known = state.nodes is not None and lattice is state.lattice
+    if known and corrections and corrections[:-1] == state.corrections:
+        nodes = state.nodes.copy()  # one more act: the others need not be looked at again
+        nodes[covered(corrections[-1].place, lattice)] = project.tree.node(corrections[-1].label)
+    else:
+        nodes = tile_nodes(corrections, lattice, project.tree)
     return {"lattice": lattice, "corrections": corrections, "nodes": nodes}
 
 
