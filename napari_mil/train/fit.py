@@ -28,6 +28,8 @@ from napari_mil.steps import Progress, Steps
 OBEYED_ENOUGH = 0.95
 #: bags are kept as float32 while they fit in this many bytes together, and converted at every visit beyond
 KEEP_BYTES = 2 << 30
+#: least number of rehearsing visits in an epoch, so that a small study listens too
+REHEARSE = 24
 Visit = tuple[str, bool]  #: a case, and whether only its tile labels count this time
 
 
@@ -198,7 +200,7 @@ class Fit:
         visits = [(case, False) for case in self.useful]
         if self.disobeyed and self.recipe.tile_share > 0:
             share = self.recipe.tile_share / (1 - self.recipe.tile_share)
-            again = math.ceil(len(visits) * share / len(self.disobeyed))
+            again = math.ceil(max(len(visits) * share, REHEARSE) / len(self.disobeyed))
             visits += [(case, True) for case in self.disobeyed for _ in range(again)]
         return [visits[i] for i in torch.randperm(len(visits), generator=self.order).tolist()]
 

@@ -22,7 +22,7 @@ def recipe_for(method: str, given: Mapping[str, Any] | Recipe | None = None) -> 
 
 
 def retrain_recipe(parent: Recipe, *, seed: int = 0) -> Recipe:
-    """The recipe for going on from a model with new labels: its parent's, gentler and shorter.
+    """The recipe for going on from a model with new labels: its parent's, but shorter.
 
     The old cases are all met again in every epoch, so that nothing is unlearned; corrected tiles are
     rehearsed until the model follows them.
@@ -30,7 +30,6 @@ def retrain_recipe(parent: Recipe, *, seed: int = 0) -> Recipe:
     return dataclasses.replace(
         parent,
         epochs=20,
-        lr=parent.lr / 2,
         min_epochs=5,
         patience=8,
         stage1_epochs=0,
