@@ -17,7 +17,8 @@ from napari_mil.workflow.project import Project
 #: The cohort that the sample models were trained on; the project holds all of it, so that retraining meets
 #: it again.
 COHORT = {"slides": 120, "seed": 0}
-SAMPLE_METHODS = ("mhim", "hmil")
+#: methods of the sample models, with options; half the published width, so that the package stays small
+SAMPLE_METHODS = {"mhim": {"hidden": 256}, "hmil": {}}
 _DONE = "sample.txt"
 
 
@@ -39,8 +40,9 @@ def sample_project_steps(folder: str | Path, *, cohort: int = COHORT["slides"]) 
         for n, sample in enumerate(SAMPLE_SLIDES):
             yield Progress("sample slides", n, len(SAMPLE_SLIDES), sample.name)
             path = folder / "slides" / f"{sample.name}.tif"
-            if not path.exists():
-                make_sample_slide(path, sample)
+            truth = folder / "slides" / "truth" / f"{sample.name}.npz"
+            if not truth.exists():
+                make_sample_slide(path, sample).save(truth)
             project.add(path, case=sample.name, label=sample.label)
         with manifest.open(newline="", encoding="utf-8") as stream:
             rows = list(csv.DictReader(stream))
@@ -88,8 +90,8 @@ def sample_models_steps(work: Path, into: Path) -> Steps[list[ModelCard]]:
         with manifest.open(newline="", encoding="utf-8") as stream:
             for row in csv.DictReader(stream):
                 project.add(manifest.parent / row["slide"], case=row["case"], label=row["label"])
-        for method in SAMPLE_METHODS:
-            card = yield from train_model_steps(project, method, name=f"{method}-sample")
+        for method, config in SAMPLE_METHODS.items():
+            card = yield from train_model_steps(project, method, config=config, name=f"{method}-sample")
             made.append(_packed(project, card, into / card.name))
     return made
 
