@@ -36,7 +36,8 @@ class Retrained:
     card : of the child; it is stored, not adopted
     before, after : held-out figures of parent and child, {name: (value, low, high)}
     flipped : (case, label before, label after) of every case whose most likely leaf changed
-    obeyed : (n, of): tile corrections that the new weights alone follow
+    obeyed : (n, of): corrected tiles that the new weights alone follow
+    set_aside : corrected tiles on held-out cases; they are kept, but not learned from
     worse : the sentence that says the child is worse on held-out cases, or None
     """
 
@@ -46,6 +47,7 @@ class Retrained:
     flipped: tuple[tuple[str, str, str], ...]
     obeyed: tuple[int, int]
     worse: str | None
+    set_aside: int = 0
 
     def to_json(self) -> str:
         """One JSON line, {"result": …}, as a child process prints it."""
@@ -57,7 +59,8 @@ class Retrained:
         """The inverse of `to_json` in the process that owns the project."""
         flipped = tuple((a, b, c) for a, b, c in d["flipped"])
         n, of = d["obeyed"]
-        return cls(find_card(project, d["card"]), d["before"], d["after"], flipped, (n, of), d["worse"])
+        card = find_card(project, d["card"])
+        return cls(card, d["before"], d["after"], flipped, (n, of), d["worse"], d["set_aside"])
 
     def in_words(self) -> str:
         """A few lines for a person."""
@@ -66,7 +69,9 @@ class Retrained:
             was, now = self.before[key], self.after[key]
             if np.isfinite(was[0]) and np.isfinite(now[0]):
                 lines.append(f"  {key}: {was[0]:.3f} -> {now[0]:.3f} [{now[1]:.3f}, {now[2]:.3f}]")
-        lines.append(f"  tile corrections obeyed: {self.obeyed[0]} of {self.obeyed[1]}")
+        lines.append(f"  corrected tiles that the new model follows: {self.obeyed[0]} of {self.obeyed[1]}")
+        if self.set_aside:
+            lines.append(f"  corrected tiles on held-out cases, not learned from: {self.set_aside}")
         lines += [f"  {case}: {a} -> {b}" for case, a, b in self.flipped]
         return "\n".join([*lines, *([f"  WORSE: {self.worse}"] if self.worse else [])])
 
@@ -252,8 +257,15 @@ def retrain_here_steps(
     name = _next_name(project, parent.name.split("+")[0], "+")
     card = _keep(project, trained, cases, split, run.config, chosen, parent.method, name, parent.id)
     yield Progress("comparing", 1, 1)
+    aside = sum(int((t > 0).sum()) for c in cases if c not in learned for t in c.tiles if t is not None)
     return Retrained(
-        card, before, after, _flipped(parent, old, new), _obeyed(learned, new, parent), _worse(before, after)
+        card=card,
+        before=before,
+        after=after,
+        flipped=_flipped(parent, old, new),
+        obeyed=_obeyed(learned, new, parent),
+        worse=_worse(before, after),
+        set_aside=aside,
     )
 
 

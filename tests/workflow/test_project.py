@@ -234,3 +234,14 @@ def test_adding_what_is_no_slide_leaves_the_project_as_it_was(study, tmp_path):
     with pytest.raises(SlideError):
         study.add(tmp_path / "no.svs")
     assert study.slides == before
+
+
+def test_corrections_on_held_out_slides_are_kept_but_not_learned_from(study):
+    card = next(c for c in study.cards if c.name == "mhim-1")
+    held = card.slides["test"][0]
+    bag = study.bag(held)
+    study.correct(held, Cells(bag.grid.cells[:4], bag.grid.pitch_px), "Malignant/IC")
+    done = drain(retrain_here_steps(study, "mhim-1", recipe={"epochs": 1, "min_epochs": 1}))
+    assert (done.obeyed[1], done.set_aside) == (0, 4)
+    assert held in done.card.slides["test"]
+    assert "not learned from: 4" in done.in_words()
