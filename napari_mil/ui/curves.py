@@ -24,14 +24,15 @@ class Curves(pg.PlotWidget):
     def __init__(self, desk: Desk) -> None:
         super().__init__()
         self._desk = desk
-        self.setFixedHeight(150)
+        self.setFixedHeight(160)
         self.setMouseEnabled(x=False, y=False)
         self.setMenuEnabled(False)
         self.hideButtons()
         self.setLabel("bottom", "epoch")
-        self.addLegend(offset=(-5, 5), labelTextSize="8pt")
+        words = "&nbsp;&nbsp;&nbsp;".join(f'<span style="color:{c}">{n}</span>' for n, c in CURVES.items())
+        self.setTitle(words, size="9pt")
         self.points: dict[str, list[tuple[float, float]]] = {}
-        self._lines = {name: self.plot([], pen=pg.mkPen(c, width=2), name=name) for name, c in CURVES.items()}
+        self._lines = {name: self.plot([], pen=pg.mkPen(c, width=2)) for name, c in CURVES.items()}
         self._draw_soon = soon(self, self._draw, ms=SETTLE_MS)
         self._paint()
         desk.theme_changed.connect(self._paint)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from napari_mil.slides import Slide
 
 OURS = "napari-mil"
+NOTHING_CALLED = "No tile is called: the model is not sure enough of any."
 #: Key of slides that napari opened through our reader; the workbench takes them into the project.
 OPENED = "opened"
 LayerData = tuple[Any, dict[str, Any], str]
@@ -177,9 +178,11 @@ def legend(tile_map: TileMap, tree: LabelTree | None = None, *, style: str = "ra
         count = int((values == code).sum())
         if count:
             entries.append((colour, _meaning(tile_map, code, tree), count))
+    note = tile_map.note
     if tile_map.kind == "nodes" and (none := int((values == 0).sum())):
+        note = note if entries else f"{note} {NOTHING_CALLED}".strip()
         entries.append(("", "no call", none))
-    return Legend(title, entries=tuple(entries), note=tile_map.note)
+    return Legend(title, entries=tuple(entries), note=note)
 
 
 def title_of(name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -54,10 +54,11 @@ class Guide:
     took.
     """
 
-    def __init__(self, bench: Workbench, output: Path, echo: Echo) -> None:
-        self.bench, self.output, self.echo = bench, output, echo
+    def __init__(
+        self, bench: Workbench, output: Path, echo: Echo, *, recipe: Mapping[str, Any] | None = None
+    ) -> None:
+        self.bench, self.output, self.echo, self.recipe = bench, output, echo, recipe
         self._number = 0
-        self._chosen: Any = None
 
     def go(self) -> None:
         """The whole tour."""
@@ -107,6 +108,8 @@ class Guide:
         for level in ("coarse", "fine"):
             with self._step(f"see the {level} class of each tile", f"hmil-{level}-classes"):
                 self._show(f"class/{level}")
+                if not self.bench.desk.state.answer.map(f"class/{level}").values.any():
+                    self._show(f"class/{level} without the slide's answer")
 
     def correct(self) -> None:
         """Say what some tiles are, and what the slide is."""
@@ -130,7 +133,7 @@ class Guide:
         """Train a child on what was said; before and after; keep or adopt."""
         self.bench.unfold("Retrain")
         with self._step("retrain on the corrections", "before-after"):
-            job = self.bench.retrain.start()
+            job = self.bench.retrain.start(recipe=self.recipe)
             self._wait()
             if job is None or job.error is not None:
                 why = job.error if job else "it did not start"

@@ -80,6 +80,12 @@ def test_legend_counts_tiles_and_says_no_call(tree):
     assert made.note == "this region only"
 
 
+def test_a_map_without_calls_says_so(tree):
+    made = legend(TileMap("class/fine", "nodes", np.zeros(30), note="approximate"), tree)
+    assert made.entries == (("", "no call", 30),)
+    assert made.note.startswith("approximate No tile is called")
+
+
 def test_titles_are_words():
     assert title_of("attention/fine/ADH") == "Attention · fine · ADH"
 

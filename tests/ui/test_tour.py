@@ -1,0 +1,54 @@
+"""The tour that the demo shows: every step, its picture, and the files at the end."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from napari_mil.errors import MILError
+from napari_mil.ui.tour import Guide
+from napari_mil.ui.workbench import open_workbench
+from napari_mil.workflow import Project
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        os.environ.get("QT_QPA_PLATFORM") == "offscreen", reason="needs a screen, real or virtual (xvfb-run)"
+    ),
+]
+
+
+@pytest.fixture
+def bench(make_napari_viewer, study_folder):
+    made = open_workbench(study_folder, viewer=make_napari_viewer(show=True), by="tester")
+    made.resize_window(1366, 768)
+    yield made
+    made.shut()
+
+
+def test_the_tour_does_the_main_job(bench, study_folder, tmp_path):
+    output = tmp_path / "pictures"
+    output.mkdir()
+    lines = []
+    Guide(bench, output, lines.append, recipe={"epochs": 2, "min_epochs": 1}).go()
+    pictures = sorted(output.glob("*.png"))
+    assert [p.name[:2] for p in pictures] == [f"{n:02d}" for n in range(1, len(lines) + 1)]
+    assert len(lines) == 13
+    record = bench.desk.state.record
+    assert json.loads((output / f"{record.name}.geojson").read_text())["features"]
+    assert record.name in (output / "labels.csv").read_text()
+    with Project(study_folder) as project:
+        assert len(project.cards) == 3
+        assert {c.tool for c in project.ledger.corrections()} == {"paint", "slide label"}
+
+
+def test_a_project_without_models_is_one_sentence(make_napari_viewer, tmp_path):
+    with Project(tmp_path / "empty"):
+        pass
+    made = open_workbench(tmp_path / "empty", viewer=make_napari_viewer(show=False))
+    guide = Guide(made, tmp_path, print)
+    with pytest.raises(MILError, match="no mhim model"):
+        guide._run("mhim")
+    made.shut()
