@@ -88,3 +88,11 @@ def test_reader_and_layers_load_neither_qt_nor_torch():
         "assert not {'torch', 'qtpy', 'napari', 'PyQt5'} & set(sys.modules), set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_napari_offers_our_reader_for_slides_and_not_for_photographs(tmp_path):
+    from napari.plugins import _npe2
+
+    assert "napari-mil" in _npe2.get_readers(write_pyramid(tmp_path / "slide.tif"))
+    assert "napari-mil" in _npe2.get_readers(tmp_path / "case.ndpi")
+    assert "napari-mil" not in _npe2.get_readers(tmp_path / "photo.png")

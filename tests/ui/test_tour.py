@@ -38,7 +38,7 @@ def test_the_tour_does_the_main_job(bench, study_folder, tmp_path):
     assert len(lines) == 13
     record = bench.desk.state.record
     assert json.loads((output / f"{record.name}.geojson").read_text())["features"]
-    assert record.name in (output / "labels.csv").read_text()
+    assert record.id in (output / "labels.csv").read_text()
     with Project(study_folder) as project:
         assert len(project.cards) == 3
         assert {c.tool for c in project.ledger.corrections()} == {"paint", "slide label"}
