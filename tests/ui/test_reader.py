@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 import tifffile
-from npe2 import PluginManifest
+from npe2 import PluginManager, PluginManifest
 
 from napari_mil.errors import SlideError
 from napari_mil.ui.layers import OURS
@@ -91,8 +91,12 @@ def test_reader_and_layers_load_neither_qt_nor_torch():
 
 
 def test_napari_offers_our_reader_for_slides_and_not_for_photographs(tmp_path):
-    from napari.plugins import _npe2
+    manager = PluginManager.instance()
+    manager.discover()
 
-    assert "napari-mil" in _npe2.get_readers(write_pyramid(tmp_path / "slide.tif"))
-    assert "napari-mil" in _npe2.get_readers(tmp_path / "case.ndpi")
-    assert "napari-mil" not in _npe2.get_readers(tmp_path / "photo.png")
+    def offered(path):
+        return [reader.plugin_name for reader in manager.iter_compatible_readers([str(path)])]
+
+    assert "napari-mil" in offered(write_pyramid(tmp_path / "slide.tif"))
+    assert "napari-mil" in offered(tmp_path / "case.ndpi")
+    assert "napari-mil" not in offered(tmp_path / "photo.png")
