@@ -43,7 +43,7 @@ def _stop(*, until_told: bool) -> Callable[[], bool] | None:
 
 
 @app.command(
-    epilog="Example: `napari-mil train study/ --method mhim -s encoder=gated -r epochs=60 --name mhim-gated`"
+    epilog="Example: `napari-mil train study/ --method mhim -s init_student=all -r epochs=60 --name mhim-1`"
 )
 def train(
     project: ExistingProject,

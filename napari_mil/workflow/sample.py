@@ -18,7 +18,7 @@ from napari_mil.workflow.project import Project
 #: it again.
 COHORT = {"slides": 120, "seed": 0}
 #: methods of the sample models, with options; half the published width, so that the package stays small
-SAMPLE_METHODS = {"mhim": {"hidden": 256}, "hmil": {}}
+SAMPLE_METHODS = {"mhim": {"hidden": 256, "init_student": "all"}, "hmil": {"compat": "paper"}}
 _DONE = "sample.txt"
 
 
