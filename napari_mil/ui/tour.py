@@ -171,12 +171,25 @@ class Guide:
             self.bench.instances.show_map(name)
 
     def _suspect(self, tiles: int = 5) -> list[tuple[int, int]]:
-        """Cells of the tiles that look most like a lesion to the model on show."""
+        """Cells to correct: lesion tiles that the model did not call, by the truth kept beside sample slides.
+
+        Where a slide has no truth, the tiles that look most like a lesion to the model on show.
+        """
         state = self.bench.desk.state
         names = [m.name for m in state.answer.maps]
         scores = state.answer.map("lesion" if "lesion" in names else "attention").values
-        cells = state.answer_grid.cells[np.argsort(-scores, kind="stable")[:tiles]]
-        return [(int(row), int(col)) for row, col in cells]
+        cells = [(int(row), int(col)) for row, col in state.answer_grid.cells]
+        order = [cells[i] for i in np.argsort(-scores, kind="stable")]
+        truth = Path(state.record.path).parent / "truth" / f"{state.record.name}.npz"
+        if truth.exists():
+            from napari_mil.samples import read_truth
+
+            node = state.project.tree.node(state.record.label)
+            said = dict(zip(cells, state.answer.map("class/fine").values.tolist(), strict=True))
+            known = zip(map(tuple, (read := read_truth(truth))[0].tolist()), read[1].tolist(), strict=True)
+            lesion = {cell for cell, found in known if found == node}
+            order = sorted((c for c in order if c in lesion), key=lambda c: said[c] == node)
+        return order[:tiles]
 
     def _wait(self) -> None:
         if not self.bench.wait(PATIENCE_S):
