@@ -186,8 +186,8 @@ class Guide:
 
             node = state.project.tree.node(state.record.label)
             said = dict(zip(cells, state.answer.map("class/fine").values.tolist(), strict=True))
-            known = zip(map(tuple, (read := read_truth(truth))[0].tolist()), read[1].tolist(), strict=True)
-            lesion = {cell for cell, found in known if found == node}
+            where, what = read_truth(truth)
+            lesion = {(int(row), int(col)) for (row, col) in where[what == node]}
             order = sorted((c for c in order if c in lesion), key=lambda c: said[c] == node)
         return order[:tiles]
 
