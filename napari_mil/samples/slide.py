@@ -28,7 +28,19 @@ from napari_mil.samples.writing import SampleTruth, write_pyramid
 SAMPLE_TREE = LabelTree.from_paths(
     ["Benign/N", "Benign/PB", "Benign/UDH", "Atypical/FEA", "Atypical/ADH", "Malignant/DCIS", "Malignant/IC"],
     normal=["Benign/N"],
-    colours={"Benign/N": "#BBBBBB"},
+    # no pinks and purples: a map lies over H&E; darker within a group means worse
+    colours={
+        "Benign": "#0072B2",
+        "Atypical": "#E69F00",
+        "Malignant": "#D55E00",
+        "Benign/N": "#BBBBBB",
+        "Benign/PB": "#009E73",
+        "Benign/UDH": "#56B4E9",
+        "Atypical/FEA": "#F0E442",
+        "Atypical/ADH": "#9A6A00",
+        "Malignant/DCIS": "#A50026",
+        "Malignant/IC": "#1A1A1A",
+    },
 )
 
 
