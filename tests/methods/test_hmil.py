@@ -204,7 +204,9 @@ def test_contrast_as_it_is_defined(tau):
     vectors = torch.nn.functional.normalize(torch.randn(4, 5, 8, dtype=torch.float64), dim=2)
     slides = [TREE.leaves[i] for i in (0, 2, 0, 4)]
     expected = reference_contrast(vectors.numpy(), slides, tau)
-    assert make(scl_views="all_classes")._contrast(vectors, slides, tau).item() == pytest.approx(expected, abs=1e-4)
+    assert make(scl_views="all_classes")._contrast(vectors, slides, tau).item() == pytest.approx(
+        expected, abs=1e-4
+    )
     official = make(compat="official")._contrast(vectors, slides, tau).item()
     assert official == pytest.approx(expected / 4, abs=1e-4)  # divided by the bags once more
 
