@@ -8,6 +8,7 @@ import csv
 import dataclasses
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from napari_mil.card import ModelCard
 from napari_mil.steps import Progress, Steps
@@ -18,7 +19,10 @@ from napari_mil.workflow.project import Project
 #: it again.
 COHORT = {"slides": 120, "seed": 0}
 #: methods of the sample models, with options; half the published width, so that the package stays small
-SAMPLE_METHODS = {"mhim": {"hidden": 256, "init_student": "all"}, "hmil": {"compat": "paper"}}
+SAMPLE_METHODS: dict[str, dict[str, Any]] = {
+    "mhim": {"hidden": 256, "init_student": "all"},
+    "hmil": {"compat": "paper"},
+}
 _DONE = "sample.txt"
 
 
