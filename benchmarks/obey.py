@@ -3,15 +3,16 @@
     python benchmarks/obey.py --work FOLDER
 
 A parent model is trained on two thirds of the cohort; the rest is held out. On a fresh sample slide a person
-corrects half of the lesion tiles that the parent got wrong; the other half, and five more fresh slides with
-the same lesion, show whether the lesson carries over. Then tiles are confirmed, not corrected: that must
-not change more than retraining without corrections does. Prints the table, writes it to docs/benchmarks.md
-between its markers, and exits with 1 when a target is missed.
+labels half of the lesion tiles; the other half, and five more fresh slides with the same lesion, show whether
+the lesson carries over. Then calls of the parent are confirmed instead: that must not change more than
+retraining without corrections does. Prints the table, writes it to docs/benchmarks.md between its markers,
+and exits with 1 when a target is missed.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import sys
 import tempfile
@@ -41,8 +42,9 @@ from napari_mil.train import Trained, Training, recipe_for, retrain_recipe
 TREE = sample_cohort.TREE
 SEEDS = 5
 ARMS = ("abmil", "mhim (attn)", "hmil")
-#: enough lesion on the fresh slides that half of it still says something
-FRESH = samples.Difficulty(lesion_fraction=(0.12, 0.18), hard_slides=0.0)
+#: enough lesion on the fresh slides that half of it says something, much of it weak: a reason to correct
+FRESH = samples.Difficulty(lesion_fraction=(0.14, 0.20), hard_slides=0.0, hard_tiles=0.6)
+FRESH_ID = hashlib.sha256(repr(FRESH).encode()).hexdigest()[:6]
 
 
 @dataclass(frozen=True)
@@ -66,13 +68,13 @@ def fresh(work: Path, label: str) -> list[tuple[TrainingCase, np.ndarray]]:
     """Six slides that no model has seen, with the truth per tile; the first is the one that is corrected."""
     made = []
     for i in range(6):
-        path = work / "fresh" / f"{label}-{i}.tif"
+        path = work / "fresh" / f"{label}-{i}-{FRESH_ID}.tif"
         truth = path.with_suffix(".npz")
         if not truth.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             told = samples.make_slide(path, seed=70_000 + i, label=label, difficulty=FRESH, hard=False)
             told.save(truth)
-        made.append(sample_cohort.one(path, truth, work, f"fresh-{label}-{i}", TREE.node(label)))
+        made.append(sample_cohort.one(path, truth, work, path.stem, TREE.node(label)))
     return made
 
 
@@ -119,17 +121,16 @@ def kept_parent(arm: str, work: Path) -> MILModel:
 
 
 def corrections(kind: str, said: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """(N,) what a person says of the sample slide, 0 = nothing; `said` (N,) is the parent's leaf per tile."""
+    """(N,) what a person says of the sample slide, 0 = nothing; `said` (N,) is what the parent called."""
     rng = np.random.default_rng(0)
     kinds = np.array([sample_cohort.lesion(node) for node in range(len(TREE))])
     lesion = np.flatnonzero(kinds[truth] == 1)
-    wrong = rng.permutation([i for i in lesion if said[i] != truth[i]])
-    some = wrong[: max(1, (len(wrong) + 1) // 2)]
+    some = rng.permutation(lesion)[: max(1, (len(lesion) + 1) // 2)]
     labels = np.zeros(len(truth), np.int32)
     if kind == "corrected":
         labels[some] = truth[some]
     elif kind == "confirmed":
-        known = rng.permutation(np.flatnonzero(truth))[: max(len(some), 10)]
+        known = rng.permutation(np.flatnonzero(said))[: len(some)]
         labels[known] = said[known]
     return labels
 
@@ -163,7 +164,7 @@ def do(job: Job) -> tuple[Job, dict[str, float], dict[str, float]]:
     """Figures of the parent and of its child."""
     torch.set_num_threads(1)
     base, (sample, truth) = kept_parent(job.arm, job.work), fresh(job.work, job.label)[0]
-    labels = corrections(job.kind, leaves(base, sample), truth)
+    labels = corrections(job.kind, call(answer(base, *sample.joined()[:2]), TREE), truth)
     taught = replace(sample, tiles=(labels,)) if labels.any() else sample
     method, config = quality.ARMS[job.arm]
     split = split_of(job.work)
@@ -277,8 +278,8 @@ def heading(label: str) -> str:
     return (
         "## Corrections are obeyed\n\n"
         f"`python benchmarks/obey.py --work FOLDER`, {when}, {quality.processor()}. Half of the {label} "
-        "tiles of a fresh sample slide that the parent got wrong are corrected; accuracy: that of the other "
-        "tiles of the same truth, on that slide and on five others that nobody labelled. Means of "
+        "tiles of a fresh sample slide are labelled by hand; accuracy is that of the other tiles of the same "
+        "truth, on that slide and on five others that nobody labelled. Means of "
         f"{SEEDS} retrainings, answers from the new weights alone; ± is the standard deviation of "
         "retrainings without corrections.\n\n"
     )

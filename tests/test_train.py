@@ -274,10 +274,12 @@ def test_visits_rehearse_only_what_is_not_followed(planted):
     run = Training(every, split, method="abmil", config=SMALL, recipe=recipe, tree=TREE, device="cpu")
     drain(run.steps())
     fit = run.current
-    fit.disobeyed = [first.case]
+    fit.disobeyed, fit.insistence = [first.case], 1
     visits = fit._visits()
     assert len(visits) == len(every) + REHEARSE
     assert sorted(c for c, only in visits if not only) == sorted(split.train)
     assert {c for c, only in visits if only} == {first.case}
+    fit.insistence = 4  # two epochs did not suffice
+    assert len(fit._visits()) == len(every) + 4 * REHEARSE
     fit.disobeyed = []
     assert len(fit._visits()) == len(every)

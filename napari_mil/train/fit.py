@@ -142,10 +142,10 @@ class Fit:
         self.random = OwnRandom(device, recipe.seed + salt + 2)
         self.weights = cohort.weights() if recipe.class_weights else {}
         self.labelled, self.useful = cohort.labelled, cohort.useful
-        self.epoch = 0
+        self.epoch, self.insistence = 0, 1
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {}
-        self.disobeyed = list(self.labelled)
+        self.disobeyed = self._disobeyed({case: self._obeyed(case) for case in self.labelled})
 
     @property
     def finished(self) -> bool:
@@ -195,12 +195,12 @@ class Fit:
 
         Cases whose tile labels the model does not follow yet come back for these labels alone, so often
         that they make up the recipe's share of the visits: among many cases a few corrections would hardly
-        be heard.
+        be heard. Every epoch that does not suffice doubles them, eightfold at most.
         """
         visits = [(case, False) for case in self.useful]
         if self.disobeyed and self.recipe.tile_share > 0:
             share = self.recipe.tile_share / (1 - self.recipe.tile_share)
-            again = math.ceil(max(len(visits) * share, REHEARSE) / len(self.disobeyed))
+            again = math.ceil(max(len(visits) * share, REHEARSE) * self.insistence / len(self.disobeyed))
             visits += [(case, True) for case in self.disobeyed for _ in range(again)]
         return [visits[i] for i in torch.randperm(len(visits), generator=self.order).tolist()]
 
@@ -246,10 +246,16 @@ class Fit:
             score = found.get("score", score)
         follows = {case: self._obeyed(case) for case in self.labelled}
         if follows:
-            self.disobeyed = [case for case, (yes, n) in follows.items() if yes < OBEYED_ENOUGH * n]
+            self.disobeyed = self._disobeyed(follows)
+            self.insistence = min(2 * self.insistence, 8) if self.disobeyed else 1
             figures["obeyed"] = sum(yes for yes, _ in follows.values()) / sum(n for _, n in follows.values())
             score += min(figures["obeyed"], OBEYED_ENOUGH)
         return {**figures, "score": score}
+
+    @staticmethod
+    def _disobeyed(follows: Mapping[str, tuple[int, int]]) -> list[str]:
+        """Cases that follow too few of their labelled tiles, and so are rehearsed."""
+        return [case for case, (yes, n) in follows.items() if yes < OBEYED_ENOUGH * n]
 
     def _temperature(self) -> float:
         """The temperature that fits the finest level's answers for the validation cases best."""
@@ -280,6 +286,7 @@ class Fit:
             "history": self.history,
             "best": self.best,
             "disobeyed": self.disobeyed,
+            "insistence": self.insistence,
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
@@ -291,3 +298,4 @@ class Fit:
         self.random.state = state["random"]
         self.epoch, self.history = state["epoch"], list(state["history"])
         self.best, self.disobeyed = dict(state["best"]), list(state["disobeyed"])
+        self.insistence = state["insistence"]

@@ -22,14 +22,15 @@ def recipe_for(method: str, given: Mapping[str, Any] | Recipe | None = None) -> 
 
 
 def retrain_recipe(parent: Recipe, *, seed: int = 0) -> Recipe:
-    """The recipe for going on from a model with new labels: its parent's, but shorter.
+    """The recipe for going on from a model with new labels: its parent's, but gentler and shorter.
 
     The old cases are all met again in every epoch, so that nothing is unlearned; corrected tiles are
     rehearsed until the model follows them.
     """
     return dataclasses.replace(
         parent,
-        epochs=20,
+        epochs=15,
+        lr=parent.lr * 0.1,
         min_epochs=5,
         patience=8,
         stage1_epochs=0,
