@@ -113,8 +113,14 @@ class Guide:
 
     def correct(self) -> None:
         """Say what some tiles are, and what the slide is."""
-        bench, state = self.bench, self.bench.desk.state
+        bench = self.bench
+        with self._step("go back to MHIM's answer, class of each tile", "mhim-fine-classes"):
+            bench.unfold("Model")
+            self._run("mhim")
+            bench.unfold("Instances")
+            self._show("class/fine")
         bench.unfold("Review")
+        state = bench.desk.state
         with self._step("correct tiles and the slide's label", "correction"):
             label = state.record.label or state.project.tree.path(state.project.tree.leaves[-1])
             bench.review.choose(label)

@@ -35,7 +35,7 @@ def test_the_tour_does_the_main_job(bench, study_folder, tmp_path):
     Guide(bench, output, lines.append, recipe={"epochs": 2, "min_epochs": 1}).go()
     pictures = sorted(output.glob("*.png"))
     assert [p.name[:2] for p in pictures] == [f"{n:02d}" for n in range(1, len(lines) + 1)]
-    assert len(lines) == 13
+    assert len(lines) == 14
     record = bench.desk.state.record
     assert json.loads((output / f"{record.name}.geojson").read_text())["features"]
     assert record.id in (output / "labels.csv").read_text()
