@@ -65,7 +65,7 @@ def cohort(work: Path) -> sample_cohort.Cohort:
 
 @cache
 def fresh(work: Path, label: str) -> list[tuple[TrainingCase, np.ndarray]]:
-    """Six slides that no model has seen, with the truth per tile; the first is the one that is corrected."""
+    """Six slides that no model has seen, with the truth per tile."""
     made = []
     for i in range(6):
         path = work / "fresh" / f"{label}-{i}-{FRESH_ID}.tif"
@@ -76,6 +76,16 @@ def fresh(work: Path, label: str) -> list[tuple[TrainingCase, np.ndarray]]:
             told.save(truth)
         made.append(sample_cohort.one(path, truth, work, path.stem, TREE.node(label)))
     return made
+
+
+def in_turn(base: MILModel, work: Path, label: str) -> list[tuple[TrainingCase, np.ndarray]]:
+    """The fresh slides, that on which the parent errs most first: there a person has most to correct."""
+
+    def right(made: tuple[TrainingCase, np.ndarray]) -> float:
+        case, truth = made
+        return float((leaves(base, case) == truth)[truth == TREE.node(label)].mean())
+
+    return sorted(fresh(work, label), key=right)
 
 
 def split_of(work: Path) -> Split:
@@ -120,12 +130,17 @@ def kept_parent(arm: str, work: Path) -> MILModel:
     return made
 
 
-def corrections(kind: str, said: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """(N,) what a person says of the sample slide, 0 = nothing; `said` (N,) is what the parent called."""
+def corrections(kind: str, said: np.ndarray, best: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """(N,) what a person says of the sample slide, 0 = nothing.
+
+    `said` (N,) is what the parent called, `best` (N,) the most likely leaf of each tile: half of the lesion
+    tiles that it gets wrong and half of those that it gets right are labelled.
+    """
     rng = np.random.default_rng(0)
     kinds = np.array([sample_cohort.lesion(node) for node in range(len(TREE))])
     lesion = np.flatnonzero(kinds[truth] == 1)
-    some = rng.permutation(lesion)[: max(1, (len(lesion) + 1) // 2)]
+    halves = [rng.permutation(lesion[(best == truth)[lesion] == sure]) for sure in (False, True)]
+    some = np.concatenate([half[: (len(half) + 1) // 2] for half in halves])
     labels = np.zeros(len(truth), np.int32)
     if kind == "corrected":
         labels[some] = truth[some]
@@ -143,11 +158,12 @@ def leaves(model: MILModel, case: TrainingCase) -> np.ndarray:
 
 def figures_of(model: MILModel, job: Job, labels: np.ndarray, base: MILModel) -> dict[str, float]:
     """What the table needs of a model."""
-    known, (sample, truth) = cohort(job.work), fresh(job.work, job.label)[0]
+    known, slides = cohort(job.work), in_turn(base, job.work, job.label)
+    sample, truth = slides[0]
     held = [known.cases[c] for c in split_of(job.work).test]
     calls = [np.concatenate([call(answer(m, *c.joined()[:2]), TREE) for c in held]) for m in (base, model)]
     free = (truth == TREE.node(job.label)) & (labels == 0)
-    others = [(leaves(model, c), t) for c, t in fresh(job.work, job.label)[1:]]
+    others = [(leaves(model, c), t) for c, t in slides[1:]]
     right = [(said == t)[t == TREE.node(job.label)] for said, t in others]
     probability = answer(model, *sample.joined()[:2]).tile_probability
     return {
@@ -163,8 +179,10 @@ def figures_of(model: MILModel, job: Job, labels: np.ndarray, base: MILModel) ->
 def do(job: Job) -> tuple[Job, dict[str, float], dict[str, float]]:
     """Figures of the parent and of its child."""
     torch.set_num_threads(1)
-    base, (sample, truth) = kept_parent(job.arm, job.work), fresh(job.work, job.label)[0]
-    labels = corrections(job.kind, call(answer(base, *sample.joined()[:2]), TREE), truth)
+    base = kept_parent(job.arm, job.work)
+    sample, truth = in_turn(base, job.work, job.label)[0]
+    called = call(answer(base, *sample.joined()[:2]), TREE)
+    labels = corrections(job.kind, called, leaves(base, sample), truth)
     taught = replace(sample, tiles=(labels,)) if labels.any() else sample
     method, config = quality.ARMS[job.arm]
     split = split_of(job.work)
@@ -278,10 +296,10 @@ def heading(label: str) -> str:
     return (
         "## Corrections are obeyed\n\n"
         f"`python benchmarks/obey.py --work FOLDER`, {when}, {quality.processor()}. Half of the {label} "
-        "tiles of a fresh sample slide are labelled by hand; accuracy is that of the other tiles of the same "
-        "truth, on that slide and on five others that nobody labelled. Means of "
-        f"{SEEDS} retrainings, answers from the new weights alone; ± is the standard deviation of "
-        "retrainings without corrections.\n\n"
+        "tiles of the fresh sample slide that the parent knew least are labelled, of those it got wrong and of "
+        "those it got right; accuracy is that of the other tiles of the same truth, on that slide and on five "
+        f"others that nobody labelled. Means of {SEEDS} retrainings, answers from the new weights alone; ± is "
+        "the standard deviation of retrainings without corrections.\n\n"
     )
 
 
