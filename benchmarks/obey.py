@@ -296,10 +296,10 @@ def heading(label: str) -> str:
     return (
         "## Corrections are obeyed\n\n"
         f"`python benchmarks/obey.py --work FOLDER`, {when}, {quality.processor()}. Half of the {label} "
-        "tiles of the fresh sample slide that the parent knew least are labelled, of those it got wrong and of "
-        "those it got right; accuracy is that of the other tiles of the same truth, on that slide and on five "
-        f"others that nobody labelled. Means of {SEEDS} retrainings, answers from the new weights alone; ± is "
-        "the standard deviation of retrainings without corrections.\n\n"
+        "tiles of the fresh sample slide that the parent knew least are labelled, of those it got wrong "
+        "and of those it got right; accuracy is that of the other tiles of the same truth, on that slide and "
+        f"on five others that nobody labelled. Means of {SEEDS} retrainings, answers from the new weights "
+        "alone; ± is the standard deviation of retrainings without corrections.\n\n"
     )
 
 
