@@ -48,8 +48,8 @@ ARMS: dict[str, tuple[str, dict[str, Any]]] = {
     # short trainings: the student starts from stage 1 as the teacher does (methods.md: init_student)
     "mhim (attn)": ("mhim", {"encoder": "attn", "init_student": "all"}),
     "mhim (gated)": ("mhim", {"encoder": "gated", "init_student": "all"}),
-    # the form of the paper, whose contrast looks at the true class alone, keeps the classes apart on tiles
-    "hmil": ("hmil", {"compat": "paper"}),
+    # a contrast that looks at the true class alone keeps the classes apart on tiles (methods.md: scl_views)
+    "hmil": ("hmil", {"scl_views": "true_class"}),
     "pure (attn)": ("mhim", {"encoder": "attn", "pure": True}),
     "pure (gated)": ("mhim", {"encoder": "gated", "pure": True}),
 }
