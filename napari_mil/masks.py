@@ -38,7 +38,7 @@ class Masks:
     hidden : (N,) bool, hidden from the student in the first draw
     role : (N,) int8, see ROLES; which tiles are recycled is one draw of many
     frequency : (N,) float32, share of draws in which a tile is hidden; 0 or 1 where nothing random enters
-    score : (N,) float32, the teacher's score in the first draw
+    score : (N,) float32, the teacher's score in the first draw (of several heads their mean)
     rank : (N,) int32, place of the score, 0 the highest
     counts : tiles, candidates, hidden, left, kept, recycled, student_tokens
     random : whether `hidden` can differ between draws
@@ -105,17 +105,16 @@ class Simulator:
             raise ModelError(f"draws is {draws}; at least one is needed.")
         ratios = {"mask_ratio": mask_ratio, "keep_ratio": keep_ratio, "progress": progress}
         first, n = self._hide(seed, **ratios), len(self._features)
-        random = self._is_random() or len(first.hidden) < len(first.candidates)
-        role = np.zeros(n, np.int8)
-        role[first.recycled.cpu().numpy()] = 2
-        role[first.hidden.cpu().numpy()] = 1
-        times = (role == 1).astype(np.float32)
+        random = self._is_random() or len(first.hidden) < len(first.candidates) or len(first.random) > 0
+        role = first.roles(n).numpy()
+        hidden = _hidden(role)
+        times = hidden.astype(np.float32)
         if random:
             for i in range(1, draws):
-                times[self._hide(seed + i, **ratios).hidden.cpu().numpy()] += 1
+                times += _hidden(self._hide(seed + i, **ratios).roles(n).numpy())
             times /= np.float32(draws)
         _, score, rank = self._scored(seed)
-        return Masks(role == 1, role, times, score, rank, _counts(first, n), random)
+        return Masks(hidden, role, times, score, rank, _counts(first, role), random)
 
     def _hide(self, seed: int, **ratios: float | None) -> Hiding:
         generator = torch.Generator().manual_seed(seed)
@@ -129,10 +128,11 @@ class Simulator:
         key = seed if self._is_random() else 0
         if key not in self._scores:
             score = self._model.salience(self._features, mode=self._mode, seed=key)
-            order = torch.sort(score, descending=True, stable=True).indices.cpu().numpy()
+            shown = score if score.ndim == 1 else score.mean(0)
+            order = torch.sort(shown, descending=True, stable=True).indices.cpu().numpy()
             rank = np.empty(len(order), np.int32)
             rank[order] = np.arange(len(order), dtype=np.int32)
-            plain = score.float().cpu().numpy()
+            plain = shown.float().cpu().numpy()
             rank.flags.writeable = plain.flags.writeable = False
             self._scores[key] = (score, plain, rank)
         return self._scores[key]
@@ -157,12 +157,20 @@ def simulate(
     return answer(mask_ratio=mask_ratio, keep_ratio=keep_ratio, draws=draws, seed=seed)
 
 
-def _counts(part: Hiding, tiles: int) -> dict[str, int]:
+def _hidden(role: NDArray[np.int8]) -> NDArray[np.bool_]:
+    """(N,) whether a role means hidden: neither left to learn from nor recycled."""
+    return np.asarray((role != 0) & (role != 2))
+
+
+def _counts(part: Hiding, role: NDArray[np.int8]) -> dict[str, int]:
+    hidden = int(_hidden(role).sum())
     return {
-        "tiles": tiles,
+        "tiles": len(role),
         "candidates": len(part.candidates),
-        "hidden": len(part.hidden),
-        "left": tiles - len(part.hidden),
+        "hidden": hidden,
+        "hidden_low": int((role == 3).sum()),
+        "hidden_random": int((role == 4).sum()),
+        "left": len(role) - hidden,
         "kept": len(part.kept),
         "recycled": len(part.recycled),
         "student_tokens": len(part.kept) + part.tokens,

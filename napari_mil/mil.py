@@ -73,15 +73,18 @@ class Study:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Hiding:
-    """Which tiles a method hides in one training step; index tensors (n,) int64 that part range(N).
+    """Which tiles a method hides in one training step; index tensors (n,) int64.
+
+    `kept`, `recycled` and the hidden ones together are range(N); a tile may be hidden for several reasons.
 
     Attributes
     ----------
-    hidden : hidden from the student, most salient first where nothing random enters
+    hidden : hidden for a high score, most salient first where nothing random enters
     kept : seen directly, in the order in which the student sees them
     recycled : seen only through the recycled tokens
     candidates : the tiles that `hidden` was drawn from
     tokens : number of recycled tokens that the student sees beside the kept tiles
+    low, random : hidden for a low score; hidden at random
     """
 
     hidden: Tensor
@@ -89,6 +92,17 @@ class Hiding:
     recycled: Tensor
     candidates: Tensor
     tokens: int
+    low: Tensor
+    random: Tensor
+
+    def roles(self, tiles: int) -> Tensor:
+        """(N,) int8 what becomes of each tile: 0 kept, 1 hidden for a high score, 2 recycled, 3 for a low
+        score, 4 at random; of several reasons high counts before low before random.
+        """
+        role = torch.zeros(tiles, dtype=torch.int8)
+        for code, at in ((2, self.recycled), (4, self.random), (3, self.low), (1, self.hidden)):
+            role[at.cpu()] = code
+        return role
 
 
 @runtime_checkable
@@ -99,7 +113,9 @@ class HidesTiles(Protocol):
         """Whether this model holds a teacher (an imported one may not)."""
 
     def salience(self, features: Tensor, *, mode: str | None = None, seed: int = 0) -> Tensor:
-        """(N,) the teacher's score; `mode` None: the model's own; "official": dropout drawn from `seed`."""
+        """(N,) the teacher's score, or (H, N) one row per head; `mode` None: the model's own; "official":
+        dropout drawn from `seed`.
+        """
 
     def is_random(self, *, mode: str | None = None) -> bool:
         """Whether a draw enters `salience`, so that another seed gives other scores."""
@@ -114,7 +130,16 @@ class HidesTiles(Protocol):
         generator: torch.Generator | None = None,
         noise: Noise | None = None,
     ) -> Hiding:
-        """The tiles hidden for a score (N,); None = the model's own ratios."""
+        """The tiles hidden for the score of `salience`; None = the model's own ratios."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """Settings that were published together: {option: value} of the method's Config and of the Recipe."""
+
+    config: Mapping[str, Any]
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    note: str = ""
 
 
 class MILModel(nn.Module, ABC):
@@ -127,6 +152,7 @@ class MILModel(nn.Module, ABC):
     Config : frozen dataclass of options with bounds; it becomes the form
     exceptions : property a conformance test skips → why, with the paragraph of docs/methods.md
     recipe : training settings that suit a small study where Recipe's defaults do not, {field: value}
+    presets : settings of the papers by name
 
     Attributes
     ----------
@@ -140,6 +166,7 @@ class MILModel(nn.Module, ABC):
     Config: ClassVar[type]
     exceptions: ClassVar[Mapping[str, str]] = {}
     recipe: ClassVar[Mapping[str, Any]] = {}
+    presets: ClassVar[Mapping[str, Preset]] = {}
     assumed: tuple[str, ...] = ()
 
     def __init__(self, config: Any, in_features: int, tree: LabelTree) -> None:

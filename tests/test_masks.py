@@ -33,6 +33,8 @@ def test_the_hidden_tiles_are_those_of_the_highest_scores():
         "tiles": 200,
         "candidates": 10,
         "hidden": 10,
+        "hidden_low": 0,
+        "hidden_random": 0,
         "left": 190,
         "kept": 171,
         "recycled": 19,
@@ -49,7 +51,7 @@ def test_it_is_what_explain_and_training_say():
     assert found.role.tolist() == table["role"].tolist()
     assert found.rank.tolist() == table["score_rank"].tolist()
     study = model.train().study(as_tensor(model, TILES), None, 0.0)
-    assert set(study.seen.hidden.tolist()) == set(np.flatnonzero(found.hidden))
+    assert set(study.seen.part.hidden.tolist()) == set(np.flatnonzero(found.hidden))
 
 
 def test_sliders_change_the_ratios():

@@ -10,11 +10,13 @@ import torch
 
 from napari_mil import methods
 from napari_mil.bag import Bag
+from napari_mil.card import Recipe
 from napari_mil.correction import Target
 from napari_mil.errors import ModelError
 from napari_mil.grid import TileGrid
 from napari_mil.labeltree import LabelTree
 from napari_mil.mil import MILModel, total
+from napari_mil.options import build
 
 D = 6
 TILES = 24
@@ -28,6 +30,7 @@ VARIANTS = {
         {"compat": "official"},
         {"pure": True},
         {"hidden_ratio_random": 0.5, "score": "attention", "recycle_tokens": 0},
+        {"version": 1, "random_mask_ratio": 0.5, "low_mask_ratio": 0.2},
     ],
     "hmil": [{}, {"compat": "official"}, {"compat": "paper"}],
 }
@@ -347,6 +350,13 @@ def test_classes_say_who_they_are(case):
     assert kind.name == case[0]
     assert len(kind.paper) > 20
     assert all(f.metadata["help"] for f in dataclasses.fields(kind.Config))
+
+
+def test_presets_name_options_that_there_are():
+    for name in methods.names():
+        for label, preset in methods.get(name).presets.items():
+            build(methods.get(name).Config, preset.config, f"{name} {label}")
+            build(Recipe, preset.recipe, f"{name} {label}")
 
 
 def test_a_batch_is_the_mean_of_its_bags(case):

@@ -1,0 +1,40 @@
+"""Parts that several methods are built from.
+
+The names of the submodules are those of the published checkpoints, so that their keys load without renaming.
+"""
+
+from __future__ import annotations
+
+from napari_mil.blocks import hiding
+from napari_mil.blocks.attention import AttentionScores, GatedScores
+from napari_mil.blocks.basics import (
+    ACTIVATIONS,
+    ceil_count,
+    draw_order,
+    draw_uniform,
+    floor_count,
+    kaiming,
+    soft_cross_entropy,
+    xavier,
+)
+from napari_mil.blocks.pooling import AttentionPooler, Pooled, Pooler
+from napari_mil.blocks.recycle import CrossAttention, GlobalRecycle
+
+__all__ = [
+    "ACTIVATIONS",
+    "AttentionPooler",
+    "AttentionScores",
+    "CrossAttention",
+    "GatedScores",
+    "GlobalRecycle",
+    "Pooled",
+    "Pooler",
+    "ceil_count",
+    "draw_order",
+    "draw_uniform",
+    "floor_count",
+    "hiding",
+    "kaiming",
+    "soft_cross_entropy",
+    "xavier",
+]

@@ -1,0 +1,100 @@
+"""How projected tiles become one answer: the poolers that MHIM trains behind its masks.
+
+Shape letters: N tiles, D feature width, C classes, H heads. A pooler does not own the bag's classifier, which
+the published networks keep beside it as `predictor`; it is handed in.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from napari_mil.blocks.attention import AttentionScores, GatedScores
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pooled:
+    """What a pooler made of one bag.
+
+    Attributes
+    ----------
+    vector : (D,) the bag, or (C, D) one vector per class
+    attention : (N, 1) or class-wise (N, C); each column sums to 1 over the tiles
+    seen : whatever the pooler's other answers need
+    """
+
+    vector: Tensor
+    attention: Tensor
+    seen: Any = None
+
+
+class Pooler(nn.Module, ABC):
+    """Projected tiles h (N, D) → Pooled, and what can be said of it with a classifier (D → C)."""
+
+    #: whether `tiles` scores each tile by itself, so that it can do without the rest of the bag
+    alone = True
+    #: whether the order of the tiles matters
+    ordered = False
+
+    @abstractmethod
+    def forward(self, h: Tensor) -> Pooled:
+        """Pool the tiles h (N, D)."""
+
+    def logits(self, pooled: Pooled, predictor: nn.Linear) -> tuple[Tensor, ...]:
+        """The bag's (C,) logits, one tensor per voice; the answer is their mean."""
+        return (predictor(pooled.vector),)
+
+    @abstractmethod
+    def tiles(self, h: Tensor, pooled: Pooled | None, predictor: nn.Linear) -> Tensor:
+        """(N, C) t_i: class scores of every tile; `pooled` may be None where tiles are scored `alone`."""
+
+    def evidence(self, h: Tensor, pooled: Pooled, predictor: nn.Linear) -> Tensor | None:
+        """(N, C) what each tile adds to the bag's logits; None where they are no sum over tiles."""
+
+    @abstractmethod
+    def confidence(self, h: Tensor, pooled: Pooled, predictor: nn.Linear, bias: Tensor | None) -> Tensor:
+        """(N, C) class scores of the attention-weighted tiles (methods.md §3.3), before the softmax."""
+
+    def salience(self, scores: Tensor) -> Tensor:
+        """(N,) how sure a tile is of its class, from its `confidence` (N, C)."""
+        return torch.softmax(scores, -1).amax(-1)
+
+    def looks(self, pooled: Pooled) -> Tensor:
+        """(N,) attention as the published code ranks tiles by it, or (H, N) one row per head."""
+        return pooled.attention[:, 0]
+
+
+class AttentionPooler(Pooler):
+    """z = Σ a_i h_i with plain or gated attention, both without biases (Ilse 2018, as MHIM uses it)."""
+
+    def __init__(self, features: int, width: int, act: str, *, gated: bool) -> None:
+        super().__init__()
+        self.attention = (
+            GatedScores(features, width, 1, act, bias=False)
+            if gated
+            else AttentionScores(features, width, act)
+        )
+
+    def forward(self, h: Tensor) -> Pooled:
+        """Pool the tiles h (N, D)."""
+        attention = torch.softmax(self.attention(h), 0)
+        return Pooled((attention.T @ h)[0], attention)
+
+    def tiles(self, h: Tensor, pooled: Pooled | None, predictor: nn.Linear) -> Tensor:  # noqa: ARG002
+        """The answer for a bag of this tile alone."""
+        scores: Tensor = predictor(h)
+        return scores
+
+    def evidence(self, h: Tensor, pooled: Pooled, predictor: nn.Linear) -> Tensor:
+        """a_i · W h_i; the sum over tiles plus the bias is the logit."""
+        return pooled.attention * linear(h, predictor.weight)
+
+    def confidence(self, h: Tensor, pooled: Pooled, predictor: nn.Linear, bias: Tensor | None) -> Tensor:
+        """W (a_i h_i), with the bias where asked."""
+        scores = pooled.attention * linear(h, predictor.weight)
+        return scores if bias is None else scores + bias

@@ -1,0 +1,60 @@
+"""MHIM's global recycle network: what was masked at random still speaks, as a few tokens."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention from k queries to n keys: (k, D), (n, D) → (k, D). No residual."""
+
+    def __init__(self, features: int, heads: int, head_width: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        inner = heads * head_width
+        self.to_q = nn.Linear(features, inner, bias=False)
+        self.to_kv = nn.Linear(features, 2 * inner, bias=False)
+        self.attend = nn.Dropout(dropout)
+        self.to_out = nn.Sequential(nn.Linear(inner, features), nn.Dropout(dropout))
+
+    def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """(k, D) one mixture of the keys' values per query."""
+        q = self.to_q(queries).unflatten(1, (self.heads, -1)).transpose(0, 1)
+        k, v = (x.unflatten(1, (self.heads, -1)).transpose(0, 1) for x in self.to_kv(keys).chunk(2, dim=1))
+        weights = self.attend(torch.softmax(q @ k.transpose(1, 2) * q.shape[-1] ** -0.5, -1))
+        mixed: Tensor = self.to_out((weights @ v).transpose(0, 1).flatten(1))
+        return mixed
+
+
+class GlobalRecycle(nn.Module):
+    """MHIM's global recycle network: the tiles that were masked at random, as k tokens.
+
+    Its queries are no trained parameter; they follow their own answers: g ← μ g + (1 − μ) t.
+    """
+
+    def __init__(
+        self, features: int, tokens: int, *, heads: int, head_width: int, momentum: float, exact: bool
+    ) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.exact = exact
+        spread = math.sqrt(6 / (3 * 16 * 16 + features))
+        start = torch.empty(1, tokens, features).uniform_(-spread, spread)
+        self.global_q_mm = nn.Parameter(start, requires_grad=False)
+        self.norm = nn.LayerNorm(features)
+        self.attn = CrossAttention(features, heads, head_width, dropout=0.1)
+
+    def forward(self, recycled: Tensor, *, follow: bool) -> Tensor:
+        """(n, D) → (k, D); with `follow` the queries move towards the answer.
+
+        The published code moves the queries in place before the backward pass, which then differentiates
+        the norm at the new queries (`exact` keeps that); otherwise a copy is used and the gradient is right.
+        """
+        queries = self.global_q_mm if self.exact else self.global_q_mm.clone()
+        tokens: Tensor = self.attn(self.norm(queries[0]), self.norm(recycled))
+        if follow:
+            self.global_q_mm.data.mul_(self.momentum).add_(tokens.detach()[None], alpha=1 - self.momentum)
+        return tokens

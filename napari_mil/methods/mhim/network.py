@@ -1,0 +1,48 @@
+"""The network of MHIM: projection, pooler, classifier, and the recycling that only training uses."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from napari_mil.blocks import ACTIVATIONS, AttentionPooler, GlobalRecycle, Pooler, xavier
+from napari_mil.methods.mhim.config import MHIMConfig
+
+
+def _pooler(config: MHIMConfig, classes: int) -> Pooler:  # noqa: ARG001 - for class-wise poolers
+    return AttentionPooler(
+        config.hidden, config.attention_width, config.da_act, gated=config.encoder == "gated"
+    )
+
+
+class Network(nn.Module):
+    """The network that student and teacher share, with the key names of the published checkpoints."""
+
+    def __init__(self, config: MHIMConfig, in_features: int, classes: int) -> None:
+        super().__init__()
+        self.feature = nn.Sequential(nn.Linear(in_features, config.hidden), ACTIVATIONS[config.act]())
+        self.dp = nn.Dropout(config.dropout)
+        if config.recycle_tokens and config.version == 2 and not config.pure:
+            self.merge = GlobalRecycle(
+                config.hidden,
+                config.recycle_tokens,
+                heads=config.heads,
+                head_width=max(1, config.hidden // 8),
+                momentum=config.query_momentum,
+                exact=config.compat == "official",
+            )
+        self.online_encoder = _pooler(config, classes)
+        self.predictor = nn.Linear(config.hidden, classes)
+        xavier(self)
+
+    def embed(self, features: Tensor) -> Tensor:
+        """(N, D_in) → (N, D) projected features."""
+        h: Tensor = self.dp(self.feature(features))
+        return h
+
+    def tiles(self, features: Tensor, at: Tensor) -> Tensor:
+        """(n, C) class scores of some tiles of a bag (N, D_in); alone, where a pooler scores them alone."""
+        pooler = self.online_encoder
+        if pooler.alone:
+            return pooler.tiles(self.embed(features[at]), None, self.predictor)
+        h = self.embed(features)
+        return pooler.tiles(h, pooler(h), self.predictor)[at]
