@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from napari_mil.arrays import frozen
 from napari_mil.errors import LabelError
 from napari_mil.grid import TileGrid
-from napari_mil.labeltree import LabelTree
+from napari_mil.labeltree import LabelTree, Survival
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +112,15 @@ class Target:
     def __post_init__(self) -> None:
         if self.tiles is not None:
             object.__setattr__(self, "tiles", frozen(self.tiles, np.int32, shape=(None,), name="tiles"))
+        if (self.time is None) != (self.event is None) or (self.time is not None and not self.time >= 0):
+            raise LabelError(
+                f"Survival needs a time of at least 0 and whether the event was observed; got time "
+                f"{self.time} and event {self.event}."
+            )
+
+    def says(self, tree: LabelTree) -> bool:
+        """Whether something is known of the bag as a whole for this task: its label, or its survival."""
+        return self.time is not None if isinstance(tree, Survival) else bool(self.slide)
 
     def classes(self, tree: LabelTree) -> tuple[int, ...]:
         """Class index of the slide per level, coarse first; −1 = unknown."""

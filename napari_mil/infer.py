@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -15,8 +15,8 @@ from napari_mil.bag import Bag
 from napari_mil.calls import call_tiles, lesion_score
 from napari_mil.device import memory_guard
 from napari_mil.errors import BagError, ModelError
-from napari_mil.labeltree import LabelTree, class_names, level_names
-from napari_mil.mil import MILModel, answering
+from napari_mil.labeltree import LabelTree, Survival, class_names, level_names, risk
+from napari_mil.mil import MILModel, Output, answering
 from napari_mil.prediction import Prediction, TileMap
 
 #: the class map that ignores what the slide as a whole was called; a missed slide would else show nothing
@@ -29,17 +29,19 @@ class Answer:
 
     Attributes
     ----------
-    probabilities : per level, coarse first, (C_l,) float32 summing to 1
+    probabilities : per level, coarse first, (C_l,) float32 summing to 1; () where the task is time
     tile_probability : (N, C) float32, softmax of t_i (methods.md §6.11): classes of every tile at the
-        finest level
+        finest level; where the task is time, the hazards of a bag that holds this tile alone
     attention : (N, 1) or class-wise (N, C) float32; each column sums to 1
     maps : the method's further (N,) float32 columns by name
+    hazards : (K,) float32 where the task is time, else None
     """
 
     probabilities: tuple[NDArray[np.float32], ...]
     tile_probability: NDArray[np.float32]
     attention: NDArray[np.float32]
     maps: Mapping[str, NDArray[np.float32]]
+    hazards: NDArray[np.float32] | None = None
 
     @property
     def lift(self) -> NDArray[np.float32]:
@@ -48,9 +50,13 @@ class Answer:
 
     @property
     def overall_attention(self) -> NDArray[np.float32]:
-        """(N,) attention summing to 1; class-wise attention is weighted by the slide's answer."""
+        """(N,) attention summing to 1; class-wise attention is weighted by the slide's answer, that of
+        intervals of time equally.
+        """
         if self.attention.shape[1] == 1:
             return self.attention[:, 0]
+        if not self.probabilities:
+            return np.asarray(self.attention.mean(1), np.float32)
         weighted: NDArray[np.float32] = self.attention @ self.probabilities[-1]
         return weighted
 
@@ -60,8 +66,11 @@ class Answer:
         """
         share = len(self.attention) / max(int(np.count_nonzero(keep)), 1)
         maps = {name: values[keep] for name, values in self.maps.items()}
-        return Answer(
-            self.probabilities, self.tile_probability[keep], self.attention[keep] * np.float32(share), maps
+        return replace(
+            self,
+            tile_probability=self.tile_probability[keep],
+            attention=self.attention[keep] * np.float32(share),
+            maps=maps,
         )
 
 
@@ -87,17 +96,26 @@ def answer(
         answering(model.to(here)),
     ):
         output = model(_tensor(features, here), _tensor(cells, here, torch.int64))
-        probabilities = tuple(
-            _numpy(torch.softmax(level.cpu().double() / temperature, -1)) for level in output.logits
-        )
-        tiles = _numpy(torch.softmax(output.tile_logits.float(), -1))
-        maps = {name: _numpy(values) for name, values in output.maps.items()}
-        made = Answer(probabilities, tiles, _numpy(output.attention), maps)
-    if not all(np.isfinite(p).all() for p in (*probabilities, tiles, made.attention)):
+        made = _numbers(output, model.tree, temperature)
+    said = made.probabilities if made.hazards is None else (made.hazards,)
+    if not all(np.isfinite(p).all() for p in (*said, made.tile_probability, made.attention)):
         raise ModelError(
             f"{model.name} gave an answer that is not finite; its weights or the features are damaged."
         )
     return made
+
+
+def _numbers(output: Output, tree: LabelTree, temperature: float) -> Answer:
+    """An output as numbers: probabilities by softmax, hazards by sigmoid where the task is time."""
+    maps = {name: _numpy(values) for name, values in output.maps.items()}
+    attention, tiles = _numpy(output.attention), output.tile_logits.float()
+    if isinstance(tree, Survival):
+        hazards = _numpy(torch.sigmoid(output.logits[-1].cpu().double()))
+        return Answer((), _numpy(torch.sigmoid(tiles)), attention, maps, hazards)
+    probabilities = tuple(
+        _numpy(torch.softmax(level.cpu().double() / temperature, -1)) for level in output.logits
+    )
+    return Answer(probabilities, _numpy(torch.softmax(tiles, -1)), attention, maps)
 
 
 def _tensor(values: Any, device: torch.device, dtype: torch.dtype = torch.float32) -> Any:
@@ -142,18 +160,22 @@ def predict(
     Maps: `attention`, class-wise `attention/fine/ADH`, `evidence/fine/ADH` where the slide's answer is a
     sum over tiles, `probability/<level>/<label>`, `class/<level>`, `class/<level> without the slide's
     answer`, `lesion` (where the tree says which leaves are normal), `disagreement` (where the method
-    answers for two levels by itself). Whether the model may run on the bag is its card's to say. Errors as
-    `answer`.
+    answers for two levels by itself). Where the task is time: `attention`, `risk` of a bag that holds the
+    tile alone, `evidence/risk` where the hazard logits are a sum over tiles. Whether the model may run on
+    the bag is its card's to say. Errors as `answer`.
     """
     said = answer(model, bag.features, bag.grid.cells, temperature=temperature, device=device)
     maps = maps_of(said, model.tree, note="this region only" if scope == "region" else "")
-    return Prediction(bag.slide_id, bag.grid.id, model_id, scope, said.probabilities, maps, calibrated)
+    return Prediction(
+        bag.slide_id, bag.grid.id, model_id, scope, said.probabilities, maps, calibrated, said.hazards
+    )
 
 
 def maps_of(said: Answer, tree: LabelTree, *, note: str = "") -> tuple[TileMap, ...]:
     """Every map of an answer; `note` is added to each map's own."""
     made: dict[str, TileMap] = {}
-    for one in (*_score_maps(said, tree), *_class_maps(said, tree)):
+    found = _time_maps(said, tree) if isinstance(tree, Survival) else _tree_maps(said, tree)
+    for one in found:
         made.setdefault(one.name, one)
     if not note:
         return tuple(made.values())
@@ -161,6 +183,24 @@ def maps_of(said: Answer, tree: LabelTree, *, note: str = "") -> tuple[TileMap, 
         TileMap(m.name, m.kind, m.values, m.span, m.legend, "; ".join(filter(None, (m.note, note))))
         for m in made.values()
     )
+
+
+def _tree_maps(said: Answer, tree: LabelTree) -> Iterable[TileMap]:
+    yield from _score_maps(said, tree)
+    yield from _class_maps(said, tree)
+
+
+def _time_maps(said: Answer, task: Survival) -> Iterable[TileMap]:
+    class_wise = said.attention.shape[1] > 1
+    yield _score("attention", said.overall_attention, note="mean over the intervals" if class_wise else "")
+    alone = risk(said.tile_probability).astype(np.float32)
+    span = (-float(said.tile_probability.shape[1]), 0.0)
+    yield TileMap("risk", "score", alone, span, note="of a bag that holds this tile alone")
+    if class_wise:
+        for k, interval in enumerate(class_names(task, 0)):
+            yield _score(f"attention/time/{interval}", said.attention[:, k])
+    for name, values in said.maps.items():
+        yield TileMap(name, "score", values)
 
 
 def _score_maps(said: Answer, tree: LabelTree) -> Iterable[TileMap]:

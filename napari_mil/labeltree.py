@@ -1,10 +1,14 @@
-"""The tree of labels: a label is a node, coarse or fine; node 0 says "unlabelled"."""
+"""What a model answers with: a tree of labels, or intervals of time.
+
+A label is a node, coarse or fine; node 0 says "unlabelled". Survival is a flat tree of intervals.
+"""
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -172,21 +176,99 @@ class LabelTree:
 
     def to_json(self) -> str:
         """The tree as JSON text; `from_json` is its inverse."""
-        return json.dumps(
-            {"names": self.names, "parent": self.parent, "colours": self.colours, "normal": self.normal},
-            indent=1,
-        )
+        return json.dumps({f.name: getattr(self, f.name) for f in fields(self)}, indent=1)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> LabelTree:
         """A tree from `to_json`'s text; LabelError when it is none."""
         try:
             d = json.loads(text)
-            return cls(*(tuple(d[k]) for k in ("names", "parent", "colours", "normal")))
+            names, parent, colours, normal = (tuple(d[k]) for k in ("names", "parent", "colours", "normal"))
+            if "edges" in d:
+                return Survival(names, parent, colours, normal, tuple(d["edges"]), d["unit"])
+            return LabelTree(names, parent, colours, normal)
         except (ValueError, KeyError, TypeError) as error:
             if isinstance(error, LabelError):
                 raise
             raise LabelError(f"This is no label tree: {error}.") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Survival(LabelTree):
+    """Discrete-time survival: K intervals of time as the leaves of a flat tree (methods.md §3.9).
+
+    A model answers with one hazard per interval: the chance that the event falls into it when it did not come
+    before. Interval j is [edges[j], edges[j + 1]).
+
+    Attributes
+    ----------
+    edges : (K + 1,) increasing times
+    unit : what a time is counted in, such as "months"; "" where nobody said
+
+    >>> task = Survival.from_times([3, 9, 14, 30, 40], [True, True, True, True, False], unit="months")
+    >>> task.names[1:], task.bin_of(14.0)
+    (('0–7.5 months', '7.5–11.5 months', '11.5–18 months', 'after 18 months'), 2)
+    """
+
+    edges: tuple[float, ...] = ()
+    unit: str = ""
+
+    def __post_init__(self) -> None:
+        LabelTree.__post_init__(self)
+        if len(self.edges) != len(self.names) or any(np.diff(self.edges) <= 0):
+            raise LabelError(
+                f"{len(self.names) - 1} intervals of time need as many increasing edges and one more; "
+                f"got {self.edges}."
+            )
+
+    @classmethod
+    def from_times(
+        cls, times: Sequence[float], events: Sequence[bool], *, bins: int = 4, unit: str = ""
+    ) -> Survival:
+        """Intervals with equally many events in each: quantiles of the times of observed events.
+
+        times, events : of the training cases alone, follow-up time and whether the event was observed.
+        LabelError when there are too few different times for that many intervals.
+        """
+        known, happened = np.asarray(times, np.float64), np.asarray(events, bool)
+        seen = known[happened]
+        edges: NDArray[Any] = np.full(bins + 1, np.nan)
+        if len(seen):
+            edges[:] = np.quantile(seen, np.linspace(0, 1, bins + 1))
+            edges[0], edges[-1] = known.min() - 1e-6, known.max() + 1e-6
+        if not np.isfinite(edges).all() or (np.diff(edges) <= 0).any():
+            raise LabelError(
+                f"{len(seen)} observed events among {len(known)} cases do not give {bins} intervals of time; "
+                "give more cases with an observed event, or fewer intervals."
+            )
+        return cls._named(tuple(float(e) for e in edges), unit)
+
+    @classmethod
+    def _named(cls, edges: tuple[float, ...], unit: str) -> Survival:
+        said: list[str] = []
+        for digits in (3, 6, 17):  # as few as tell the edges apart
+            said = ["0", *(f"{e:.{digits}g}" for e in edges[1:-1])]
+            if len(set(said)) == len(said):
+                break
+        after = f" {unit}" if unit else ""
+        names = [f"{a}–{b}{after}" for a, b in itertools.pairwise(said)] + [f"after {said[-1]}{after}"]
+        flat = LabelTree.from_paths(names)
+        return cls(flat.names, flat.parent, flat.colours, (), edges, unit)
+
+    def bin_of(self, time: float) -> int:
+        """The interval that a time falls into; the first or the last for one outside all of them."""
+        return int(np.clip(np.searchsorted(self.edges, time, side="right") - 1, 0, len(self.edges) - 2))
+
+
+def survival_curve(hazards: Any) -> NDArray[np.float64]:
+    """(…, K) hazards → (…, K) S: the chance that the event has not come by the end of each interval."""
+    return np.asarray(np.cumprod(1 - np.asarray(hazards, np.float64), axis=-1), np.float64)
+
+
+def risk(hazards: Any) -> NDArray[np.float64]:
+    """(…, K) hazards → (…,) risk −Σ S, in [−K, 0]; the higher, the sooner the event."""
+    score: NDArray[np.float64] = -survival_curve(hazards).sum(-1)
+    return score
 
 
 def agree(tree: LabelTree, nodes: Sequence[int]) -> bool:
@@ -205,6 +287,8 @@ def level_names(tree: LabelTree) -> tuple[str, ...]:
     >>> level_names(LabelTree.from_paths(["LUAD", "LUSC"]))
     ('fine',)
     """
+    if isinstance(tree, Survival):
+        return ("time",)
     few: dict[int, tuple[str, ...]] = {1: ("fine",), 2: ("coarse", "fine")}
     return few.get(tree.levels, tuple(f"level{i + 1}" for i in range(tree.levels)))
 

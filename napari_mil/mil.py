@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from napari_mil.bag import Bag
 from napari_mil.correction import Target
 from napari_mil.errors import ModelError
-from napari_mil.labeltree import LabelTree, class_names, level_names
+from napari_mil.labeltree import LabelTree, Survival, class_names, level_names
 
 Example = tuple[Tensor, Tensor | None, Target]
 Noise = Mapping[str, Tensor]
@@ -243,19 +243,28 @@ class MILModel(nn.Module, ABC):
         progress: float,  # noqa: ARG002 - for methods with schedules
         weights: Sequence[float] | None,
     ) -> dict[str, Tensor]:
-        """−log of the probability under the slide label's node, mean over labelled bags."""
-        known = [i for i, t in enumerate(targets) if t.slide]
+        """−log of the probability of what is known of a bag, mean over the bags of which something is."""
+        known = [i for i, t in enumerate(targets) if t.says(self.tree)]
         if not known:
             return {}
-        nll = self.node_nll(
-            torch.stack([studies[i].logits[-1] for i in known]), [targets[i].slide for i in known]
-        )
+        nll = self.slide_nll(torch.stack([studies[i].logits[-1] for i in known]), [targets[i] for i in known])
         if weights is not None:
             nll = nll * nll.new_tensor([weights[i] for i in known])
         return {"slide": nll.mean()}
 
+    def slide_nll(self, logits: Tensor, targets: Sequence[Target]) -> Tensor:
+        """(B,) −log of the probability of each bag's label node, or of its survival; logits (B, C)."""
+        if isinstance(self.tree, Survival):
+            return survival_nll(logits, targets, self.tree)
+        return self.node_nll(logits, [t.slide for t in targets])
+
     def _tile_loss(self, studies: Sequence[Study], examples: Sequence[Example]) -> Tensor | None:
-        """Mean over nodes present of the mean over their tiles of −log Σ_{leaf under node} softmax(t_i)."""
+        """Mean over nodes present of the mean over their tiles of −log Σ_{leaf under node} softmax(t_i).
+
+        Where the task is time, labels of tiles say nothing.
+        """
+        if isinstance(self.tree, Survival):
+            return None
         logits, nodes = [], []
         for study, (features, _, target) in zip(studies, examples, strict=True):
             if target.tiles is None:
@@ -296,7 +305,10 @@ class MILModel(nn.Module, ABC):
         """(N, C_level) values as maps `kind/<level>/<class>` of (N,)."""
         at = level % self.tree.levels
         stem = f"{kind}/{level_names(self.tree)[at]}"
-        return {f"{stem}/{c}": values[:, k] for k, c in enumerate(class_names(self.tree, at))}
+        maps = {f"{stem}/{c}": values[:, k] for k, c in enumerate(class_names(self.tree, at))}
+        if isinstance(self.tree, Survival) and kind == "evidence":  # what adds to the sum of hazard logits
+            return {"evidence/risk": values.sum(1), **maps}
+        return maps
 
     def check(self, features: Tensor) -> Tensor:
         """Features (N, D) as float32 or wider; ModelError when they are empty or of another width."""
@@ -350,6 +362,21 @@ def places(bag: Bag) -> dict[str, NDArray[Any]]:
         "row": bag.grid.cells[:, 0],
         "col": bag.grid.cells[:, 1],
     }
+
+
+def survival_nll(logits: Tensor, targets: Sequence[Target], task: Survival) -> Tensor:
+    """(B,) −log likelihood of discrete-time survival, from hazard logits (B, K) (methods.md §3.9).
+
+    An event in interval Y: −log S_{Y−1} − log h_Y; censored in Y: −log S_Y. All in logarithms of sigmoids, so
+    that nothing has to be clamped; the published code clamps at 1e-7, which differs only beyond that.
+    """
+    bins = torch.tensor([task.bin_of(float(t.time or 0.0)) for t in targets], device=logits.device)
+    happened = torch.tensor([bool(t.event) for t in targets], device=logits.device)
+    survived = torch.cumsum(torch.nn.functional.logsigmoid(-logits), -1)
+    here = survived.gather(1, bins[:, None])[:, 0]
+    before = here - torch.nn.functional.logsigmoid(-logits).gather(1, bins[:, None])[:, 0]
+    hit = torch.nn.functional.logsigmoid(logits).gather(1, bins[:, None])[:, 0]
+    return -torch.where(happened, before + hit, here)
 
 
 def total(losses: Mapping[str, Tensor]) -> Tensor | None:

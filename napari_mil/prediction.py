@@ -1,4 +1,4 @@
-"""What a model said about a slide: probabilities per level of the tree, and one value per tile per map."""
+"""What a model said about a slide: probabilities per level of the tree, or hazards, and maps of its tiles."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from napari_mil.arrays import frozen
 from napari_mil.errors import BagError
-from napari_mil.labeltree import LabelTree
+from napari_mil.labeltree import LabelTree, risk, survival_curve
 
 Kind = Literal["score", "mask", "nodes", "groups"]
 
@@ -52,7 +52,8 @@ class Prediction:
     ----------
     slide_id, grid_id, model_id : what it was computed for
     scope : "slide" or "region"; a region's answer never becomes the slide's
-    probabilities : per level of the tree, coarse first, (C_l,) summing to 1
+    probabilities : per level of the tree, coarse first, (C_l,) summing to 1; () where the task is time
+    hazards : (K,) chance of the event in each interval when it did not come before, or None
     calibrated : whether the model's temperature was fitted on held-out data
     maps : TileMaps over the same grid
     at : when, UTC
@@ -65,6 +66,7 @@ class Prediction:
     probabilities: tuple[NDArray[np.float32], ...]
     maps: tuple[TileMap, ...] = ()
     calibrated: bool = False
+    hazards: NDArray[np.float32] | None = None
     at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def __post_init__(self) -> None:
@@ -76,6 +78,9 @@ class Prediction:
             frozen(p, np.float32, shape=(None,), name="probabilities") for p in self.probabilities
         )
         object.__setattr__(self, "probabilities", probabilities)
+        if self.hazards is not None:
+            hazards = frozen(self.hazards, np.float32, shape=(None,), name="hazards")
+            object.__setattr__(self, "hazards", hazards)
 
     def map(self, name: str) -> TileMap:
         """The map called `name`; KeyError naming the maps there are."""
@@ -83,6 +88,16 @@ class Prediction:
             if m.name == name:
                 return m
         raise KeyError(f"no map {name!r}; there are {', '.join(m.name for m in self.maps)}")
+
+    @property
+    def survival(self) -> NDArray[np.float64] | None:
+        """(K,) S: the chance that the event has not come by the end of each interval, or None."""
+        return None if self.hazards is None else survival_curve(self.hazards)
+
+    @property
+    def risk(self) -> float | None:
+        """−Σ S, in [−K, 0], the higher, the sooner the event; None without hazards."""
+        return None if self.hazards is None else float(risk(self.hazards))
 
     def best(self, tree: LabelTree) -> tuple[tuple[int, float], ...]:
         """(node, probability) of the most likely class of each level, coarse first."""

@@ -51,7 +51,11 @@ def train(
     setting: Setting = None,
     recipe: RecipeSetting = None,
     name: Annotated[str | None, typer.Option(help="What to call the model; default METHOD-NUMBER.")] = None,
+    bins: Annotated[int, typer.Option(help="Intervals of time, with --survival.", min=2, max=20)] = 4,
     *,
+    survival: Annotated[
+        bool, typer.Option("--survival", help="Learn follow-up times instead of labels.")
+    ] = False,
     as_json: AsJson = False,
     until_told: Told = False,
 ) -> None:
@@ -67,6 +71,8 @@ def train(
             config=settings(setting),
             recipe=settings(recipe),
             name=name,
+            survival=survival,
+            bins=bins,
             stop=_stop(until_told=until_told),
         )
         card = show(steps, as_json=as_json)

@@ -32,7 +32,7 @@ def import_(
         typer.Argument(help="Slides, folders of slides, label files, or checkpoints.", show_default=False),
     ],
     manifest: Annotated[
-        Path | None, typer.Option(help="CSV with the columns slide, case, label and maybe split.")
+        Path | None, typer.Option(help="CSV: slide, and maybe case, label, time, event, split.")
     ] = None,
     slide: Annotated[str | None, typer.Option(help="The slide that a label file speaks of.")] = None,
     tree: Annotated[Path | None, typer.Option(help="labeltree.json for a new project.")] = None,
@@ -82,15 +82,14 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Answer for every slide, or for those named; maps are kept in the project."""
-    from napari_mil.workflow import analyse_steps, find_card, write_rows
+    from napari_mil.workflow import analyse_steps, answer_row, find_card, write_rows
 
     with opened(project) as p:
         card = find_card(p, model)
 
         def act(record: Any) -> dict[str, Any]:
             said = show(analyse_steps(p, p.slide(record), model=card.id), as_json=as_json)
-            node, probability = said.best(card.tree)[-1]
-            return {"label": card.tree.path(node), "probability": round(probability, 4), "model": card.name}
+            return {**answer_row(said, card.tree), "model": card.name}
 
         rows, failed = each(p, slides, act, as_json=as_json)
     if csv is not None:

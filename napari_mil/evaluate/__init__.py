@@ -6,28 +6,57 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
+from napari_mil.correction import Target
 from napari_mil.evaluate.cases import Split, TrainingCase, folds_by_case, split_by_case
 from napari_mil.evaluate.figures import Figure, fit_temperature, lesion_of, selection_metrics, slide_metrics
+from napari_mil.evaluate.survival import (
+    Curve,
+    c_index,
+    halves_by_risk,
+    kaplan_meier,
+    survival_metrics,
+    survival_selection,
+)
 from napari_mil.evaluate.tiles import TileRecord, obeyed, tile_metrics
 from napari_mil.infer import Answer, answer
+from napari_mil.labeltree import LabelTree, Survival
 from napari_mil.mil import MILModel
 
 __all__ = [
+    "Curve",
     "Figure",
     "Split",
     "TileRecord",
     "TrainingCase",
     "answers",
+    "c_index",
     "evaluate",
     "fit_temperature",
     "folds_by_case",
+    "halves_by_risk",
+    "kaplan_meier",
     "lesion_of",
     "obeyed",
+    "selection",
     "selection_metrics",
     "slide_metrics",
     "split_by_case",
+    "stratum",
+    "survival_metrics",
     "tile_metrics",
 ]
+
+
+def selection(targets: Sequence[Target], said: Sequence[Answer], tree: LabelTree) -> dict[str, float]:
+    """Figures of held-out answers that choose an epoch; `score`, the larger the better, is what counts."""
+    if isinstance(tree, Survival):
+        return survival_selection(targets, [h for a in said if (h := a.hazards) is not None], tree)
+    return selection_metrics([t.slide for t in targets], [a.probabilities for a in said], tree)
+
+
+def stratum(target: Target) -> int:
+    """What splits are balanced by: the slide's label, or whether an event was observed."""
+    return target.slide if target.event is None else 1 + int(target.event)
 
 
 def answers(
@@ -54,6 +83,14 @@ def evaluate(
     """
     tree = model.tree
     said = answers(model, cases, device=device)
+    if isinstance(tree, Survival):
+        return survival_metrics(
+            [c.case for c in cases],
+            [c.target for c in cases],
+            [h for c in cases if (h := said[c.case].hazards) is not None],
+            resamples=resamples,
+            seed=seed,
+        )
     nodes, probabilities = [c.target.slide for c in cases], [said[c.case].probabilities for c in cases]
     found = slide_metrics([c.case for c in cases], nodes, probabilities, tree, resamples=resamples, seed=seed)
     if not tree.normal_classes().any() or tree.normal_classes().all():

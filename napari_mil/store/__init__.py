@@ -157,6 +157,7 @@ class Store:
             "model_id": p.model_id,
             "scope": p.scope,
             "probabilities": [[float(v) for v in level] for level in p.probabilities],
+            "hazards": None if p.hazards is None else [float(v) for v in p.hazards],
             "calibrated": p.calibrated,
             "at": p.at.isoformat(),
             "maps": [
@@ -265,6 +266,7 @@ def _prediction(about: Mapping[str, Any], maps: tuple[TileMap, ...]) -> Predicti
         model_id=about["model_id"],
         scope=about["scope"],
         probabilities=tuple(np.array(level, np.float32) for level in about["probabilities"]),
+        hazards=None if about.get("hazards") is None else np.array(about["hazards"], np.float32),
         maps=maps,
         calibrated=about["calibrated"],
         at=datetime.fromisoformat(about["at"]),

@@ -18,9 +18,9 @@ from napari_mil.card import Recipe
 from napari_mil.correction import Target
 from napari_mil.device import memory_guard
 from napari_mil.errors import ModelError
-from napari_mil.evaluate import Split, TrainingCase, fit_temperature, obeyed, selection_metrics
+from napari_mil.evaluate import Split, TrainingCase, fit_temperature, obeyed, selection
 from napari_mil.infer import Answer, answer
-from napari_mil.labeltree import LabelTree
+from napari_mil.labeltree import LabelTree, Survival
 from napari_mil.mil import Example, MILModel, total
 from napari_mil.steps import Progress, Steps
 
@@ -83,7 +83,7 @@ class Cohort:
     def useful(self) -> list[str]:
         """Training cases that say anything."""
         tiles = set(self.labelled)
-        return [c for c in self.split.train if self.target(c).slide or c in tiles]
+        return [c for c in self.split.train if self.target(c).says(self.tree) or c in tiles]
 
     def weights(self) -> dict[str, float]:
         """Inverse frequency of each training case's label, mean 1 over the cases."""
@@ -240,8 +240,8 @@ class Fit:
         figures: dict[str, Any] = {}
         score = float(self.epoch)
         if held:
-            said = [cohort.ask(self.model, case).probabilities for case in held]
-            found = selection_metrics([cohort.target(c).slide for c in held], said, cohort.tree)
+            said = [cohort.ask(self.model, case) for case in held]
+            found = selection([cohort.target(c) for c in held], said, cohort.tree)
             figures = {f"validation/{name}": value for name, value in found.items()}
             score = found.get("score", score)
         follows = {case: self._obeyed(case) for case in self.labelled}
@@ -260,7 +260,7 @@ class Fit:
     def _temperature(self) -> float:
         """The temperature that fits the finest level's answers for the validation cases best."""
         cohort, held, level = self.cohort, self.cohort.split.validation, self.cohort.tree.levels - 1
-        if not held:
+        if not held or isinstance(cohort.tree, Survival):  # hazards of few cases say too little of one
             return 1.0
         classes = [cohort.tree.class_index(cohort.target(c).slide, level) for c in held]
         said = [cohort.ask(self.model, c).probabilities[-1] for c in held]

@@ -157,7 +157,7 @@ def model_said(state: State, place: Place) -> dict[str, Any]:
     if answer is None or project is None or answer.scope != "slide":
         return {}
     about: dict[str, Any] = {"model_id": answer.model_id}
-    if isinstance(place, WholeSlide):
+    if isinstance(place, WholeSlide) and answer.probabilities:
         node, confidence = answer.best(project.tree)[-1]
         return about | {"model_said": project.tree.path(node), "model_confidence": confidence}
     called = state.map("class/fine")

@@ -15,11 +15,13 @@ if TYPE_CHECKING:
 
 
 #: The figures a card shows first: words → name in the card.
-FIGURES = {"lesion": "lesion/auc", "class": "fine/auc"}
+FIGURES = {"lesion AUC": "lesion/auc", "class AUC": "fine/auc", "c-index": "survival/c_index"}
 
 
 def answer_words(project: Any, answer: Any) -> str:
-    """The model's finest answer with its probability, in a few words."""
+    """The model's finest answer with its probability, or its risk, in a few words."""
+    if answer.risk is not None:
+        return f"risk {answer.risk:.2f}"
     node, p = answer.best(project.tree)[-1]
     return f"{project.tree.path(node)} {p:.0%}"
 
@@ -31,7 +33,9 @@ def answer_remarks(state: State) -> list[str]:
         remarks.append("So far: more tiles are on their way.")
     elif state.answer is not None and state.answer.scope == "region":
         remarks.append("This region only: not the slide's answer.")
-    if state.answer is not None and not state.answer.calibrated:
+    if state.answer is not None and state.answer.hazards is not None:
+        remarks.append("Survival and risk are not calibrated: read the risk as a ranking.")
+    elif state.answer is not None and not state.answer.calibrated:
         remarks.append("The percentages are not calibrated: read them as a ranking.")
     return remarks
 
@@ -46,7 +50,7 @@ def card_words(card: ModelCard) -> str:
         lines.append(f"trained on {trained} slides{', a child of an earlier model' if card.parent else ''}")
     aucs = {words: card.metrics[key] for words, key in FIGURES.items() if key in card.metrics}
     if aucs:
-        lines.append("held out, AUC: " + ", ".join(f"{name} {figure(value)}" for name, value in aucs.items()))
+        lines.append("held out: " + ", ".join(f"{name} {figure(value)}" for name, value in aucs.items()))
     return "<br>".join(lines + ([card.note] if card.note else []))
 
 

@@ -4,7 +4,7 @@ when used.
 
 from __future__ import annotations
 
-from napari_mil.workflow.analyse import PartialAnswer, analyse_steps, bag_steps
+from napari_mil.workflow.analyse import PartialAnswer, analyse_steps, answer_row, bag_steps
 from napari_mil.workflow.child import told_to_stop
 from napari_mil.workflow.exchange import import_paths_steps, label_rows, write_rows
 from napari_mil.workflow.learn import (
@@ -31,6 +31,7 @@ __all__ = [
     "Retrained",
     "adopt",
     "analyse_steps",
+    "answer_row",
     "bag_steps",
     "current_card",
     "evaluate_steps",

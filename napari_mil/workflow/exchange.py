@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from napari_mil.slides import Slide
 
 LABEL_SUFFIXES = (".geojson", ".geojson.gz", ".json", ".csv")
+PARTS = ("train", "validation", "test")
+_EVENT = {"1": True, "0": False, "true": True, "false": False, "yes": True, "no": False}
 MODEL_SUFFIXES = (".pt", ".pth", ".safetensors", ".bin", ".ckpt")
 
 
@@ -89,14 +91,35 @@ def _take(
             raise LabelError(f"{file.name} holds labels; say of which slide with --slide NAME.")
         return {"labels": len(project.import_labels(file, slide))}
     entry = entries.get(file.name) or entries.get(file.stem) or entries.get(file.name.split(".")[0]) or {}
-    added = project.add(file, case=entry.get("case") or None, label=entry.get("label") or None, mpp=mpp)
+    added = project.add(
+        file,
+        case=entry.get("case"),
+        label=entry.get("label"),
+        mpp=mpp,
+        survival=_follow_up(entry),
+        split=entry.get("split", ""),
+    )
     note = {} if added.mpp else {"note": "says no µm per pixel: give --mpp"}
     return {"size": f"{added.shape_px[1]} × {added.shape_px[0]} px", **note}
 
 
+def _follow_up(entry: Mapping[str, str]) -> tuple[float, bool] | None:
+    """Time and event of a manifest's row, or None."""
+    time, event = entry.get("time"), entry.get("event", "").strip().lower()
+    if not time and not event:
+        return None
+    try:
+        return float(time or ""), _EVENT[event]
+    except (ValueError, KeyError):
+        raise LabelError(
+            f"The manifest says time {time!r} and event {event!r} of {entry['slide']}; "
+            "a number and 1 (observed) or 0 (censored) are expected."
+        ) from None
+
+
 def read_manifest(path: Path) -> dict[str, dict[str, str]]:
-    """A manifest CSV `slide, case, label[, split]` by slide name; LabelError when a needed column is
-    missing.
+    """A manifest CSV `slide, case, label[, time, event, split]` by slide name; LabelError when a needed
+    column is missing or a split is none.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
@@ -110,8 +133,14 @@ def read_manifest(path: Path) -> dict[str, dict[str, str]]:
     if "slide" not in names:
         raise LabelError(
             f"The manifest {path.name} has the columns {', '.join(sorted(names)) or 'none'}; "
-            "it needs `slide`, and may have `case`, `label` and `split`."
+            "it needs `slide`, and may have `case`, `label`, `time`, `event` and `split`."
         )
+    for row in rows:
+        if row.get("split") and row["split"] not in PARTS:
+            raise LabelError(
+                f"The manifest {path.name} gives {row['slide']} the split {row['split']!r}; "
+                f"expected one of {', '.join(PARTS)}."
+            )
     return {Path(row["slide"]).name: {k: v for k, v in row.items() if k and v} for row in rows}
 
 

@@ -13,6 +13,8 @@ import numpy as np
 from napari_mil.card import ModelCard, Recipe
 from napari_mil.correction import Target, tile_nodes
 from napari_mil.errors import BagError, LabelError, ModelError
+from napari_mil.labeltree import LabelTree, Survival
+from napari_mil.ledger import SlideRecord
 from napari_mil.options import build
 from napari_mil.steps import Progress, Steps
 from napari_mil.workflow.child import Stop, child_steps
@@ -76,12 +78,14 @@ class Retrained:
         return "\n".join([*lines, *([f"  WORSE: {self.worse}"] if self.worse else [])])
 
 
-def cases_steps(project: Project, encoder: str, *, everything: bool = False) -> Steps[list[TrainingCase]]:
+def cases_steps(
+    project: Project, encoder: str, *, everything: bool = False, survival: bool = False
+) -> Steps[list[TrainingCase]]:
     """The project's cases with a label of the slide or of tiles (or all of them), embedding what is not yet
     embedded.
 
     When the slides of a case are labelled differently, the label that stands last in the tree counts for
-    the case.
+    the case. For `survival` it is the cases with a follow-up time; labels of tiles say nothing of it.
     """
     from napari_mil.evaluate import TrainingCase
     from napari_mil.workflow.analyse import bag_steps
@@ -91,9 +95,9 @@ def cases_steps(project: Project, encoder: str, *, everything: bool = False) -> 
         by_case.setdefault(record.case, []).append(record)
     made, tree = [], project.tree
     for n, (case, records) in enumerate(by_case.items()):
-        said = {r.id: project.ledger.corrections(r.id) for r in records}
-        node = max(tree.node(slide_label(project, r)) for r in records)
-        if not (everything or node or any(said.values())):
+        said = {r.id: () if survival else project.ledger.corrections(r.id) for r in records}
+        target = _known(project, case, records)
+        if not (everything or (target.time is not None if survival else target.slide or any(said.values()))):
             continue
         bags, tiles = [], []
         for record in records:
@@ -101,9 +105,31 @@ def cases_steps(project: Project, encoder: str, *, everything: bool = False) -> 
             nodes = tile_nodes(said[record.id], bag.grid, tree)
             bags.append(bag)
             tiles.append(nodes if nodes.any() else None)
-        made.append(TrainingCase(case, tuple(bags), Target(node), tuple(tiles)))
+        made.append(TrainingCase(case, tuple(bags), target, tuple(tiles)))
         yield Progress("cases", n + 1, len(by_case), case)
     return made
+
+
+def _known(project: Project, case: str, records: Sequence[SlideRecord]) -> Target:
+    """What is known of a case as a whole; LabelError when its slides tell different follow-up times."""
+    node = max(project.tree.node(slide_label(project, r)) for r in records)
+    told = {(r.time, r.event) for r in records if r.time is not None and r.event is not None}
+    if len(told) > 1:
+        raise LabelError(
+            f"The slides of case {case!r} tell different follow-up times: {sorted(told)}; mend the manifest."
+        )
+    time, event = told.pop() if told else (None, None)
+    return Target(node, time=time, event=event)
+
+
+def _task(
+    project: Project, cases: Sequence[TrainingCase], split: Split, survival: bool, bins: int
+) -> LabelTree:
+    """What a model answers with: the project's labels, or intervals of the training cases' times."""
+    if not survival:
+        return project.tree
+    learned = [c.target for c in cases if c.case in set(split.train)]
+    return Survival.from_times([t.time or 0.0 for t in learned], [bool(t.event) for t in learned], bins=bins)
 
 
 def train_model_steps(
@@ -114,9 +140,13 @@ def train_model_steps(
     recipe: Mapping[str, Any] | Recipe | None = None,
     name: str | None = None,
     encoder: str = "builtin",
+    survival: bool = False,
+    bins: int = 4,
     stop: Stop | None = None,
 ) -> Steps[ModelCard]:
     """Train a method on the project's labelled cases and store the model with its card.
+
+    With `survival` it learns the follow-up times of the cases instead of their labels, in `bins` intervals.
 
     The split is the manifest's where it has one, else by case: about 20 % to report on, 15 % of the rest to
     decide with. `stop` is asked after every step: True ends the training early and keeps the best so far. A
@@ -125,17 +155,16 @@ def train_model_steps(
     from napari_mil.train import Training, recipe_for
 
     chosen = recipe_for(method, recipe)
-    cases = yield from cases_steps(project, encoder)
+    cases = yield from cases_steps(project, encoder, survival=survival)
     if len(cases) < 3:
-        raise LabelError(
-            f"{len(cases)} labelled cases are too few to train on; label slides of at least three cases."
-        )
+        what = "cases with a follow-up time" if survival else "labelled cases"
+        remedy = "give a manifest with time and event" if survival else "label slides of at least three cases"
+        raise LabelError(f"{len(cases)} {what} are too few to train on; {remedy}.")
     split = _split(project, cases, chosen.seed)
+    tree = _task(project, cases, split, survival, bins)
     checkpoint = project.path / "runs" / f"{method}-{name or 'model'}-{chosen.seed}.ckpt"
     checkpoint.parent.mkdir(exist_ok=True)
-    run = Training(
-        cases, split, method=method, config=config, recipe=chosen, tree=project.tree, resume=checkpoint
-    )
+    run = Training(cases, split, method=method, config=config, recipe=chosen, tree=tree, resume=checkpoint)
     trained = yield from _run(run, stop)
     card = _keep(
         project, trained, cases, split, run.config, chosen, method, name or _next_name(project, method)
@@ -167,13 +196,13 @@ def _run(run: Any, stop: Stop | None) -> Steps[Trained]:
 
 
 def _split(project: Project, cases: Sequence[TrainingCase], seed: int) -> Split:
-    from napari_mil.evaluate import Split, split_by_case
+    from napari_mil.evaluate import Split, split_by_case, stratum
 
     told = {r.case: r.split for r in project.slides if r.split}
     names = [c.case for c in cases]
     if any(told.get(name) == "test" for name in names):
         return Split(*(tuple(n for n in names if told.get(n, "train") == part) for part in PARTS))
-    return split_by_case({c.case: c.target.slide for c in cases}, seed=seed)
+    return split_by_case({c.case: stratum(c.target) for c in cases}, seed=seed)
 
 
 def _keep(
@@ -201,13 +230,13 @@ def _keep(
         in_features=bag.width,
         tile_px=bag.grid.tile_px,
         mpp=bag.grid.mpp,
-        tree=project.tree,
+        tree=trained.model.tree,
         recipe=recipe,
         parent=parent,
         ledger_head=project.ledger.head,
         slides={part: tuple(s for c in getattr(split, part) for s in slides[c]) for part in PARTS},
         metrics=dict(trained.metrics),
-        calibrated=bool(split.validation),
+        calibrated=bool(split.validation) and not isinstance(trained.model.tree, Survival),
         temperature=trained.temperature if split.validation else 1.0,
     )
     project.store.save_model(card, weights)
@@ -238,7 +267,8 @@ def retrain_here_steps(
     from napari_mil.train import Training, retrain_recipe
 
     parent, network = find_card(project, model), project.model(model)
-    cases = yield from cases_steps(project, parent.encoder.rsplit("-", 1)[0])
+    survival = isinstance(parent.tree, Survival)
+    cases = yield from cases_steps(project, parent.encoder.rsplit("-", 1)[0], survival=survival)
     for case in cases:
         parent.check(case.bags[0])
     split = _split_like(parent, cases)
@@ -271,11 +301,11 @@ def retrain_here_steps(
 
 def _split_like(parent: ModelCard, cases: Sequence[TrainingCase]) -> Split:
     """The parent's split, by slide; cases it never saw are learned from."""
-    from napari_mil.evaluate import Split, split_by_case
+    from napari_mil.evaluate import Split, split_by_case, stratum
 
     held = {s: part for part in ("validation", "test") for s in parent.slides.get(part, ())}
     if not held:
-        return split_by_case({c.case: c.target.slide for c in cases}, seed=parent.recipe.seed)
+        return split_by_case({c.case: stratum(c.target) for c in cases}, seed=parent.recipe.seed)
     parts: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
     for case in cases:
         where = {held[b.slide_id] for b in case.bags if b.slide_id in held}
@@ -286,6 +316,9 @@ def _split_like(parent: ModelCard, cases: Sequence[TrainingCase]) -> Split:
 def _flipped(
     card: ModelCard, old: Mapping[str, Any], new: Mapping[str, Any]
 ) -> tuple[tuple[str, str, str], ...]:
+    if isinstance(card.tree, Survival):
+        return ()
+
     def best(answer: Any) -> str:
         return card.tree.path(card.tree.leaves[int(answer.probabilities[-1].argmax())])
 
@@ -307,7 +340,7 @@ def _obeyed(cases: Sequence[TrainingCase], said: Mapping[str, Any], card: ModelC
 
 def _worse(before: Mapping[str, Any], after: Mapping[str, Any]) -> str | None:
     """Say it when held-out discrimination fell by more than `TOLERATED_LOSS`."""
-    for key in ("lesion/auc", "fine/auc"):
+    for key in ("lesion/auc", "fine/auc", "survival/c_index"):
         if key in before and key in after and np.isfinite(before[key][0]) and np.isfinite(after[key][0]):
             loss = before[key][0] - after[key][0]
             if loss > TOLERATED_LOSS:
@@ -326,7 +359,8 @@ def evaluate_steps(project: Project, model: str, *, split: str = "test") -> Step
     card = find_card(project, model)
     if split not in ("train", "validation", "test", "all"):
         raise LabelError(f"{split!r} is no split; choose test, validation, train or all.")
-    cases = yield from cases_steps(project, card.encoder.rsplit("-", 1)[0])
+    survival = isinstance(card.tree, Survival)
+    cases = yield from cases_steps(project, card.encoder.rsplit("-", 1)[0], survival=survival)
     chosen = set(card.slides.get(split, ()))
     kept = [c for c in cases if split == "all" or any(b.slide_id in chosen for b in c.bags)]
     if not kept:

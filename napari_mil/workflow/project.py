@@ -84,6 +84,8 @@ class Project:
         case: str | None = None,
         label: str | None = None,
         mpp: float | tuple[float, float] | None = None,
+        survival: tuple[float, bool] | None = None,
+        split: str = "",
     ) -> Slide:
         """Take a slide into the project; a slide that is there already keeps its labels and follows its file.
 
@@ -93,6 +95,8 @@ class Project:
         case : patient or specimen; None: the slide is its own case
         label : label text of the whole slide, as a manifest gives it
         mpp : µm per pixel for a slide that does not say its own; kept
+        survival : follow-up time of the case, and whether the event was observed
+        split : "train", "validation" or "test" where that is fixed
         """
         from napari_mil.slides import open_slide
 
@@ -101,6 +105,7 @@ class Project:
         known = next((r for r in self.slides if r.id == slide.fingerprint), None)
         if known and mpp is None and slide.mpp is None and known.mpp:
             slide = slide.with_mpp(known.mpp)
+        time, event = survival or ((known.time, known.event) if known else (None, None))
         self.ledger.add_slide(
             SlideRecord(
                 id=slide.fingerprint,
@@ -109,6 +114,9 @@ class Project:
                 case=case or (known.case if known else slide.name),
                 label=text or (known.label if known else None),
                 mpp=slide.mpp,
+                split=split or (known.split if known else ""),
+                time=time,
+                event=event,
             )
         )
         self._open[slide.fingerprint] = slide

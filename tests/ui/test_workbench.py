@@ -316,3 +316,34 @@ def test_slides_that_napari_opens_are_taken_into_the_project(bench, tmp_path):
     assert bench.wait(20)
     assert bench.desk.state.record.name == "dropped"
     assert [layer.name for layer in bench.viewer.layers].count("dropped") == 1
+
+
+def test_a_model_of_survival_shows_its_curve_and_its_risk(bench):
+    from napari_mil.steps import drain
+    from napari_mil.ui.curves import SurvivalPlot
+    from napari_mil.workflow import train_model_steps
+
+    project = bench.desk.state.project
+    cases = sorted({record.case for record in project.slides})
+    for record in project.slides:
+        i = cases.index(record.case)
+        project.add(record.path, survival=(3.0 + i, i % 3 != 0))
+    short = {"epochs": 2, "min_epochs": 1}
+    card = drain(train_model_steps(project, "abmil", recipe=short, survival=True, bins=2, name="life"))
+    bench.desk.apply(changed_models=bench.desk.state.changed_models + 1)
+    bench.model.choose(card.id)
+    assert bench.wait(30)
+    assert bench.model.run().error is None
+    assert bench.wait(120)
+    state = bench.desk.state
+    [plot] = bench.model.answer.findChildren(SurvivalPlot)
+    assert plot.survival[0] == 1
+    assert plot.survival[1:] == pytest.approx(state.answer.survival)
+    assert "risk" in bench.slides.list.currentItem().text()
+    assert {"risk", "evidence/risk"} <= set(bench.instances.names)
+    bench.instances.show_map("risk")
+    assert bench.desk.layer("map/risk") is not None
+    bench.review.confirm()  # says that there is no label to confirm, and does nothing
+    assert not state.project.ledger.corrections(state.record.id)
+    paint(bench, [tuple(state.answer_grid.cells[0])], "ADH")
+    assert state.project.ledger.corrections(state.record.id)[-1].model_said is None

@@ -20,6 +20,7 @@ GROUPS = {
     "attention": "Attention",
     "class": "Class of each tile",
     "lesion": "Lesion",
+    "risk": "Risk",
     "evidence": "Evidence for a class",
     "probability": "Probability of a class",
     "disagreement": "Coarse and fine disagree",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtWidgets import QButtonGroup, QComboBox, QRadioButton, QVBoxLayout, QWidget
 
 from napari_mil.ui import acts
+from napari_mil.ui.curves import SurvivalPlot
 from napari_mil.ui.desk import Desk, State
 from napari_mil.ui.widgets import button, clear, column, hint, row, text
 from napari_mil.ui.words import answer_remarks, card_words, device_words, span_words
@@ -160,6 +161,10 @@ class ModelSection(QWidget):
         if state.answer is None or state.project is None:
             return
         tree = state.project.tree
+        if state.answer.risk is not None and state.answer.survival is not None and state.card is not None:
+            risk = f"<b>risk {state.answer.risk:.2f}</b> (higher: the event is expected sooner)"
+            self._answer.addWidget(text(risk))
+            self._answer.addWidget(SurvivalPlot(self.desk, state.card.tree, state.answer.survival))
         for node, p in state.answer.best(tree):
             self._answer.addWidget(text(f"<b>{tree.path(node)}</b> {p:.0%}"))
         for sentence in answer_remarks(state):

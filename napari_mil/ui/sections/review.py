@@ -116,6 +116,9 @@ class ReviewSection(QWidget):
         if state.answer is None or state.answer.scope != "slide" or state.partial or state.project is None:
             self.desk.tell("There is no answer for the whole slide yet; run a model first.")
             return
+        if not state.answer.probabilities:
+            self.desk.tell("This model answers with a risk, not with a label; choose the label yourself.")
+            return
         node = state.answer.best(state.project.tree)[-1][0]
         acts.correct(self.desk, WholeSlide(), state.project.tree.path(node), tool="confirm")
 
