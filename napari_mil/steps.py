@@ -1,8 +1,7 @@
 """Long verbs as generators: they yield Progress and return their result.
 
 A test drains them, the command line loops with a progress bar, the window runs them in a thread. Cancelling
-is closing
-the generator, so that ``finally`` runs.
+is closing the generator, so that ``finally`` runs.
 """
 
 from __future__ import annotations
@@ -51,5 +50,19 @@ def drain(steps: Steps[T], progress: Callable[[Progress], None] | None = None) -
                 return result
             if progress is not None:
                 progress(now)
+    finally:
+        steps.close()
+
+
+def told(steps: Steps[T], retell: Callable[[Progress], Progress]) -> Steps[T]:
+    """`steps` with every Progress told in other words; their result as it is, and closed with this."""
+    try:
+        while True:
+            try:
+                now = next(steps)
+            except StopIteration as stop:
+                result: T = stop.value
+                return result
+            yield retell(now)
     finally:
         steps.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -14,7 +14,7 @@ from napari_mil.errors import TissueError
 from napari_mil.grid import TileGrid
 from napari_mil.labeltree import LabelTree, class_names
 from napari_mil.prediction import Prediction
-from napari_mil.steps import Progress, Steps
+from napari_mil.steps import Progress, Steps, told
 from napari_mil.workflow.project import Box, Project, find_card
 
 if TYPE_CHECKING:
@@ -79,31 +79,24 @@ def _encode(slide: Slide, grid: TileGrid, machine: Encoder, view: Box | None) ->
     """Drive the encoder; payloads grow into bags of the tiles done so far."""
     from napari_mil.encode import encode_steps
 
-    steps = encode_steps(slide, grid, machine, first=None if view is None else _from_the_middle(grid, view))
     done: list[NDArray[np.int64]] = []
     features: list[NDArray[np.float16]] = []
     shown = time.monotonic()
-    try:
-        while True:
-            try:
-                now = next(steps)
-            except StopIteration as stop:
-                whole: Bag = stop.value
-                return whole
-            partial = None
-            if now.payload is not None:
-                done.append(np.asarray(now.payload[0]))
-                features.append(np.asarray(now.payload[1], np.float16))
-                if time.monotonic() - shown > REFRESH_S:
-                    shown = time.monotonic()
-                    index = np.concatenate(done)
-                    cells = grid.cells[index]
-                    partial = Bag(
-                        slide.fingerprint, grid.with_cells(cells), np.concatenate(features), machine.id
-                    )
-            yield Progress(now.stage, now.done, now.total, now.note, partial)
-    finally:
-        steps.close()
+
+    def retell(now: Progress) -> Progress:
+        nonlocal shown
+        partial = None
+        if now.payload is not None:
+            done.append(np.asarray(now.payload[0]))
+            features.append(np.asarray(now.payload[1], np.float16))
+            if time.monotonic() - shown > REFRESH_S:
+                shown = time.monotonic()
+                so_far = grid.with_cells(grid.cells[np.concatenate(done)])
+                partial = Bag(slide.fingerprint, so_far, np.concatenate(features), machine.id)
+        return replace(now, payload=partial)
+
+    first = None if view is None else _from_the_middle(grid, view)
+    return (yield from told(encode_steps(slide, grid, machine, first=first), retell))
 
 
 def _from_the_middle(grid: TileGrid, view: Box) -> NDArray[np.int64]:
@@ -133,10 +126,8 @@ def analyse_steps(
     """A model's answer for a slide, or for a region of it, with every map.
 
     While tiles are being embedded, Progress carries a PartialAnswer about once a second; the last one is
-    whole.
-    A slide's answer is kept in the project; a region's is marked and is not. ModelError when the model does
-    not
-    fit the slide's tiles.
+    whole. A slide's answer is kept in the project; a region's is marked and is not. ModelError when the
+    model does not fit the slide's tiles.
     """
     from napari_mil.infer import predict
 
@@ -153,21 +144,14 @@ def analyse_steps(
             calibrated=card.calibrated,
         )
 
-    steps = bag_steps(project, slide, encoder=card.encoder.rsplit("-", 1)[0], region=region, view=view)
-    try:
-        while True:
-            try:
-                now = next(steps)
-            except StopIteration as stop:
-                bag: Bag = stop.value
-                break
-            payload = None
-            if isinstance(now.payload, Bag):
-                card.check(now.payload)
-                payload = PartialAnswer(now.payload.grid, ask(now.payload, "region"))
-            yield Progress(now.stage, now.done, now.total, now.note, payload)
-    finally:
-        steps.close()
+    def retell(now: Progress) -> Progress:
+        if not isinstance(now.payload, Bag):
+            return replace(now, payload=None)
+        card.check(now.payload)
+        return replace(now, payload=PartialAnswer(now.payload.grid, ask(now.payload, "region")))
+
+    encoder = card.encoder.rsplit("-", 1)[0]
+    bag = yield from told(bag_steps(project, slide, encoder=encoder, region=region, view=view), retell)
     card.check(bag)
     if region is None:
         kept = project.store.load_prediction(slide.fingerprint, bag.grid.id, card.id)

@@ -1,0 +1,45 @@
+"""Long verbs: drained, told in other words, closed."""
+
+from dataclasses import replace
+
+import pytest
+
+from napari_mil.steps import Progress, drain, told
+
+
+def count(closed):
+    try:
+        for i in range(3):
+            yield Progress("counting", i, 3)
+    finally:
+        closed.append(True)
+    return "three"
+
+
+def test_draining_returns_the_result_and_shows_every_progress():
+    closed, seen = [], []
+    assert drain(count(closed), seen.append) == "three"
+    assert [p.done for p in seen] == [0, 1, 2]
+    assert closed == [True]
+
+
+def test_a_callback_that_fails_closes_the_work():
+    closed = []
+    with pytest.raises(ZeroDivisionError):
+        drain(count(closed), lambda _: 1 / 0)
+    assert closed == [True]
+
+
+def test_told_in_other_words_with_the_same_result():
+    closed, seen = [], []
+    steps = told(count(closed), lambda p: replace(p, note=f"no. {p.done}"))
+    assert drain(steps, seen.append) == "three"
+    assert [p.note for p in seen] == ["no. 0", "no. 1", "no. 2"]
+
+
+def test_closing_what_is_told_closes_what_it_tells_of():
+    closed = []
+    steps = told(count(closed), lambda p: p)
+    next(steps)
+    steps.close()
+    assert closed == [True]
