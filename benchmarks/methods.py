@@ -1,0 +1,306 @@
+"""Speed and memory of the methods: training steps against the published order, answers against their floor.
+
+    python benchmarks/methods.py [--device cpu|cuda] [--tiles 10000] [--answer-tiles 50000]
+
+Peers run in the same process, on the same weights and bag, in turns; figures are medians. A training step is
+one bag through teacher, student, loss, optimiser and teacher update. The floor of an answer is its
+multiplications at the rate that a plain matrix product reaches here in the same run. Writes its table into
+docs/benchmarks.md; torchmil's models run beside ours where torchmil is installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import plain
+import torch
+from quality import processor, write_section
+from torch import Tensor
+
+from napari_mil import methods
+from napari_mil.correction import Target
+from napari_mil.infer import answer, maps_of
+from napari_mil.labeltree import LabelTree
+from napari_mil.mil import MILModel, total
+
+D = 1024
+FLAT = LabelTree.from_paths(["a", "b"])
+TREE = LabelTree.from_paths(["B/N", "B/PB", "B/UDH", "A/FEA", "A/ADH", "M/DCIS", "M/IC"], normal=["B/N"])
+#: the three poolers of MHIM and the ratios of its command
+ENCODERS = ("attn", "dsmil", "selfattn")
+MASK, KEEP = 0.03, 0.8
+#: goals: encoder → (fp32, bf16, memory) on a CPU, as ratios to the published order
+GOALS = {"attn": (1.7, 3.0, 0.6), "dsmil": (1.7, 3.0, 0.6), "selfattn": (4.0, 4.0, 0.5)}
+ANSWERS = ("abmil", "gabmil", "mhim", "dsmil", "clam_sb", "clam_mb", "hmil", "mhim selfattn", "transmil")
+
+
+def ours(encoder: str, *, compat: str = "clean") -> MILModel:
+    """MHIM v2 as it trains here."""
+    config = {"encoder": encoder, "mask_ratio": MASK, "keep_ratio": KEEP, "compat": compat}
+    return methods.create("mhim", config, in_features=D, tree=FLAT)
+
+
+def published(model: MILModel) -> plain.Net:
+    """The plain network on the same weights."""
+    encoder = model.config.encoder
+    net = plain.Net(encoder, D, 2)
+    net.load_state_dict(model.student.state_dict())  # type: ignore[union-attr, operator]
+    return net
+
+
+def bag(n: int, device: str) -> Tensor:
+    """A bag (n, D) of plausible features."""
+    return torch.randn(n, D, generator=torch.Generator().manual_seed(0)).relu().to(device)
+
+
+def training_step(model: MILModel, x: Tensor, *, bf16: bool) -> Callable[[], None]:
+    """Our step as the engine does it: loss, backward, fused Adam, teacher."""
+    model.to(x.device).train()
+    learned = [p for p in model.parameters() if p.requires_grad]
+    optimiser = torch.optim.Adam(learned, 2e-4, weight_decay=1e-5, fused=True)
+    example = [(x, None, Target(slide=2))]
+
+    def step() -> None:
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
+            loss = total(model.loss(example, 0.0))
+        assert loss is not None
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        model.after_step(0.0)
+
+    return step
+
+
+def plain_step(net: plain.Net, x: Tensor) -> Callable[[], None]:
+    """The published step."""
+    trainer = plain.Trainer(net.to(x.device), mask_ratio=MASK, keep_ratio=KEEP)
+    trainer.teacher.to(x.device)
+    label = torch.tensor([1], device=x.device)
+    return lambda: trainer.step(x[None], label)
+
+
+def clock(device: str) -> float:
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def in_turns(acts: dict[str, Callable[[], Any]], device: str, repeats: int) -> dict[str, float]:
+    """Median seconds of each act; the acts take turns, so that whatever else happens hits all of them."""
+    seen: dict[str, list[float]] = {name: [] for name in acts}
+    for act in acts.values():
+        act()
+    for _ in range(repeats):
+        for name, act in acts.items():
+            began = clock(device)
+            act()
+            seen[name].append(clock(device) - began)
+    return {name: statistics.median(times) for name, times in seen.items()}
+
+
+def step_of(kind: str, encoder: str, x: Tensor) -> Callable[[], None]:
+    model = ours(encoder)
+    return (
+        plain_step(published(model), x) if kind == "plain" else training_step(model, x, bf16=kind == "bf16")
+    )
+
+
+def peak(kind: str, encoder: str, n: int, device: str) -> float:
+    """MB beyond bag, weights and optimiser that a step needs at its worst; on a CPU in an own process."""
+    if device == "cuda":
+        act = step_of(kind, encoder, bag(n, device))
+        act()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        act()
+        return (torch.cuda.max_memory_allocated() - before) / 1e6
+    line = [sys.executable, __file__, "--peak", kind, encoder, str(n)]
+    frugal = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}  # what is freed goes back at once
+    done = subprocess.run(line, capture_output=True, text=True, check=True, env=frugal)
+    return float(done.stdout)
+
+
+def own_peak(kind: str, encoder: str, n: int) -> float:
+    """In this process: high-water mark of a second step over what stood before it."""
+    x = bag(n, "cpu")
+    act = step_of(kind, encoder, x)
+    act()
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # forgets the high-water mark
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    before = float(status["VmRSS"].split()[0])
+    act()
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return (float(status["VmHWM"].split()[0]) - before) / 1e3
+
+
+def steps_table(n: int, device: str, repeats: int) -> list[str]:
+    x = bag(n, device)
+    head = ["MHIM, encoder", "published order, s", "fp32, s", "ratio", "bf16, s", "ratio", "peak memory, MB"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for encoder in [e for e in ENCODERS if e in choices("mhim", "encoder")]:
+        found = in_turns({k: step_of(k, encoder, x) for k in ("plain", "fp32", "bf16")}, device, repeats)
+        mb = {k: peak(k, encoder, n, device) for k in ("plain", "fp32")}
+        row = [
+            encoder,
+            f"{found['plain']:.3f}",
+            f"{found['fp32']:.3f}",
+            f"{found['plain'] / found['fp32']:.2f} ×",
+            f"{found['bf16']:.3f}",
+            f"{found['plain'] / found['bf16']:.2f} ×",
+            f"{mb['plain']:.0f} → {mb['fp32']:.0f} ({mb['fp32'] / mb['plain']:.2f} ×)",
+        ]
+        lines.append("| " + " | ".join(row) + " |")
+        print(lines[-1], flush=True)
+    return lines
+
+
+def choices(method: str, field: str) -> Sequence[Any]:
+    known = methods.get(method).Config.__dataclass_fields__
+    found: Sequence[Any] = known[field].metadata["choices"]
+    return found
+
+
+def gemm_rate(device: str) -> float:
+    """Multiply-adds per second of a plain product of the shape that projections have."""
+    a, b = torch.randn(4096, 1024, device=device), torch.randn(1024, 512, device=device)
+    seconds = in_turns({"gemm": lambda: a @ b}, device, 9)["gemm"]
+    return 4096 * 1024 * 512 / seconds
+
+
+def multiplications(model: MILModel, x: Tensor) -> float:
+    """Multiply-adds of a forward pass, counted by torch."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.eval()(x)
+    return counter.get_total_flops() / 2
+
+
+def answers_table(n: int, device: str, repeats: int) -> list[str]:
+    half = bag(n, "cpu").half().numpy()
+    rate, small = gemm_rate(device), bag(2048, device)
+    head = ["method", "answer, s", "answer + all maps, s", "floor, s", "answer / floor"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for name in ANSWERS:
+        method, _, encoder = name.partition(" ")
+        if method not in methods.names() or (encoder and encoder not in choices(method, "encoder")):
+            continue
+        tree = TREE if "flat tree" in methods.get(method).exceptions else FLAT
+        config = {"encoder": encoder} if encoder else None
+        model = methods.create(method, config, in_features=D, tree=tree).eval().to(device)
+        floor = multiplications(model, small) / len(small) * n / rate
+        acts = {
+            "answer": lambda model=model: answer(model, half, device=device),
+            "maps": lambda model=model, tree=tree: maps_of(answer(model, half, device=device), tree),
+        }
+        found = in_turns(acts, device, repeats)
+        row = [
+            name,
+            f"{found['answer']:.3f}",
+            f"{found['maps']:.3f}",
+            f"{floor:.3f}",
+            f"{found['answer'] / floor:.2f}",
+        ]
+        lines.append("| " + " | ".join(row) + " |")
+        print(lines[-1], flush=True)
+    return lines
+
+
+def peers_table(n: int, device: str, repeats: int) -> list[str]:
+    """Torchmil's models beside ours: one answer in evaluation mode; [] where torchmil is not installed."""
+    try:
+        from torchmil.models import ABMIL, DSMIL, TransMIL
+    except ImportError:
+        return []
+    x = bag(n, device)
+    pairs = {
+        "abmil": ABMIL(in_shape=(D,), att_dim=128),
+        "dsmil": DSMIL(in_shape=(D,), att_dim=128),
+        "transmil": TransMIL(in_shape=(D,), att_dim=512),
+    }
+    head = ["method", "torchmil, s", "here, s", "ratio"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for name, peer in pairs.items():
+        if name not in methods.names():
+            continue
+        theirs = peer.to(device).eval()
+        mine = methods.create(name, in_features=D, tree=FLAT).eval().to(device)
+
+        def run(model: Any, given: Tensor) -> Any:
+            with torch.inference_mode():
+                return model(given)
+
+        acts = {"peer": lambda m=theirs: run(m, x[None]), "here": lambda m=mine: run(m, x)}
+        found = in_turns(acts, device, repeats)
+        cells = [
+            name,
+            f"{found['peer']:.3f}",
+            f"{found['here']:.3f}",
+            f"{found['peer'] / found['here']:.2f} ×",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+        print(lines[-1], flush=True)
+    return lines
+
+
+def heading(given: argparse.Namespace, load: float) -> str:
+    device = torch.cuda.get_device_name() if given.device == "cuda" else processor()
+    return (
+        f"`python benchmarks/methods.py --device {given.device}`, {datetime.now(UTC).date().isoformat()}, "
+        f"{device}, "
+        f"{torch.get_num_threads()} threads, torch {torch.__version__}, Python {platform.python_version()}; "
+        f"load of the machine at the start {load:.1f}. Medians of {given.repeats} turns."
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--tiles", type=int, default=10_000)
+    parser.add_argument("--answer-tiles", type=int, default=50_000)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--json", type=Path, help="write the tables here as well")
+    parser.add_argument("--no-docs", action="store_true")
+    parser.add_argument("--docs", type=Path, default=Path(__file__).parents[1] / "docs" / "benchmarks.md")
+    parser.add_argument("--peak", nargs=3, help=argparse.SUPPRESS)
+    given = parser.parse_args(argv)
+    if given.peak:
+        print(own_peak(given.peak[0], given.peak[1], int(given.peak[2])))
+        return 0
+    torch.manual_seed(0)
+    load = os.getloadavg()[0]
+    parts = {
+        f"Training steps, {given.tiles:,} × {D}": steps_table(given.tiles, given.device, given.repeats),
+        f"Answers, {given.answer_tiles:,} × {D}": answers_table(
+            given.answer_tiles, given.device, given.repeats
+        ),
+        "Beside torchmil": peers_table(given.tiles, given.device, given.repeats),
+    }
+    blocks = [f"### {title}\n\n" + "\n".join(lines) for title, lines in parts.items() if lines]
+    text = "\n\n".join(["## Speed of the methods, " + given.device, heading(given, load), *blocks])
+    print(text)
+    if given.json:
+        given.json.write_text(json.dumps(parts, indent=1), encoding="utf-8")
+    if not given.no_docs:
+        write_section(given.docs, f"methods-{given.device}", text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
