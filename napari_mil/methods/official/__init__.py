@@ -32,6 +32,7 @@ class Contents:
     ----------
     method, title : the registry's name, and what a sentence calls the layout
     classes, in_features : C and D
+    levels : of the label tree that it needs
     options : options that were read from the shapes
     unsaid : option → the value that is assumed unless somebody knows better
     choices : methods that share this layout, which only a person can tell apart
@@ -43,6 +44,7 @@ class Contents:
     title: str
     classes: int
     in_features: int
+    levels: int
     options: Mapping[str, Any]
     unsaid: Mapping[str, Any]
     choices: tuple[str, ...]
@@ -83,7 +85,7 @@ def load(
     layout, name = _recognise(bundle, method)
     said = {**_options(layout, name, bundle), **config}
     count, in_features = layout.classes(bundle) or 2, layout.in_features(bundle) or 1024
-    tree = _tree(name, tree, count)
+    tree = _tree(layout, tree, count)
     model = methods.create(name, said, in_features=in_features, tree=tree)
     orders = _orders(tree, classes)
     _fill(_answering_part(model), bundle.weights, layout, name, orders)
@@ -104,6 +106,7 @@ def describe(source: Source, *, method: str | None = None) -> Contents:
         title=layout.title,
         classes=layout.classes(bundle) or 2,
         in_features=layout.in_features(bundle) or 1024,
+        levels=layout.levels,
         options=options,
         unsaid={f: defaults[f] for f in _unsaid(layout, defaults)},
         choices=(layout.method, layout.twin) if layout.twin and method is None else (),
@@ -166,11 +169,11 @@ def _unsaid(layout: Layout, config: Mapping[str, Any]) -> list[str]:
     return [option for option in (*layout.unsaid, *hides) if option in config]
 
 
-def _tree(name: str, tree: LabelTree | None, classes: int) -> LabelTree:
+def _tree(layout: Layout, tree: LabelTree | None, classes: int) -> LabelTree:
     if tree is None:
-        if name == "hmil":
+        if layout.levels > 1:
             raise ModelError(
-                "A checkpoint of hmil does not say which fine class belongs where; give its tree."
+                f"A checkpoint of {layout.title} does not say which fine class belongs where; give its tree."
             )
         return LabelTree.from_paths([f"class {i}" for i in range(classes)])
     if len(tree.leaves) != classes:

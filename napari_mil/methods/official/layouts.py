@@ -33,6 +33,7 @@ class Layout:
     unsaid : options that no file says though its answers depend on them
     unsaid_of_teacher : the same for what the teacher would hide
     notes : what is assumed beyond options
+    levels : of the label tree it needs; a file of two cannot say which fine class belongs where
     twin : a method of the same layout, which only the caller can tell apart
     same : names of one thing, as beginnings of keys; the network's own is used, whichever the file has
     loose : beginnings of keys that either side may lack
@@ -52,6 +53,7 @@ class Layout:
     unsaid: tuple[str, ...] = ("act",)
     unsaid_of_teacher: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    levels: int = 1
     twin: str = ""
     same: tuple[tuple[str, ...], ...] = ()
     loose: tuple[str, ...] = ()
@@ -166,6 +168,7 @@ _HMIL = Layout(
     classes=size("fine_attention.0.attention_c.weight", 0),
     options={"hidden": size("coarse_classifier.weight", 1)},
     unsaid=(),
+    levels=2,
     classwise={"fine_attention.0.attention_c.": _LEAF, "coarse_attention.0.attention_c.": (-2, (0,))},
 )
 _MICROMIL = Layout(
