@@ -60,6 +60,7 @@ def questions(path: Path, tree: LabelTree | None, *, method: str | None = None) 
         names = [tree.path(leaf) for leaf in tree.leaves]
     elif said.levels > 1:
         words += ", each under its coarse one, such as Benign/UDH"
+    words += f" ({said.note})" if said.note else ""
     asked = [
         Question(
             "classes", f"its {said.classes} classes, in its order", ", ".join(names), _classes(said, tree)

@@ -544,6 +544,7 @@ def test_a_real_dsmil_answers_as_its_authors_say():
     model = official.load(REAL / "dsmil_c16_aggregator.pth")
     out = model(x.float())
     assert (model.config.hidden, model.config.act, model.in_features, model.classes) == (1024, "relu", 512, 2)
+    assert model.assumed == ("one logit (sigmoid): the first class is the absence of the second",)
     assert torch.allclose(torch.softmax(out.logits[-1], 0)[1].double(), torch.sigmoid(logits[0]), atol=1e-6)
     assert torch.allclose(out.attention[:, 1].double(), attention[:, 0], atol=1e-6)
 

@@ -38,6 +38,7 @@ class Contents:
     choices : methods that share this layout, which only a person can tell apart
     teacher : whether a teacher is in the file too
     encoder : name of an encoder whose weights are in the file too, or None
+    note : what a reader must know beyond that, or None
     """
 
     method: str
@@ -50,6 +51,7 @@ class Contents:
     choices: tuple[str, ...]
     teacher: bool
     encoder: str | None
+    note: str | None
 
 
 def load(
@@ -78,8 +80,7 @@ def load(
     ModelError
         A file that is missing, damaged or holds code; a layout that is unknown or has no method here; keys or
         shapes that do not fit, all of them named.
-    LabelError
-        Classes that are not the leaves of the tree.
+    LabelError : classes that are not the leaves of the tree
     """
     bundle = unpack(source, part)
     layout, name = _recognise(bundle, method)
@@ -91,7 +92,7 @@ def load(
     _fill(_answering_part(model), bundle.weights, layout, name, orders)
     if bundle.teacher is not None and isinstance(teacher := getattr(model, "teacher", None), nn.Module):
         _fill(teacher, _with_recycling(bundle), layout, f"{name}'s teacher", orders)
-    model.assumed = _assumed(model, layout, method, {*config})
+    model.assumed = _assumed(model, layout, bundle, method, {*config})
     return model.eval()
 
 
@@ -112,6 +113,7 @@ def describe(source: Source, *, method: str | None = None) -> Contents:
         choices=(layout.method, layout.twin) if layout.twin and method is None else (),
         teacher=bundle.teacher is not None,
         encoder=encoder_of(bundle.weights),
+        note=layout.note(bundle),
     )
 
 
@@ -235,10 +237,12 @@ def _unknown(weights: Weights) -> ModelError:
     )
 
 
-def _assumed(model: MILModel, layout: Layout, method: str | None, said: set[str]) -> tuple[str, ...]:
+def _assumed(
+    model: MILModel, layout: Layout, bundle: Bundle, method: str | None, said: set[str]
+) -> tuple[str, ...]:
     """Sentences about what the file did not say."""
     config = dataclasses.asdict(model.config)
     notes = [f"{option} = {config[option]}" for option in _unsaid(layout, config) if option not in said]
     if layout.twin and method is None:
         notes.append(f"{model.name} pooling ({layout.twin} looks the same in a file)")
-    return (*notes, *layout.notes)
+    return (*notes, *filter(None, [layout.note(bundle)]))

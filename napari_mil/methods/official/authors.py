@@ -46,18 +46,23 @@ def dsmil_in_ours(weights: Weights) -> Weights:
         **{key: value for key, value in given.items() if key.startswith(_Q)},
         f"{_Q}0.weight": _both(given[f"{_Q}0.weight"]),
     }
+    return {**ours, **_values(given, read)}
+
+
+def _values(given: Weights, read: Tensor) -> Weights:
+    """The values of both halves, and what reads them: the pair itself, or theirs and nothing."""
+    width = read.shape[-1]
     if f"{_V}weight" not in given:
-        values, lift = torch.eye(2 * width), torch.zeros(2 * width)
-        return ours | {
+        return {
             "b_classifier.fcc.weight": _both(read),
-            f"{_V}weight": values,
-            f"{_V}bias": lift,
+            f"{_V}weight": torch.eye(2 * width),
+            f"{_V}bias": torch.zeros(2 * width),
         }
     nothing = torch.zeros(width, 2 * width)
-    return ours | {
+    return {
         "b_classifier.fcc.weight": torch.cat([read, torch.zeros_like(read)], -1),
         f"{_V}weight": torch.cat([_both(given[f"{_V}weight"]), nothing]),
-        f"{_V}bias": torch.cat([given[f"{_V}bias"], torch.zeros(width)]),
+        f"{_V}bias": torch.cat([given[f"{_V}bias"], nothing[:, 0]]),
     }
 
 

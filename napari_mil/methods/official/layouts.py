@@ -32,7 +32,7 @@ class Layout:
     fixed : option → its value in every file of this layout
     unsaid : options that no file says though its answers depend on them
     unsaid_of_teacher : the same for what the teacher would hide
-    notes : what is assumed beyond options
+    note : what a reader must know beyond options, or None
     levels : of the label tree it needs; a file of two cannot say which fine class belongs where
     twin : a method of the same layout, which only the caller can tell apart
     same : names of one thing, as beginnings of keys; the network's own is used, whichever the file has
@@ -52,7 +52,7 @@ class Layout:
     fixed: Mapping[str, Any] = field(default_factory=dict)
     unsaid: tuple[str, ...] = ("act",)
     unsaid_of_teacher: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    note: Callable[[Bundle], str | None] = lambda _: None
     levels: int = 1
     twin: str = ""
     same: tuple[tuple[str, ...], ...] = ()
@@ -259,6 +259,14 @@ _DSMIL = Layout(
     same=(("i_classifier.0.", "i_classifier."),),
     classwise={"i_classifier.": _LEAF, "b_classifier.fcc.": (-1, (0, 1))},
 )
+
+
+def _sigmoids(bundle: Bundle) -> str:
+    if size("b_classifier.fcc.weight", 0)(bundle) == 1:
+        return "one logit (sigmoid): the first class is the absence of the second"
+    return "one answer among the classes, where its authors ask for each by itself (sigmoid)"
+
+
 _DSMIL_OF_ITS_AUTHORS = dataclasses.replace(
     _DSMIL,
     title="dsmil as its authors publish it",
@@ -271,7 +279,7 @@ _DSMIL_OF_ITS_AUTHORS = dataclasses.replace(
         "attention_width": size("b_classifier.q.0.weight", 0),
     },
     unsaid=(),
-    notes=("one answer among the classes, where its authors ask for each class by itself (sigmoid)",),
+    note=_sigmoids,
     convert=dsmil_in_ours,
 )
 _GABMIL = Layout(
