@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from napari_mil import __version__
-from napari_mil.cli import labels, models, slides, window
+from napari_mil.cli import labels, modelgroup, models, slides, window
 from napari_mil.cli.running import disk_sentence, say_error
 from napari_mil.errors import MILError
 
@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 for group in (window, slides, models, labels):
     app.add_typer(group.app)
+app.add_typer(modelgroup.app, name="models")
 
 
 @app.callback(invoke_without_command=True)

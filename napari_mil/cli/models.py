@@ -1,4 +1,4 @@
-"""train, retrain, evaluate, models."""
+"""train, retrain, evaluate."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import typer
 
 from napari_mil.cli.running import (
     AsJson,
-    By,
     ExistingProject,
     ModelName,
     metric_lines,
@@ -119,25 +118,3 @@ def evaluate(
     with opened(project) as p:
         metrics = show(evaluate_steps(p, model, split=split), as_json=as_json)
     print(json.dumps({"result": metrics}) if as_json else "\n".join(metric_lines(metrics)))
-
-
-@app.command(epilog="Example: `napari-mil models study/` or `napari-mil models study/ --adopt mhim-sample+1`")
-def models(
-    project: ExistingProject,
-    adopt: Annotated[str | None, typer.Option(help="Make this model the one that answers.")] = None,
-    by: By = "",
-) -> None:
-    """List the project's models, newest last; an asterisk marks the adopted one."""
-    from napari_mil.workflow import adopt as adopt_model
-    from napari_mil.workflow import current_card
-
-    with opened(project, by=by) as p:
-        if adopt:
-            adopt_model(p, adopt)
-        current = current_card(p)
-        for card in p.cards:
-            mark = "*" if current and card.id == current.id else " "
-            print(
-                f"{mark} {card.name}  {card.method}  {card.id}  "
-                f"parent {card.parent or 'none'}  {card.created}"
-            )

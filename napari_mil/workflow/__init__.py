@@ -5,6 +5,7 @@ when used.
 from __future__ import annotations
 
 from napari_mil.workflow.analyse import PartialAnswer, analyse_steps, answer_row, bag_steps
+from napari_mil.workflow.checkpoints import Question, class_list, import_model, questions, take_checkpoint
 from napari_mil.workflow.child import told_to_stop
 from napari_mil.workflow.exchange import import_paths_steps, label_rows, write_rows
 from napari_mil.workflow.learn import (
@@ -14,6 +15,7 @@ from napari_mil.workflow.learn import (
     retrain_steps,
     train_model_steps,
 )
+from napari_mil.workflow.models import compare_cards
 from napari_mil.workflow.project import (
     Project,
     adopt,
@@ -21,6 +23,7 @@ from napari_mil.workflow.project import (
     find_card,
     find_record,
     parse_mpp,
+    roll_back,
     slide_label,
 )
 from napari_mil.workflow.sample import sample_project_steps
@@ -28,22 +31,29 @@ from napari_mil.workflow.sample import sample_project_steps
 __all__ = [
     "PartialAnswer",
     "Project",
+    "Question",
     "Retrained",
     "adopt",
     "analyse_steps",
     "answer_row",
     "bag_steps",
+    "class_list",
+    "compare_cards",
     "current_card",
     "evaluate_steps",
     "find_card",
     "find_record",
+    "import_model",
     "import_paths_steps",
     "label_rows",
     "parse_mpp",
+    "questions",
     "retrain_here_steps",
     "retrain_steps",
+    "roll_back",
     "sample_project_steps",
     "slide_label",
+    "take_checkpoint",
     "told_to_stop",
     "train_model_steps",
     "write_rows",

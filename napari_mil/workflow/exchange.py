@@ -11,6 +11,7 @@ from napari_mil.correction import Cells, Correction, Polygon, WholeSlide, from_r
 from napari_mil.errors import LabelError, MILError, ProjectError
 from napari_mil.labeltree import LabelTree
 from napari_mil.steps import Progress, Steps
+from napari_mil.workflow.checkpoints import import_model
 from napari_mil.workflow.project import Project, find_record, parse_mpp, slide_label
 
 if TYPE_CHECKING:
@@ -82,9 +83,7 @@ def _take(
     encoder: str | None,
 ) -> dict[str, Any]:
     if file.name.lower().endswith(MODEL_SUFFIXES):
-        from napari_mil.workflow.models import import_model
-
-        card = import_model(project, file, encoder=encoder)
+        card = import_model(project, file, {"encoder": encoder} if encoder else None)
         return {"model": card.name, "method": card.method, "assumed": "; ".join(card.assumed)}
     if file.name.lower().endswith(LABEL_SUFFIXES):
         if slide is None:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from napari_mil.card import ModelCard
 from napari_mil.errors import ModelError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from napari_mil.mil import MILModel
-    from napari_mil.workflow.project import Project
+
+#: fields of a card that tell one model from another
+ABOUT = ("method", "encoder", "in_features", "tile_px", "mpp", "parent", "calibrated", "assumed", "note")
 
 
 def load_model(card: ModelCard, weights: bytes) -> MILModel:
@@ -53,45 +54,32 @@ def model_id(weights: bytes, method: str) -> str:
     return f"{method}-{hashlib.sha256(weights).hexdigest()[:12]}"
 
 
-def import_model(
-    project: Project,
-    path: Path,
-    *,
-    encoder: str | None = None,
-    tile_px: int = 256,
-    mpp: float | None = 0.5,
-) -> ModelCard:
-    """Take a published checkpoint into the project; what the file does not say is marked as assumed on its
-    card.
+def compare_cards(one: ModelCard, other: ModelCard) -> tuple[tuple[str, str, str], ...]:
+    """(what, of one, of the other) where two cards differ, and all their held-out figures."""
+    about = [(what, getattr(one, what), getattr(other, what)) for what in ABOUT]
+    about += [("classes", _leaves(one), _leaves(other))]
+    for kind in ("config", "recipe"):
+        a, b = (_mapping(getattr(card, kind)) for card in (one, other))
+        about += [(key, a.get(key), b.get(key)) for key in dict.fromkeys([*a, *b])]
+    rows = [(what, str(a), str(b)) for what, a, b in about if a != b]
+    figures = dict.fromkeys([*one.metrics, *other.metrics])
+    rows += [(key, _figure(one.metrics.get(key)), _figure(other.metrics.get(key))) for key in figures]
+    held = [set(card.slides.get("test", ())) for card in (one, other)]
+    if figures and held[0] != held[1]:
+        mine, its = (f"{len(h)}, {len(held[0] & held[1])} of them the other's too" for h in held)
+        rows.append(("held-out slides", mine, its))
+    return tuple(rows)
 
-    Parameters
-    ----------
-    path : PyTorch file (read as weights only) or safetensors, of a layout that `methods.official` knows
-    encoder : id of the encoder whose features it reads; None: unknown, so that it answers for no bag yet
-    tile_px, mpp : the tiles it was trained on
 
-    Raises
-    ------
-    ModelError : a file that holds code, is damaged, of another layout, or of other classes than the
-        project's tree
-    """
-    from napari_mil.methods import official
+def _leaves(card: ModelCard) -> str:
+    return ", ".join(card.tree.path(leaf) for leaf in card.tree.leaves)
 
-    model = official.load(path, tree=project.tree)
-    weights = weight_bytes(model)
-    said = () if encoder else ("which encoder made the features it reads",)
-    card = ModelCard(
-        id=model_id(weights, model.name),
-        name=path.stem,
-        method=model.name,
-        config=dataclasses.asdict(model.config),
-        encoder=encoder or "unknown",
-        in_features=model.in_features,
-        tile_px=tile_px,
-        mpp=mpp,
-        tree=project.tree,
-        assumed=(*model.assumed, f"tiles of {tile_px} px at {mpp} µm/px", "the order of the classes", *said),
-        note=f"imported from {path.name}",
-    )
-    project.store.save_model(card, weights)
-    return card
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return dict(value) if isinstance(value, Mapping) else dataclasses.asdict(value)
+
+
+def _figure(value: Any) -> str:
+    if isinstance(value, list | tuple) and len(value) == 3:
+        return f"{value[0]:.3f} [{value[1]:.3f}, {value[2]:.3f}]"
+    return "none" if value is None else str(value)

@@ -259,6 +259,25 @@ def adopt(project: Project, which: str) -> ModelCard:
     return card
 
 
+def roll_back(project: Project) -> ModelCard:
+    """Adopt again the model that was adopted before the present one, further back each time; ModelError when
+    there is none.
+    """
+    line: list[str] = []
+    for event in project.ledger.events(kind="adopt"):
+        if event.payload.get("back"):
+            line.pop()
+        elif [event.payload["model"]] != line[-1:]:
+            line.append(str(event.payload["model"]))
+    if len(line) < 2:
+        raise ModelError(
+            f"No other model of {project.path.name} was adopted before this one; adopt one by its name."
+        )
+    card = find_card(project, line[-2])
+    project.ledger.append("adopt", "", {"model": card.id, "name": card.name, "back": True}, project.by)
+    return card
+
+
 def slide_label(project: Project, record: SlideRecord) -> str | None:
     """The slide's label text: what a person said last, else what the manifest gave."""
     said = [c for c in project.ledger.corrections(record.id) if isinstance(c.place, WholeSlide)]

@@ -83,7 +83,8 @@ def test_an_overnight_run(cohort, tmp_path, capsys, monkeypatch):
     assert status in (0, 2)
     status, out, _ = run(capsys, monkeypatch, "labels", project, "--verify")
     assert status == 0
-    status, out, _ = run(capsys, monkeypatch, "models", project, "--adopt", "m")
+    assert run(capsys, monkeypatch, "models", "adopt", project, "m")[0] == 0
+    status, out, _ = run(capsys, monkeypatch, "models", "list", project)
     assert out.startswith("* m")
 
 

@@ -1,5 +1,6 @@
 """Published checkpoints: recognised by their keys, loaded strictly, never by running code."""
 
+import dataclasses
 import os
 import pickle
 from pathlib import Path
@@ -14,56 +15,118 @@ from closed_form import (
     gabmil_shapes,
     hmil_shapes,
     linear_shapes,
-    mhim_shapes,
     pool_shapes,
 )
+from published import (
+    BRACS,
+    HERE,
+    LAYOUTS,
+    D,
+    authors_dsmil_shapes,
+    clam_shapes,
+    mhim,
+    resnet,
+    transmil_shapes,
+    v1,
+)
 
-from napari_mil import masks
+from napari_mil import masks, methods
 from napari_mil.bag import Bag
-from napari_mil.errors import ModelError
+from napari_mil.errors import LabelError, ModelError
 from napari_mil.grid import TileGrid
 from napari_mil.labeltree import LabelTree
 from napari_mil.methods import official
-
-D = 40
-BRACS = LabelTree.from_paths(["B/N", "B/PB", "B/UDH", "A/FEA", "A/ADH", "M/DCIS", "M/IC"])
+from napari_mil.methods.official.authors import dsmil_in_ours
 
 
-def mhim(phase=0, **more):
-    return fill(mhim_shapes(D, hidden=64, **more), phase)
+def same_answers(one, other, n=9):
+    """Whether two models answer alike for a bag of n tiles."""
+    x = bag(n, D, 0)
+    return all(torch.equal(a, b) for a, b in zip(one(x).logits, other(x).logits, strict=True))
 
 
-def v1(weights):
-    return {k.replace("feature.", "patch_to_emb."): v for k, v in weights.items()}
+def of_the_network(model, weights):
+    """Published weights under the key names that `dump` uses for this model, where these are only renamed."""
+    own = official.dump(model)
+    for ours, theirs in (
+        ("feature.", "_fc1."),
+        ("classifier.", "_fc2."),
+        ("attention_net.3.", "attention_net.2."),
+    ):
+        if any(k.startswith(ours) for k in own):
+            weights = {
+                ours + k.removeprefix(theirs) if k.startswith(theirs) else k: v for k, v in weights.items()
+            }
+    return weights
 
 
-LAYOUTS = {
-    "mean": (fill(pool_shapes(D)), {}),
-    "max": (fill(pool_shapes(D, c=3)), {"method": "max"}),
-    "abmil": (fill(abmil_shapes(D, c=4)), {}),
-    "gabmil": (fill(gabmil_shapes(D)), {}),
-    "mhim": (mhim(), {}),
-    "mhim gated": (mhim(gated=True, k=1, c=3), {}),
-    "mhim pure": (mhim(k=0), {}),
-    "mhim pure gated": (mhim(k=0, gated=True), {}),
-    "mhim v1": (v1(mhim(k=0)), {}),
-    "hmil": (fill(hmil_shapes(d=D)), {"tree": BRACS}),
-}
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", HERE)
 def test_every_layout_is_recognised_and_answers(layout):
-    weights, options = LAYOUTS[layout]
-    model = official.load(weights, **options)
-    assert model.name == layout.split()[0]
+    published = LAYOUTS[layout]
+    model = official.load(published.weights, **published.options)
+    assert model.name == published.method
     assert model.in_features == D
     assert not model.training
-    out = model(bag(9, D, 0))
-    assert torch.isfinite(out.logits[-1]).all()
+    assert torch.isfinite(model(bag(9, D, 0)).logits[-1]).all()
     written = official.dump(model)
-    expected = {k.replace("patch_to_emb.", "feature."): v for k, v in weights.items()}
-    assert written.keys() - {"merge.global_q"} == expected.keys()
+    unsaid = {option: getattr(model.config, option) for option in official.describe(written).unsaid}
+    assert same_answers(official.load(written, **published.options, **unsaid), model)
+    if "authors, " in layout:  # not a renaming
+        return
+    expected = of_the_network(model, published.weights)
+    extra = {k for k in written if k.startswith("instance_loss_fn.")} | {"merge.global_q"}
+    assert written.keys() - extra == expected.keys()
     assert all(torch.equal(written[k], v) for k, v in expected.items())
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy", "safetensors"])
+@pytest.mark.parametrize("layout", HERE)
+def test_every_layout_is_read_from_files(layout, form, tmp_path):
+    published, path = LAYOUTS[layout], tmp_path / "model.pth"
+    dressed = {f"module.{k}": v for k, v in published.weights.items()}
+    if form == "zip":
+        torch.save({"model": dressed, "teacher": dressed, "epoch": 7}, path)
+    elif form == "legacy":
+        held = {"model_state_dict": published.weights, "optimizer": {"lr": 1.0}, "epoch": 7}
+        torch.save(held, path, _use_new_zipfile_serialization=False)
+    else:
+        safetensors.torch.save_file(dressed, path)
+    model = official.load(path, **published.options)
+    assert same_answers(model, official.load(published.weights, **published.options))
+    assert ("teacher" in dict(model.named_children())) == (form == "zip" and published.method == "mhim")
+
+
+@pytest.mark.parametrize("layout", HERE)
+def test_every_key_that_does_not_fit_is_named(layout):
+    published = LAYOUTS[layout]
+    weights = dict(published.weights)
+    gone = next(k for k in sorted(weights, reverse=True) if k.endswith(".bias"))
+    del weights[gone]
+    weights["aux.weight"] = torch.zeros(2)
+    with pytest.raises(ModelError, match=r"do not fit: unexpected aux\.weight; missing ") as error:
+        official.load(weights, **published.options)
+    assert gone.split(".")[0] in str(error.value).split("missing ")[1]
+
+
+@pytest.mark.parametrize("layout", HERE)
+def test_classes_may_stand_in_another_order(layout):
+    published = LAYOUTS[layout]
+    tree = official.load(published.weights, **published.options).tree
+    paths = [tree.path(leaf) for leaf in tree.leaves]
+    x = bag(9, D, 0)
+    plain = official.load(published.weights, **published.options | {"tree": tree})(x)
+    turned = official.load(published.weights, **published.options | {"tree": tree, "classes": paths[::-1]})(x)
+    for a, b in zip(plain.logits, turned.logits, strict=True):
+        assert torch.allclose(a.flip(0), b, atol=1e-5)
+    assert torch.allclose(plain.tile_logits.flip(1), turned.tile_logits, atol=1e-5)
+
+
+def test_classes_must_be_the_leaves_of_the_tree():
+    tree = LabelTree.from_paths(["LUAD", "LUSC"])
+    with pytest.raises(LabelError, match=r"given as LUAD, LUAD; each leaf .* once: LUAD, LUSC"):
+        official.load(mhim(), tree=tree, classes=["LUAD", "LUAD"])
+    with pytest.raises(LabelError, match="'other' is not label"):
+        official.load(mhim(), tree=tree, classes=["LUAD", "other"])
 
 
 def test_the_answer_is_that_of_the_formulas():
@@ -96,12 +159,12 @@ def test_the_answer_is_that_of_the_formulas():
 
 
 def test_gated_mhim_answers_by_the_formula():
-    w = {k: v.double() for k, v in mhim(gated=True).items()}
+    w = {k: v.double() for k, v in mhim(encoder="gated").items()}
     h = torch.nn.functional.gelu(bag(9, D, 0).double() @ w["feature.0.weight"].T + w["feature.0.bias"])
     stem = "online_encoder.attention.attention_"
     e = torch.relu(h @ w[f"{stem}a.0.weight"].T) * torch.sigmoid(h @ w[f"{stem}b.0.weight"].T)
     z = torch.softmax((e @ w[f"{stem}c.weight"].T)[:, 0], 0) @ h
-    out = official.load(mhim(gated=True))(bag(9, D, 0))
+    out = official.load(mhim(encoder="gated"))(bag(9, D, 0))
     expected = z @ w["predictor.weight"].T + w["predictor.bias"]
     assert torch.allclose(out.logits[0].double(), expected, atol=1e-5)
 
@@ -166,15 +229,57 @@ def test_what_the_file_does_not_say_is_noted():
     assert official.load(v1(mhim(k=0))).assumed == ("act = relu", "da_act = relu")
     assert official.load(mhim(k=0), act="relu", da_act="tanh").assumed == ()
     full = official.load({"model": mhim(), "teacher": mhim(1)}, act="gelu", da_act="relu")
-    assert full.assumed == ("mask_ratio = 0.03", "keep_ratio = 0.8")
+    assert full.assumed == ("score = class", "mask_ratio = 0.03", "keep_ratio = 0.8")
     assert "mean pooling (max looks the same in a file)" in official.load(fill(pool_shapes(D))).assumed
-    first = official.load({"model": v1(mhim(k=0)), "teacher": v1(mhim(1, k=0))})
-    assert first.assumed[-1].startswith("version 1: only the answering network")
-    assert not first.has_teacher()
+    first = official.load({"model": v1(mhim(k=0)), "teacher": v1(mhim(1, k=0))}, random_mask_ratio=0.5)
+    assert first.assumed[2:] == ("mask_ratio = 0.03", "low_mask_ratio = 0.0")
+
+
+def test_what_a_file_says_and_leaves_open_can_be_asked_without_making_a_model():
+    said = official.describe({"model": mhim(c=3), "teacher": mhim(1, c=3)})
+    assert (said.method, said.classes, said.in_features, said.teacher) == ("mhim", 3, D, True)
+    assert said.title == "mhim with the attention encoder"
+    assert said.options["recycle_tokens"] == 5
+    assert dict(said.unsaid) == {
+        "act": "gelu",
+        "da_act": "relu",
+        "score": "class",
+        "mask_ratio": 0.03,
+        "keep_ratio": 0.8,
+    }
+    assert official.describe(v1(mhim(k=0))).unsaid["act"] == "relu"
+    assert official.describe(fill(pool_shapes(D))).choices == ("mean", "max")
+    assert official.describe(fill(pool_shapes(D)), method="max").choices == ()
+    assert dict(official.describe(fill(hmil_shapes(d=D))).unsaid) == {}
+
+
+def test_version_1_hides_its_tiles():
+    file = {"model": v1(mhim(k=0)), "teacher": v1(mhim(1, k=0)), "epoch": 12}
+    model = official.load(file, mask_ratio=0.1, low_mask_ratio=0.2, random_mask_ratio=0.0)
+    assert (model.config.version, model.config.pure) == (1, False)
+    grid = TileGrid.full((5 * 64, 6 * 64), None, tile_px=64, mpp=None)
+    found = masks.simulate(model, Bag("s", grid, bag(30, D, 0).numpy(), "e"))
+    assert ((found.role == 1).sum(), (found.role == 3).sum()) == (3, 6)
+    for part in ("student", "teacher"):
+        expected = file["model" if part == "student" else "teacher"]
+        written = official.dump(model, part=part)
+        assert written.keys() == expected.keys()
+        assert all(torch.equal(written[k], v) for k, v in expected.items())
+    alone = official.load(file["model"])
+    assert (alone.config.version, alone.config.pure, alone.has_teacher()) == (1, True, False)
+
+
+def test_a_teacher_from_stage_1_lacks_the_recycling():
+    taught = {k: v for k, v in mhim(1).items() if not k.startswith("merge.")}
+    model = official.load({"model": mhim(), "teacher": taught})
+    assert torch.equal(model.teacher.predictor.weight, mhim(1)["predictor.weight"])
+    assert torch.equal(model.teacher.merge.norm.weight, mhim()["merge.norm.weight"])
 
 
 def test_shapes_say_the_options():
-    config = official.load({"model": mhim(k=3, gated=True), "teacher": mhim(1, k=3, gated=True)}).config
+    config = official.load(
+        {"model": mhim(k=3, encoder="gated"), "teacher": mhim(1, k=3, encoder="gated")}
+    ).config
     assert (config.encoder, config.recycle_tokens, config.hidden, config.heads) == ("gated", 3, 64, 8)
     assert official.load(mhim(k=0)).config.pure
     masked = official.load({"model": mhim(k=0), "teacher": mhim(1, k=0)}).config
@@ -206,7 +311,7 @@ def test_keys_that_do_not_fit_are_all_named():
     ):
         official.load(weights)
     with pytest.raises(ModelError, match=r"those of mhim but do not fit.*attention_a"):
-        official.load(mhim(gated=True), encoder="attn")
+        official.load(mhim(encoder="gated"), encoder="attn")
     with pytest.raises(ModelError, match=r"mhim's teacher but do not fit: missing feature.0.bias"):
         official.load(
             {"model": mhim(), "teacher": {k: v for k, v in mhim(1).items() if k != "feature.0.bias"}}
@@ -215,24 +320,107 @@ def test_keys_that_do_not_fit_are_all_named():
         official.load(fill(abmil_shapes(D)), method="max")
 
 
-@pytest.mark.parametrize(
-    ("keys", "name"),
-    [
-        ({"dec.cluster_centers": (4, 8)}, "micromil"),
-        ({"feature.0.weight": (8, 4), "online_encoder.cls_token": (1, 1, 8)}, "mhim with the self-attention"),
-        (
-            {"patch_to_emb.0.weight": (8, 4), "online_encoder.cls_token": (1, 1, 8)},
-            "mhim with the self-attention",
-        ),
-        ({"feature.0.weight": (8, 4), "online_encoder.i_classifier.0.weight": (2, 8)}, "mhim with the dsmil"),
-        ({"cls_token": (1, 1, 8), "pos_layer.proj.weight": (8, 1, 7, 7)}, "transmil"),
-        ({"attention_net.0.weight": (8, 4), "classifiers.weight": (2, 8)}, "clam"),
-        ({"feature.0.weight": (8, 4), "b_classifier.q.0.weight": (8, 8)}, "dsmil"),
-    ],
-)
-def test_layouts_without_a_model_here_are_refused_by_name(keys, name):
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts_without_a_method_here_are_refused_by_name(layout, monkeypatch):
+    published = LAYOUTS[layout]
+    monkeypatch.setattr(methods, "names", lambda: ())
+    name = published.method.split("_")[0] if published.method not in ("mean", "max") else "mean or max"
     with pytest.raises(ModelError, match=rf"checkpoint of {name}.*, which cannot be run here yet"):
-        official.load(fill(keys))
+        official.load(published.weights, **published.options)
+
+
+@pytest.mark.parametrize(("encoder", "words"), [("selfattn", "self-attention"), ("dsmil", "dsmil")])
+@pytest.mark.parametrize("version", [1, 2])
+def test_encoders_that_mhim_does_not_offer_are_refused_by_name(encoder, words, version, monkeypatch):
+    weights = mhim(encoder=encoder, k=0)
+    field = dataclasses.field(default="attn", metadata={"choices": ("attn", "gated")})
+    without = dataclasses.make_dataclass("Config", [("encoder", str, field)], frozen=True)
+    monkeypatch.setattr(methods.get("mhim"), "Config", without)
+    with pytest.raises(
+        ModelError, match=f"checkpoint of mhim with the {words} encoder, which cannot be run here yet"
+    ):
+        official.load(v1(weights) if version == 1 else weights)
+
+
+def authors_answer(w, x):
+    """DSMIL as its authors write it: tile logits (N, C), attention (N, C), bag logits (C,) (CVPR 2021)."""
+    c = x @ w["i_classifier.fc.0.weight"].T + w["i_classifier.fc.0.bias"]
+
+    def query(h):
+        first = torch.relu(h @ w["b_classifier.q.0.weight"].T + w["b_classifier.q.0.bias"])
+        return torch.tanh(first @ w["b_classifier.q.2.weight"].T + w["b_classifier.q.2.bias"])
+
+    v = x
+    if "b_classifier.v.1.weight" in w:
+        v = torch.relu(x @ w["b_classifier.v.1.weight"].T + w["b_classifier.v.1.bias"])
+    q = query(x)
+    a = torch.softmax(q @ query(x[c.argmax(0)]).T / q.shape[1] ** 0.5, 0)
+    b = (a.T @ v)[None]
+    return (
+        c,
+        a,
+        torch.nn.functional.conv1d(b, w["b_classifier.fcc.weight"], w["b_classifier.fcc.bias"])[0, :, 0],
+    )
+
+
+def ours_of_authors(weights, x):
+    """The same of the mapped weights, by the formula of the baseline: a projection, then as the authors."""
+    w = {k.replace("i_classifier.", "i_classifier.fc.0."): v for k, v in dsmil_in_ours(weights).items()}
+    w = {k: v.double() for k, v in w.items()}
+    return authors_answer(w, torch.relu(x @ w["feature.0.weight"].T + w["feature.0.bias"]))
+
+
+@pytest.mark.parametrize("values", [False, True])
+@pytest.mark.parametrize("c", [1, 3])
+def test_dsmil_of_its_authors_is_mapped_exactly(c, values):
+    weights, x = fill(authors_dsmil_shapes(c, values=values)), bag(50, D, 0).double()
+    tiles, attention, logits = authors_answer({k: v.double() for k, v in weights.items()}, x)
+    mine = ours_of_authors(weights, x)
+    if c == 1:  # one logit among two classes
+        assert torch.allclose(torch.softmax(mine[2], 0)[1], torch.sigmoid(logits[0]), atol=1e-12)
+        assert torch.allclose(torch.softmax(mine[0], 1)[:, 1], torch.sigmoid(tiles[:, 0]), atol=1e-12)
+        assert torch.allclose(mine[1][:, 1], attention[:, 0], atol=1e-12)
+    else:
+        for ours, theirs in zip(mine, (tiles, attention, logits), strict=True):
+            assert torch.allclose(ours, theirs, atol=1e-12)
+
+
+def test_dsmil_of_its_authors_is_refused_where_it_does_not_fit():
+    weights = fill(authors_dsmil_shapes())
+    weights["b_classifier.q.weight"] = weights.pop("b_classifier.q.0.weight")
+    with pytest.raises(ModelError, match=r"unexpected .*q\.weight; missing .*q\.0\.weight"):
+        dsmil_in_ours(weights)
+    weights = fill(authors_dsmil_shapes()) | {"b_classifier.fcc.weight": torch.zeros(3)}
+    with pytest.raises(ModelError, match=r"b_classifier.fcc.weight is \(3,\) instead of \(1, 1, 40\)"):
+        dsmil_in_ours(weights)
+
+
+def test_two_names_of_one_thing_in_one_file_are_refused():
+    weights = v1(mhim(k=0)) | {"feature.0.weight": mhim()["feature.0.weight"]}
+    with pytest.raises(ModelError, match=r"unexpected patch_to_emb\.0\.weight"):
+        official.load(weights)
+
+
+@pytest.mark.parametrize("method", {"transmil"} & {*methods.names()})
+def test_both_names_of_transmil_are_one_network(method):
+    theirs = official.load(fill(transmil_shapes(3, first="_fc1.0", last="_fc2")))
+    ours = {
+        k.replace("_fc1.", "feature.").replace("_fc2.", "classifier."): v
+        for k, v in fill(transmil_shapes(3, first="_fc1.0", last="_fc2")).items()
+    }
+    assert same_answers(theirs, official.load(ours, act="relu"))
+    assert theirs.assumed == ("act = relu",)
+
+
+@pytest.mark.parametrize("method", [m for m in ("clam_sb", "clam_mb") if m in methods.names()])
+def test_clam_without_dropout_is_the_same_network(method):
+    wet = fill(clam_shapes(branches=method == "clam_mb"))
+    dry = {k.replace("attention_net.3.", "attention_net.2."): v for k, v in wet.items()}
+    one, other = official.load(wet), official.load(dry)
+    assert (one.config.dropout > 0, other.config.dropout) == (True, 0.0)
+    assert same_answers(one, other)
+    buffer = {"instance_loss_fn.labels": torch.arange(2)}
+    assert same_answers(official.load(wet | buffer), one)
 
 
 def test_an_unknown_layout_is_refused_with_the_nearest_one():
@@ -330,22 +518,43 @@ def test_a_missing_file_and_a_tensor_alone_are_refused(tmp_path):
 
 
 REAL = Path(os.environ.get("NAPARI_MIL_TEST_DATA", "none")) / "checkpoints"
+needs_data = pytest.mark.skipif(not REAL.is_dir(), reason="NAPARI_MIL_TEST_DATA is not set")
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="NAPARI_MIL_TEST_DATA is not set")
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("dsmil_c16_aggregator.pth", "checkpoint of dsmil, which cannot be run here yet"),
-        (
-            "katherlab_dachs_survival_prediction.pth",
-            r"no layout known .* nearest is abmil: unexpected .*head.3.bias; missing .*classifier.bias\.",
-        ),
-    ],
-)
-def test_real_checkpoints_of_other_layouts_are_refused(name, words):
-    with pytest.raises(ModelError, match=words):
-        official.load(REAL / name)
+@needs_data
+def test_a_real_checkpoint_of_another_layout_is_refused():
+    with pytest.raises(
+        ModelError,
+        match=r"no layout known .* nearest is abmil: unexpected .*head.3.bias; missing .*classifier.bias\.",
+    ):
+        official.load(REAL / "katherlab_dachs_survival_prediction.pth")
+
+
+@needs_data
+def test_a_real_dsmil_answers_as_its_authors_say():
+    weights = torch.load(REAL / "dsmil_c16_aggregator.pth", map_location="cpu", weights_only=True)
+    x = bag(200, 512, 0).double()
+    _, attention, logits = authors_answer({k: v.double() for k, v in weights.items()}, x)
+    mine = ours_of_authors(weights, x)
+    assert torch.allclose(torch.softmax(mine[2], 0)[1], torch.sigmoid(logits[0]), atol=1e-12)
+    if "dsmil" not in methods.names():
+        with pytest.raises(ModelError, match="dsmil as its authors publish it, which cannot be run here yet"):
+            official.load(REAL / "dsmil_c16_aggregator.pth")
+        return
+    model = official.load(REAL / "dsmil_c16_aggregator.pth")
+    out = model(x.float())
+    assert (model.config.hidden, model.config.act, model.in_features, model.classes) == (1024, "relu", 512, 2)
+    assert model.assumed == ("one logit (sigmoid): the first class is the absence of the second",)
+    assert torch.allclose(torch.softmax(out.logits[-1], 0)[1].double(), torch.sigmoid(logits[0]), atol=1e-6)
+    assert torch.allclose(out.attention[:, 1].double(), attention[:, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize("method", {"micromil"} & {*methods.names()})
+def test_an_encoder_in_the_file_is_left_aside(method):
+    file = LAYOUTS[method].weights | {f"feature_extractor.{k}": v for k, v in resnet([2, 2, 2, 2], 1).items()}
+    assert same_answers(official.load(file), official.load(LAYOUTS[method].weights))
+    assert official.describe(file).encoder == "resnet18"
+    assert official.describe(LAYOUTS[method].weights).encoder is None
 
 
 def test_loading_leaves_the_source_alone():

@@ -1,0 +1,172 @@
+"""models list, show, compare, adopt, rollback, import."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from napari_mil.cli.running import AsJson, By, ExistingProject, metric_lines, opened, say_error, settings
+from napari_mil.errors import MILError, ModelError
+
+app = typer.Typer(
+    help="The project's models: list, show, compare, adopt, go back, and take in published checkpoints.",
+    epilog="Example: `napari-mil models list study/` or `napari-mil models import study/ published.pth`",
+    no_args_is_help=True,
+)
+
+Name = Annotated[str, typer.Argument(help="Name or id of a model of the project.", show_default=False)]
+
+
+@app.command("list", epilog="Example: `napari-mil models list study/`")
+def list_(project: ExistingProject, *, as_json: AsJson = False) -> None:
+    """List the project's models, newest last; an asterisk marks the adopted one."""
+    from napari_mil.workflow import current_card
+
+    with opened(project) as p:
+        current = current_card(p)
+        for card in p.cards:
+            adopted = current is not None and card.id == current.id
+            row = {"name": card.name, "method": card.method, "id": card.id, "adopted": adopted}
+            row |= {"parent": card.parent, "created": card.created}
+            about = f"{card.name}  {card.method}  {card.id}  parent {card.parent or 'none'}  {card.created}"
+            print(json.dumps(row) if as_json else f"{'*' if adopted else ' '} {about}")
+
+
+@app.command(epilog="Example: `napari-mil models show study/ mhim-sample`")
+def show(project: ExistingProject, model: Name, *, as_json: AsJson = False) -> None:
+    """Show a model's card: what it reads, what it answers, what was assumed, how good it is."""
+    from napari_mil.workflow import find_card
+
+    with opened(project) as p:
+        card = find_card(p, model)
+    if as_json:
+        print(json.dumps(json.loads(card.to_json())))
+        return
+    scale = "level-0 pixels" if card.mpp is None else f"{card.mpp} µm/px"
+    lines = {
+        "method": ", ".join([card.method, *(f"{k} {v}" for k, v in card.config.items())]),
+        "reads": f"{card.in_features} numbers of {card.encoder}, tiles of {card.tile_px} px at {scale}",
+        "classes": ", ".join(card.tree.path(leaf) for leaf in card.tree.leaves),
+        "parent": card.parent or "none",
+        "slides": ", ".join(f"{len(v)} {k}" for k, v in card.slides.items()) or "not known",
+        "assumed": "; ".join(card.assumed) or "nothing",
+        "note": card.note or "none",
+    }
+    print(f"{card.name} ({card.id}), {card.created}")
+    print("\n".join([*(f"  {k}: {v}" for k, v in lines.items()), *metric_lines(dict(card.metrics))]))
+
+
+@app.command(epilog="Example: `napari-mil models compare study/ mhim-1 mhim-1+1`")
+def compare(project: ExistingProject, model: Name, other: Name, *, as_json: AsJson = False) -> None:
+    """Say where two cards differ, and their held-out figures side by side."""
+    from napari_mil.workflow import compare_cards, find_card
+
+    with opened(project) as p:
+        one, two = find_card(p, model), find_card(p, other)
+    for what, mine, its in compare_cards(one, two):
+        row = {"what": what, one.id: mine, two.id: its}
+        print(json.dumps(row) if as_json else f"{what}: {mine or 'none'} | {its or 'none'}")
+
+
+@app.command(epilog="Example: `napari-mil models adopt study/ mhim-1+1`")
+def adopt(project: ExistingProject, model: Name, by: By = "") -> None:
+    """Make a model the one that answers from now on."""
+    from napari_mil.workflow import adopt as adopt_model
+
+    with opened(project, by=by) as p:
+        print(f"{adopt_model(p, model).name} answers from now on.")
+
+
+@app.command(epilog="Example: `napari-mil models rollback study/`")
+def rollback(project: ExistingProject, by: By = "") -> None:
+    """Go back to the model that was adopted before, further back each time."""
+    from napari_mil.workflow import roll_back
+
+    with opened(project, by=by) as p:
+        print(f"{roll_back(p).name} answers again.")
+
+
+@app.command(
+    "import",
+    epilog="Example: `napari-mil models import study/ published.pth --classes LUAD,LUSC -s act=relu`",
+)
+def import_(
+    project: Annotated[
+        Path, typer.Argument(help="The project's folder; made when missing.", show_default=False)
+    ],
+    file: Annotated[Path, typer.Argument(help="PyTorch or safetensors file.", show_default=False)],
+    classes: Annotated[
+        str | None,
+        typer.Option(help="Its classes, in its order, with commas: leaves of the project's label tree."),
+    ] = None,
+    encoder: Annotated[str | None, typer.Option(help="Encoder whose features it reads.")] = None,
+    tile_px: Annotated[int | None, typer.Option(help="Side of its tiles in pixels.", min=16)] = None,
+    mpp: Annotated[str | None, typer.Option(help="µm per pixel of its tiles, or none.")] = None,
+    method: Annotated[str | None, typer.Option(help="mean or max, whose files look the same.")] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", "-s", help="Option of the method, KEY=VALUE.")
+    ] = None,
+    part: Annotated[str, typer.Option(help="student or teacher: whose weights answer.")] = "student",
+    name: Annotated[
+        str | None, typer.Option(help="What to call the model; default: the file's name.")
+    ] = None,
+    *,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing: assume what is not said.")] = False,
+    by: By = "",
+) -> None:
+    """Take a published checkpoint into a project, strictly and as weights only; what the file does not say is
+    asked, and what nobody knows is assumed and marked so on the model's card.
+    """
+    from napari_mil.workflow import take_checkpoint
+
+    told = {"classes": classes, "encoder": encoder, "tile_px": tile_px, "mpp": mpp, "method": method}
+    said = {k: v for k, v in told.items() if v is not None} | settings(setting)
+    said = _answers(project, file, said, yes=yes)
+    card = take_checkpoint(project, file, said, part=part, name=name, by=by)
+    print(f"{card.name} ({card.method}, {card.id})")
+    print("\n".join(f"  assumed: {sentence}" for sentence in card.assumed) or "  nothing was assumed")
+
+
+def _answers(folder: Path, file: Path, said: dict[str, Any], *, yes: bool) -> dict[str, Any]:
+    """What is said of a checkpoint, the rest asked on a terminal; ModelError where nobody can be asked."""
+    from napari_mil.workflow import Project, questions
+
+    tree = None
+    if (folder / "project.json").exists():
+        with Project(folder) as p:
+            tree = p.tree
+    asked = questions(file, tree, method=said.get("method"))
+    known = {q.name: q.read(str(said[q.name])) for q in asked if q.name in said}
+    said, rest = said | known, [q for q in asked if q.name not in said]
+    if yes or not rest:
+        return said
+    if not sys.stdin.isatty():
+        names = ", ".join(f"{q.name} ({q.default or 'nothing to assume'})" for q in rest)
+        raise ModelError(
+            f"{file.name} does not say {names}: give them as options (-s KEY=VALUE for those of the method), "
+            "or --yes to assume what stands in brackets."
+        )
+    answers = {q.name: _ask(q) for q in rest}
+    return said | {k: v for k, v in answers.items() if v is not None}
+
+
+def _ask(question: Any) -> Any:
+    """The answer to a question, or None where nobody knows it."""
+    choices = f" ({', '.join(question.choices)})" if question.choices else ""
+    unknown = f"Enter assumes {question.default}" if question.default else "needed"
+    while True:
+        text = typer.prompt(
+            f"{question.name}: {question.words}{choices}; {unknown}", default="", show_default=False
+        )
+        if not text.strip():
+            return None
+        try:
+            if question.choices and text.strip() not in question.choices:
+                raise ModelError(f"{text.strip()!r} is none of {', '.join(question.choices)}.")
+            return question.read(text.strip())
+        except MILError as error:
+            say_error(str(error))
