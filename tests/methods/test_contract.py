@@ -31,6 +31,8 @@ VARIANTS = {
         {"pure": True},
         {"hidden_ratio_random": 0.5, "score": "attention", "recycle_tokens": 0},
         {"version": 1, "random_mask_ratio": 0.5, "low_mask_ratio": 0.2},
+        {"encoder": "dsmil"},
+        {"encoder": "dsmil", "version": 1, "random_mask_ratio": 0.3},
     ],
     "hmil": [{}, {"compat": "official"}, {"compat": "paper"}],
 }
