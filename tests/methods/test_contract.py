@@ -34,6 +34,8 @@ VARIANTS = {
         {"encoder": "dsmil"},
         {"encoder": "dsmil", "version": 1, "random_mask_ratio": 0.3},
     ],
+    "clam_sb": [{}, {"subtyping": True}],
+    "clam_mb": [{}, {"subtyping": True}],
     "hmil": [{}, {"compat": "official"}, {"compat": "paper"}],
 }
 #: properties that a method may say it cannot have
