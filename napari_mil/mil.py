@@ -150,7 +150,8 @@ class MILModel(nn.Module, ABC):
     name : the registry's name
     paper : the source
     Config : frozen dataclass of options with bounds; it becomes the form
-    exceptions : property a conformance test skips → why, with the paragraph of docs/methods.md
+    exceptions : property a conformance test skips → why, with the paragraph of docs/methods.md; a model may
+        name those of its options
     recipe : training settings that suit a small study where Recipe's defaults do not, {field: value}
     presets : settings of the papers by name
 
@@ -164,7 +165,7 @@ class MILModel(nn.Module, ABC):
     name: ClassVar[str]
     paper: ClassVar[str]
     Config: ClassVar[type]
-    exceptions: ClassVar[Mapping[str, str]] = {}
+    exceptions: Mapping[str, str] = {}
     recipe: ClassVar[Mapping[str, Any]] = {}
     presets: ClassVar[Mapping[str, Preset]] = {}
     assumed: tuple[str, ...] = ()

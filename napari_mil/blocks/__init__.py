@@ -17,6 +17,7 @@ from napari_mil.blocks.basics import (
     soft_cross_entropy,
     xavier,
 )
+from napari_mil.blocks.dsmil import CriticalAttention, DSMILPooler, Streams
 from napari_mil.blocks.pooling import AttentionPooler, Pooled, Pooler
 from napari_mil.blocks.recycle import CrossAttention, GlobalRecycle
 
@@ -24,11 +25,14 @@ __all__ = [
     "ACTIVATIONS",
     "AttentionPooler",
     "AttentionScores",
+    "CriticalAttention",
     "CrossAttention",
+    "DSMILPooler",
     "GatedScores",
     "GlobalRecycle",
     "Pooled",
     "Pooler",
+    "Streams",
     "ceil_count",
     "draw_order",
     "draw_uniform",

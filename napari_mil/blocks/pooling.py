@@ -7,8 +7,9 @@ the published networks keep beside it as `predictor`; it is handed in.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +41,10 @@ class Pooler(nn.Module, ABC):
     alone = True
     #: whether the order of the tiles matters
     ordered = False
+    #: what a method on this pooler cannot have, see MILModel
+    exceptions: ClassVar[Mapping[str, str]] = {}
+    #: what its evidence is called among the maps: of the answer, or of a part of it
+    evidence_name: ClassVar[str] = "evidence"
 
     @abstractmethod
     def forward(self, h: Tensor) -> Pooled:
@@ -54,7 +59,9 @@ class Pooler(nn.Module, ABC):
         """(N, C) t_i: class scores of every tile; `pooled` may be None where tiles are scored `alone`."""
 
     def evidence(self, h: Tensor, pooled: Pooled, predictor: nn.Linear) -> Tensor | None:
-        """(N, C) what each tile adds to the bag's logits; None where they are no sum over tiles."""
+        """(N, C) what each tile adds to the logits that `evidence_name` says; None where they are no sum over
+        tiles.
+        """
 
     @abstractmethod
     def confidence(self, h: Tensor, pooled: Pooled, predictor: nn.Linear, bias: Tensor | None) -> Tensor:

@@ -123,7 +123,7 @@ class HMIL(MILModel):
         "Jin et al.: HMIL: hierarchical multi-instance learning for fine-grained WSI. TMI 2025"
     )
     Config: ClassVar[type] = HMILConfig
-    exceptions: ClassVar[Mapping[str, str]] = {
+    exceptions: Mapping[str, str] = {
         "flat tree": "each fine class needs a coarse parent; a flat tree is refused with a ModelError"
     }
     #: the published rate, one bag per step: 64 would be one or two steps per epoch in a small study, and with

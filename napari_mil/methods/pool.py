@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -96,6 +97,9 @@ class MaxPool(_Pool):
     """Per class, the highest logit of any tile."""
 
     name: ClassVar[str] = "max"
+    exceptions: Mapping[str, str] = {
+        "evidence": "a maximum over tiles is no sum, so no tile has a share of it (docs/methods.md, answers)"
+    }
 
     def pool(self, tiles: Tensor) -> Tensor:
         """(N, C) tile logits → (C,) bag logits."""

@@ -34,7 +34,7 @@ def fill(shapes, phase=0):
     return filled
 
 
-def mhim_shapes(d=1024, c=2, k=5, *, gated=False, hidden=512):
+def mhim_shapes(d=1024, c=2, k=5, *, gated=False, dsmil=False, hidden=512):
     """Keys of a published MHIM v2 network; k = 0: pure."""
     shapes = {
         "feature.0.weight": (hidden, d),
@@ -51,6 +51,12 @@ def mhim_shapes(d=1024, c=2, k=5, *, gated=False, hidden=512):
             "merge.attn.to_q.weight": (hidden, hidden),
             "merge.attn.to_out.0.weight": (hidden, hidden),
             "merge.attn.to_out.0.bias": (hidden,),
+        }
+    if dsmil:
+        return {
+            **shapes,
+            **linear_shapes("online_encoder.i_classifier.0", c, hidden),
+            **_critical_shapes("online_encoder.b_classifier", c, hidden),
         }
     if gated:
         return shapes | {
@@ -95,6 +101,39 @@ def hmil_shapes(kc=3, kf=7, d=1024):
 def linear_shapes(key, out, width):
     """weight and bias of a Linear."""
     return {f"{key}.weight": (out, width), f"{key}.bias": (out,)}
+
+
+def _critical_shapes(stem, c, hidden):
+    return {
+        **linear_shapes(f"{stem}.q.0", 128, hidden),
+        **linear_shapes(f"{stem}.q.2", 128, 128),
+        **linear_shapes(f"{stem}.v.1", hidden, hidden),
+        f"{stem}.fcc.weight": (c, c, hidden),
+        f"{stem}.fcc.bias": (c,),
+    }
+
+
+def dsmil_shapes(d=1024, c=2, hidden=512):
+    """Keys of the stand-alone DSMIL."""
+    return {
+        **linear_shapes("feature.0", hidden, d),
+        **linear_shapes("i_classifier", c, hidden),
+        **_critical_shapes("b_classifier", c, hidden),
+    }
+
+
+def clam_shapes(d=1024, c=2, hidden=512, *, branches=False, at=3):
+    """Keys of CLAM without the buffer of its loss; `at` is the place of the attention: 2 without dropout."""
+    shapes = {
+        **linear_shapes("attention_net.0", hidden, d),
+        **linear_shapes(f"attention_net.{at}.attention_a.0", 256, hidden),
+        **linear_shapes(f"attention_net.{at}.attention_b.0", 256, hidden),
+        **linear_shapes(f"attention_net.{at}.attention_c", c if branches else 1, 256),
+    }
+    for k in range(c):
+        shapes |= linear_shapes(f"instance_classifiers.{k}", 2, hidden)
+        shapes |= linear_shapes(f"classifiers.{k}", 1, hidden) if branches else {}
+    return shapes if branches else {**shapes, **linear_shapes("classifiers", c, hidden)}
 
 
 def abmil_shapes(d=1024, c=2, hidden=512):

@@ -27,16 +27,25 @@ def test_closed_form_tensors_are_as_published():
     close(weights["predictor.weight"][0, :2], [0.023872, 0.069693])
 
 
-@pytest.fixture(params=["official", "clean"])
-def mhim(request):
-    config = {"compat": request.param, "dropout": 0.0, "mask_ratio": 0.05, "keep_ratio": 0.8}
-    model = methods.create("mhim", config, in_features=1024, tree=LabelTree.from_paths(["a", "b"]))
-    model.student.load_state_dict(fill(mhim_shapes()))
-    model.teacher.load_state_dict(fill(mhim_shapes(), 1))
+def filled(compat, shapes, **config):
+    given = {"compat": compat, "dropout": 0.0, "mask_ratio": 0.05, "keep_ratio": 0.8, **config}
+    model = methods.create("mhim", given, in_features=1024, tree=LabelTree.from_paths(["a", "b"]))
+    model.student.load_state_dict(fill(shapes))
+    model.teacher.load_state_dict(fill(shapes, 1))
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
     return model
+
+
+@pytest.fixture(params=["official", "clean"])
+def mhim(request):
+    return filled(request.param, mhim_shapes())
+
+
+@pytest.fixture(params=["official", "clean"])
+def on_dsmil(request):
+    return filled(request.param, mhim_shapes(dsmil=True), encoder="dsmil")
 
 
 GRN_NOISE = torch.tensor([(0.6180339887498949 * (i + 1)) % 1 for i in range(47)], dtype=torch.float64)
@@ -79,6 +88,41 @@ def test_mhim_training_step(mhim):
 def test_mhim_total_loss(mhim):
     losses = mhim.loss([(bag(50, 1024, 0), None, Target(slide=2))], 0.0, noise={"grn": GRN_NOISE})
     assert sum(v.item() for v in losses.values()) == near(3.760341, abs=2e-6)
+
+
+def test_mhim_on_dsmil_answers(on_dsmil):
+    weights = fill(mhim_shapes(dsmil=True))
+    assert len(weights) == 21
+    close(weights["predictor.weight"][0, :2], [0.044777, 0.043063])
+    x = bag(50, 1024, 0)
+    out = on_dsmil.eval()(x)
+    pooler = on_dsmil.student.online_encoder
+    voices = pooler.logits(pooler(on_dsmil.student.embed(x)), on_dsmil.student.predictor)
+    close(voices[0], [0.240780, 0.110777])
+    close(voices[1], [1.062034, 0.796060])
+    close(out.logits[0], [(0.240780 + 1.062034) / 2, (0.110777 + 0.796060) / 2])
+    close(out.tile_logits[:3].amax(1), [0.494130, 1.062034, 0.323522])
+
+
+def test_mhim_on_dsmil_hides(on_dsmil):
+    seen = on_dsmil.look(bag(50, 1024, 0))
+    close(seen.embedding.flatten()[:3], [0.031697, 0.140368, 0.123262])
+    close(seen.score[:3], [0.559380, -0.029094, 0.474046])
+    part = on_dsmil.hide(seen.score, noise={"grn": GRN_NOISE})
+    assert part.hidden.tolist() == [26, 42, 25]
+
+
+def test_mhim_on_dsmil_training_step(on_dsmil):
+    x, noise = bag(50, 1024, 0), {"grn": GRN_NOISE}
+    study = on_dsmil.study(x, None, 0.0, noise=noise)
+    close(study.logits[0], [0.631803, 0.394698])
+    assert 2 * study.extra["consistency"].item() == near(6.239615, abs=2e-6)
+    close(on_dsmil.student.merge.global_q_mm[0, 0, :2], [-0.39224395, 0.40420604])
+
+
+def test_mhim_on_dsmil_total_loss(on_dsmil):
+    losses = on_dsmil.loss([(bag(50, 1024, 0), None, Target(slide=2))], 0.0, noise={"grn": GRN_NOISE})
+    assert sum(v.item() for v in losses.values()) == near(3.938518, abs=2e-6)
 
 
 @pytest.fixture(scope="module")

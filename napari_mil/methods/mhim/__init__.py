@@ -70,6 +70,7 @@ class MHIM(MILModel):
                 "use compat 'clean' or a positive ratio."
             )
         self.student = Network(config, in_features, self.classes)
+        self.exceptions = self.student.online_encoder.exceptions
         if config.teacher and not config.pure:
             self.teacher = copy.deepcopy(self.student).requires_grad_(requires_grad=False)
             self.train(self.training)
@@ -78,13 +79,13 @@ class MHIM(MILModel):
         """Answer of the student for one bag (N, D), on all tiles."""
         net = self.student
         h = net.embed(self.check(features))
-        pooled = net.online_encoder(h)
-        evidence = net.online_encoder.evidence(h, pooled, net.predictor)
+        pooler, pooled = net.online_encoder, net.online_encoder(h)
+        evidence = pooler.evidence(h, pooled, net.predictor)
         return Output(
             logits=self.lifted(self._answer(pooled)),
-            tile_logits=net.online_encoder.tiles(h, pooled, net.predictor),
+            tile_logits=pooler.tiles(h, pooled, net.predictor),
             attention=pooled.attention,
-            maps={} if evidence is None else self.named("evidence", evidence),
+            maps={} if evidence is None else self.named(pooler.evidence_name, evidence),
             embedding=pooled.vector.flatten(),
         )
 
@@ -92,7 +93,7 @@ class MHIM(MILModel):
         """(C,) the mean of the encoder's voices: of their logits, in version 1 of their probabilities."""
         voices = torch.stack(self.student.online_encoder.logits(pooled, self.student.predictor))
         if self.config.version == 1 and len(voices) > 1:
-            return torch.softmax(voices, -1).mean(0).log()
+            return torch.logsumexp(torch.log_softmax(voices, -1), 0) - math.log(len(voices))
         return voices.mean(0)
 
     def has_teacher(self) -> bool:

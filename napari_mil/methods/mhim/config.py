@@ -20,7 +20,9 @@ class MHIMConfig:
         "2: class-aware scores and recycling (IJCV 2025); 1: attention and three masks (ICCV 2023)",
         choices=(1, 2),
     )
-    encoder: str = option("attn", "how tiles are pooled: AB-MIL, plain or gated", choices=("attn", "gated"))
+    encoder: str = option(
+        "attn", "how tiles are pooled: AB-MIL, plain or gated, or DSMIL", choices=("attn", "gated", "dsmil")
+    )
     compat: str = option(
         "clean", "clean: defects mended; official: as published", choices=("clean", "official")
     )

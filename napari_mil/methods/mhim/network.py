@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from napari_mil.blocks import ACTIVATIONS, AttentionPooler, GlobalRecycle, Pooler, xavier
+from napari_mil.blocks import ACTIVATIONS, AttentionPooler, DSMILPooler, GlobalRecycle, Pooler, xavier
 from napari_mil.methods.mhim.config import MHIMConfig
 
 
-def _pooler(config: MHIMConfig, classes: int) -> Pooler:  # noqa: ARG001 - for class-wise poolers
+def _pooler(config: MHIMConfig, classes: int) -> Pooler:
+    if config.encoder == "dsmil":
+        return DSMILPooler(config.hidden, config.attention_width, classes)
     return AttentionPooler(
         config.hidden, config.attention_width, config.da_act, gated=config.encoder == "gated"
     )

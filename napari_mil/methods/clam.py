@@ -1,0 +1,190 @@
+"""CLAM, single- and multi-branch (Lu et al. 2021): what attention puts first and last is told apart.
+
+The instance loss needs the class of the slide: a slide labelled at an inner node, or not at all, gives none.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from napari_mil.blocks import ACTIVATIONS, GatedScores, hiding, xavier
+from napari_mil.correction import Target
+from napari_mil.labeltree import LabelTree
+from napari_mil.mil import MILModel, Noise, Output, Study
+from napari_mil.options import option
+
+
+@dataclass(frozen=True, slots=True)
+class CLAMConfig:
+    """Options of CLAM; the weights are those of version 1 of MHIM-MIL's baselines, as in the paper."""
+
+    hidden: int = option(512, "width of the projected features", low=8, high=4096)
+    attention_width: int = option(256, "width of the two attention layers", low=1, high=4096)
+    act: str = option("gelu", "activation after the projection", choices=("gelu", "relu"))
+    dropout: float = option(0.25, "share of projected features dropped while training", low=0.0, high=0.9)
+    bag_weight: float = option(0.7, "weight of the loss of the bag's answer", low=0.01, high=100.0)
+    instance_weight: float = option(0.3, "weight of the instance loss; 0: none", low=0.0, high=100.0)
+    instance_tiles: int = option(
+        8, "tiles taken from each end of the attention for the instance loss", low=1, high=4096
+    )
+    subtyping: bool = option(
+        False, "the classes exclude each other: tiles that other classes look at are none of theirs"
+    )
+
+
+class SmoothTop1SVM(nn.Module):
+    """Smooth top-1 SVM (Berrada 2018), temperature and margin 1: mean of log Σ_j exp(u_j + [j ≠ t] − u_t), or
+    of the largest exponent instead where the two largest logits lie ln 1000 or more apart.
+    """
+
+    #: gap between the two largest logits from which the loss is hard
+    HARD_GAP: ClassVar[float] = math.log(1000)
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.labels: Tensor
+        self.register_buffer("labels", torch.arange(classes))
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Logits (n, C) and class indices (n,) → a scalar."""
+        d = logits + (self.labels != target[:, None]) - logits.gather(1, target[:, None])
+        first, second = logits.detach().topk(2, 1).values.unbind(1)
+        return torch.where(first - second >= self.HARD_GAP, d.amax(1), torch.logsumexp(d, 1)).mean()
+
+
+class _CLAM(MILModel):
+    """Gated attention, one row or one per class: logits = Σ_i a_i W h_i + b."""
+
+    paper: ClassVar[str] = (
+        "Lu et al.: Data-efficient and weakly supervised computational pathology on whole-slide images. "
+        "Nature Biomedical Engineering 2021"
+    )
+    Config: ClassVar[type] = CLAMConfig
+
+    def __init__(self, config: CLAMConfig, in_features: int, tree: LabelTree, *, rows: int) -> None:
+        super().__init__(config, in_features, tree)
+        wide, width, p = config.hidden, config.attention_width, config.dropout
+        drop = [nn.Dropout(p)] if p else []
+        self.attention_net = nn.Sequential(
+            *(nn.Linear(in_features, wide), ACTIVATIONS[config.act](), *drop),
+            GatedScores(wide, width, rows, "tanh", bias=True, dropout=p),
+        )
+        self.instance_classifiers = nn.ModuleList(nn.Linear(wide, 2) for _ in tree.leaves)
+        self.instance_loss_fn = SmoothTop1SVM(2)
+        self._class_of = {leaf: k for k, leaf in enumerate(tree.leaves)}
+
+    @abstractmethod
+    def head(self) -> tuple[Tensor, Tensor]:
+        """Weight (C, D) and bias (C,) of the classifier."""
+
+    def _look(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Tiles h (N, D), and attention before the softmax, (N, 1) or (N, C)."""
+        h = self.attention_net[:-1](features)
+        return h, self.attention_net[-1](h)
+
+    def _answer(self, h: Tensor, attention: Tensor) -> tuple[Tensor, Tensor]:
+        """(C,) logits and the bag's vectors, (1, D) or (C, D)."""
+        (weight, bias), vectors = self.head(), attention.T @ h
+        return (vectors * weight).sum(1) + bias, vectors
+
+    def forward(self, features: Tensor, cells: Tensor | None = None) -> Output:  # noqa: ARG002
+        """Answer for one bag (N, D)."""
+        h, scores = self._look(self.check(features))
+        attention = torch.softmax(scores, 0)
+        logits, vectors = self._answer(h, attention)
+        weight, bias = self.head()
+        tiles = linear(h, weight, bias)
+        return Output(
+            logits=self.lifted(logits),
+            tile_logits=tiles,
+            attention=attention,
+            maps=self.named("evidence", attention * (tiles - bias)),
+            embedding=vectors.flatten(),
+        )
+
+    def study(
+        self,
+        features: Tensor,
+        cells: Tensor | None,  # noqa: ARG002
+        progress: float,  # noqa: ARG002
+        *,
+        generator: torch.Generator | None = None,  # noqa: ARG002
+        noise: Noise | None = None,  # noqa: ARG002
+    ) -> Study:
+        """Train as it answers; tiles and attention are kept for the instance loss."""
+        h, scores = self._look(features)
+        logits, _ = self._answer(h, torch.softmax(scores, 0))
+        return Study((logits,), lambda at: linear(h[at], *self.head()), seen=(h, scores))
+
+    def slide_losses(
+        self,
+        studies: Sequence[Study],
+        targets: Sequence[Target],
+        progress: float,
+        weights: Sequence[float] | None,
+    ) -> dict[str, Tensor]:
+        """The loss of the bag's answer, and the instance loss of bags labelled at a leaf."""
+        slide = super().slide_losses(studies, targets, progress, weights)
+        losses = {name: self.config.bag_weight * loss for name, loss in slide.items()}
+        known = [i for i, t in enumerate(targets) if t.slide in self._class_of]
+        if known and self.config.instance_weight:
+            each = torch.stack([self._instance_loss(studies[i], targets[i].slide) for i in known])
+            share = each.new_tensor([1.0 if weights is None else weights[i] for i in known])
+            losses["instance"] = self.config.instance_weight * (share * each).mean()
+        return losses
+
+    def _instance_loss(self, study: Study, leaf: int) -> Tensor:
+        """Of one bag: the first tiles of its class's attention are tiles of the class, the last are not. With
+        `subtyping` the first tiles of every other class are none of that class; the mean over classes is
+        taken.
+        """
+        h, scores = study.seen
+        rows, count = scores.detach().expand(-1, self.classes), min(self.config.instance_tiles, len(h))
+        label, losses = self._class_of[leaf], []
+        for k in range(self.classes) if self.config.subtyping else (label,):
+            at = hiding.extreme(rows[:, k], count, largest=True, exact=False)
+            target = torch.full_like(at, int(k == label))
+            if k == label:
+                last = hiding.extreme(rows[:, k], count, largest=False, exact=False)
+                at, target = torch.cat([at, last]), torch.cat([target, torch.zeros_like(last)])
+            losses.append(self.instance_loss_fn(self.instance_classifiers[k](h[at]), target))
+        return torch.stack(losses).mean()
+
+
+class CLAMSB(_CLAM):
+    """CLAM with one branch: one attention for all classes."""
+
+    name: ClassVar[str] = "clam_sb"
+
+    def __init__(self, config: CLAMConfig, in_features: int, tree: LabelTree) -> None:
+        super().__init__(config, in_features, tree, rows=1)
+        self.classifiers = nn.Linear(config.hidden, self.classes)
+        xavier(self)
+
+    def head(self) -> tuple[Tensor, Tensor]:
+        """Weight (C, D) and bias (C,) of the classifier."""
+        return self.classifiers.weight, self.classifiers.bias
+
+
+class CLAMMB(_CLAM):
+    """CLAM with a branch per class: every class has its own attention and its own classifier."""
+
+    name: ClassVar[str] = "clam_mb"
+
+    def __init__(self, config: CLAMConfig, in_features: int, tree: LabelTree) -> None:
+        super().__init__(config, in_features, tree, rows=len(tree.leaves))
+        self.classifiers = nn.ModuleList(nn.Linear(config.hidden, 1) for _ in tree.leaves)
+        xavier(self)
+
+    def head(self) -> tuple[Tensor, Tensor]:
+        """Weights (C, D) and biases (C,) of the classes' own classifiers."""
+        weights, biases = zip(*((one.weight, one.bias) for one in self.classifiers), strict=True)
+        return torch.cat(weights), torch.cat(biases)
