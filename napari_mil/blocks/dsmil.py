@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from napari_mil.blocks.pooling import Pooled, Pooler
+from napari_mil.blocks.pooling import Pooled, Pooler, together
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,8 +96,9 @@ class DSMILPooler(Pooler):
         self.i_classifier = nn.Sequential(nn.Linear(features, classes))
         self.b_classifier = CriticalAttention(features, width, classes)
 
-    def forward(self, h: Tensor) -> Pooled:
-        """Pool the tiles h (N, D) into one vector per class."""
+    def forward(self, h: Tensor, tokens: Tensor | None = None) -> Pooled:
+        """Pool the tiles h (N, D), and tokens (k, D), into one vector per class."""
+        h = together(h, tokens)
         seen: Streams = self.b_classifier(h, self.i_classifier(h))
         return Pooled(seen.vectors, seen.attention, seen)
 

@@ -18,6 +18,11 @@ from torch.nn.functional import linear
 from napari_mil.blocks.attention import AttentionScores, GatedScores
 
 
+def together(h: Tensor, tokens: Tensor | None) -> Tensor:
+    """Tiles (N, D) and tokens (k, D) as one (N + k, D)."""
+    return h if tokens is None else torch.cat([h, tokens])
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Pooled:
     """What a pooler made of one bag.
@@ -47,8 +52,8 @@ class Pooler(nn.Module, ABC):
     evidence_name: ClassVar[str] = "evidence"
 
     @abstractmethod
-    def forward(self, h: Tensor) -> Pooled:
-        """Pool the tiles h (N, D)."""
+    def forward(self, h: Tensor, tokens: Tensor | None = None) -> Pooled:
+        """Pool the tiles h (N, D), and tokens (k, D) after them where there are some."""
 
     def logits(self, pooled: Pooled, predictor: nn.Linear) -> tuple[Tensor, ...]:
         """The bag's (C,) logits, one tensor per voice; the answer is their mean."""
@@ -87,10 +92,14 @@ class AttentionPooler(Pooler):
             else AttentionScores(features, width, act)
         )
 
-    def forward(self, h: Tensor) -> Pooled:
-        """Pool the tiles h (N, D)."""
-        attention = torch.softmax(self.attention(h), 0)
-        return Pooled((attention.T @ h)[0], attention)
+    def forward(self, h: Tensor, tokens: Tensor | None = None) -> Pooled:
+        """Pool the tiles h (N, D) and tokens (k, D), which are never copied into one."""
+        if tokens is None:
+            attention = torch.softmax(self.attention(h), 0)
+            return Pooled((attention.T @ h)[0], attention)
+        attention = torch.softmax(torch.cat([self.attention(h), self.attention(tokens)]), 0)
+        tiles, others = attention[: len(h)], attention[len(h) :]
+        return Pooled((tiles.T @ h + others.T @ tokens)[0], attention)
 
     def tiles(self, h: Tensor, pooled: Pooled | None, predictor: nn.Linear) -> Tensor:  # noqa: ARG002
         """The answer for a bag of this tile alone."""

@@ -30,8 +30,6 @@ from napari_mil.mil import Hiding, MILModel, Noise, Output, Preset, Study, answe
 
 #: bits of the column `flags`; version 1 may hide a tile for several reasons
 HIGH_CANDIDATE, HIDDEN_HIGH, HIDDEN_LOW, HIDDEN_RANDOM = 1, 2, 4, 8
-#: share of hidden tiles from which gathering the others costs less than projecting all
-FEW_SEEN = 0.25
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -230,7 +228,7 @@ class MHIM(MILModel):
             )
         seen = self.look(features)
         part = self.hide(seen.score, progress=progress, generator=generator, noise=noise)
-        pooled = pooler(self._student_tokens(features, part))
+        pooled = pooler(*self._student_sees(features, part))
         voices, extra = pooler.logits(pooled, net.predictor), {}
         if self.config.consistency:
             agree = soft_cross_entropy(pooled.vector, seen.embedding, self.config.temperature)
@@ -242,19 +240,19 @@ class MHIM(MILModel):
             Step(voices, seen, part),
         )
 
-    def _student_tokens(self, features: Tensor, part: Hiding) -> Tensor:
-        """(n, D) what the student sees: the kept tiles, and tokens of the recycled ones.
+    def _student_sees(self, features: Tensor, part: Hiding) -> tuple[Tensor, Tensor | None]:
+        """(n, D) the kept tiles, and (k, D) tokens of the recycled ones where there are some.
 
-        As published all tiles are projected, then hidden; where many are hidden they need no projection.
+        As published all tiles are projected, then hidden. Here the bag is put in order before: what is hidden
+        needs no projection, and the gradient has no scattered rows to collect.
         """
-        net, seen = self.student, len(part.kept) + len(part.recycled)
-        if self.config.compat == "clean" and seen < (1 - FEW_SEEN) * len(features):
-            h = net.embed(features[torch.cat([part.kept, part.recycled])])
-            kept, recycled = h[: len(part.kept)], h[len(part.kept) :]
-        else:
+        net, kept = self.student, len(part.kept)
+        if self.config.compat == "official":
             h = net.embed(features)
-            kept, recycled = h[part.kept], h[part.recycled]
-        return torch.cat([kept, net.merge(recycled, follow=self.training)]) if part.tokens else kept
+            seen, recycled = h[part.kept], h[part.recycled]
+        else:
+            seen, recycled = net.embed(features[torch.cat([part.kept, part.recycled])]).tensor_split((kept,))
+        return seen, net.merge(recycled, follow=self.training) if part.tokens else None
 
     def slide_losses(
         self,
