@@ -15,10 +15,9 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from napari_mil.errors import ModelError
+from napari_mil.errors import ModelError, reason
 from napari_mil.labeltree import LabelTree
 from napari_mil.methods import create
 from napari_mil.mil import MILModel
@@ -131,16 +130,15 @@ def _read(path: Path) -> Any:
             warnings.simplefilter("ignore")  # about pickle protocols; what is not understood raises
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).split("\n")[-1] if "GLOBAL" not in str(error) else _asked_for(str(error))
+        asked = (
+            str(error).split("\n")[-1].strip(" .") if "GLOBAL" not in str(error) else _asked_for(str(error))
+        )
         raise ModelError(
-            f"{path.name} holds more than weights ({reason}) and could run code of its maker; it is refused, "
+            f"{path.name} holds more than weights ({asked}) and could run code of its maker; it is refused, "
             "ask for the state dict alone."
         ) from error
-    except (SafetensorError, RuntimeError, EOFError, ValueError, LookupError, OSError, TypeError) as error:
-        first = str(error).split("\n")[0]
-        raise ModelError(
-            f"{path.name} is no readable checkpoint: {first or type(error).__name__}."
-        ) from error
+    except Exception as error:  # a damaged file may raise anything inside the parsers
+        raise ModelError(f"{path.name} is no readable checkpoint: {reason(error)}.") from error
 
 
 def _asked_for(message: str) -> str:
