@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from napari_mil.bag import Bag
-from napari_mil.errors import ModelError
+from napari_mil.errors import ModelError, reason
 from napari_mil.labeltree import LabelTree
-from napari_mil.options import option
+from napari_mil.options import build, option
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +116,39 @@ class ModelCard:
         try:
             d = json.loads(text)
             d["tree"] = LabelTree.from_json(json.dumps(d["tree"]))
-            d["recipe"] = Recipe(**d["recipe"])
+            d["recipe"] = build(Recipe, d["recipe"], "recipe")
             d["slides"] = {k: tuple(v) for k, v in d["slides"].items()}
             d["assumed"] = tuple(d["assumed"])
-            return cls(**d)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ModelError(f"This is no model card: {error}.") from error
+            card = cls(**d)
+            wrong = next((name for name, fits in _FITS.items() if not fits(getattr(card, name))), None)
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise ModelError(f"This is no model card: {reason(error)}.") from error
+        if wrong is not None:
+            raise ModelError(f"This is no model card: its {wrong} is {getattr(card, wrong)!r}.")
+        return card
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _count(value: Any) -> bool:
+    return type(value) is int and value > 0
+
+
+def _positive(value: Any) -> bool:
+    return type(value) in (int, float) and 0 < value < math.inf
+
+
+#: what the fields of a card file have to be, besides those whose own classes check them
+_FITS: Mapping[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("id", "name", "method", "encoder", "note", "created"), _text),
+    **dict.fromkeys(("parent", "ledger_head"), lambda value: value is None or _text(value)),
+    **dict.fromkeys(("in_features", "tile_px"), _count),
+    **dict.fromkeys(("config", "metrics"), lambda value: isinstance(value, dict)),
+    "mpp": lambda value: value is None or _positive(value),
+    "temperature": _positive,
+    "slides": lambda value: all(map(_text, (slide for split in value.values() for slide in split))),
+    "calibrated": lambda value: isinstance(value, bool),
+    "assumed": lambda value: all(map(_text, value)),
+}

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mil.arrays import frozen
-from napari_mil.errors import LabelError
+from napari_mil.errors import LabelError, reason
 from napari_mil.grid import TileGrid
 from napari_mil.labeltree import LabelTree, Survival
 
@@ -50,7 +50,11 @@ class Cells:
     pitch_px: tuple[float, float]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "cells", frozen(self.cells, np.int32, shape=(None, 2), name="cells"))
+        try:
+            cells = frozen(self.cells, np.int32, shape=(None, 2), name="cells")
+        except ValueError as error:
+            raise LabelError(f"Painted cells are pairs of row and column: {reason(error)}.") from error
+        object.__setattr__(self, "cells", cells)
         pitch = (float(self.pitch_px[0]), float(self.pitch_px[1]))
         object.__setattr__(self, "pitch_px", pitch)
         if not len(self.cells) or not all(np.isfinite(pitch)) or min(pitch) <= 0:
@@ -288,10 +292,10 @@ def from_record(record: Mapping[str, Any]) -> Correction:
             id=str(record["id"]),
             **{name: record[name] for name in _PLAIN},
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, LabelError):
-            raise
-        raise LabelError(f"This is no correction: {type(error).__name__} {error}.") from error
+    except LabelError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise LabelError(f"This is no correction: {type(error).__name__} {reason(error)}.") from error
 
 
 _PLAIN = ("was", "model_id", "model_said", "model_confidence", "by", "tool", "note")

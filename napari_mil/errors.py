@@ -4,14 +4,23 @@ do.
 
 from __future__ import annotations
 
+_LONGEST = 1500
+
 
 class MILError(Exception):
     """Something the user can understand and mend.
 
     The window shows it as a notification, the command line as one line with exit status 2. Anything that is
-    not a
-    MILError is a defect and keeps its traceback.
+    not a MILError is a defect and keeps its traceback. What a damaged file put into the sentence is made
+    printable, and so long a sentence is shortened in its middle.
     """
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        if not text.isprintable():
+            text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+        cut = _LONGEST // 2
+        return text if len(text) <= _LONGEST else f"{text[:cut]} … {text[-cut:]}"
 
 
 class SlideError(MILError, OSError):
@@ -40,3 +49,15 @@ class ProjectError(MILError, OSError):
 
 class DeviceError(MILError, RuntimeError):
     """A device is missing or its memory does not suffice."""
+
+
+def reason(error: BaseException) -> str:
+    r"""The first thing that an error says, without its full stop: to be put into a sentence.
+
+    >>> reason(ValueError("not a ZIP archive. This is an internal error.\nIf you see it, ..."))
+    'not a ZIP archive'
+    """
+    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    lines = said.strip().splitlines()
+    first = lines[0].split(". ")[0].strip(" .") if lines else ""
+    return first or type(error).__name__

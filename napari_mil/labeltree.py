@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_mil.errors import LabelError
+from napari_mil.errors import LabelError, reason
 
 #: Okabe and Ito's colour-blind-safe hues first, then Tol's; used in order of the nodes unless colours are
 # given.
@@ -187,10 +187,10 @@ class LabelTree:
             if "edges" in d:
                 return Survival(names, parent, colours, normal, tuple(d["edges"]), d["unit"])
             return LabelTree(names, parent, colours, normal)
-        except (ValueError, KeyError, TypeError) as error:
-            if isinstance(error, LabelError):
-                raise
-            raise LabelError(f"This is no label tree: {error}.") from error
+        except LabelError:
+            raise
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
+            raise LabelError(f"This is no label tree: {reason(error)}.") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
 from typing import Any, TypeVar
 
 from napari_mil.errors import ModelError
@@ -28,17 +29,27 @@ def option(
     )
 
 
+#: type of a field's default -> the type that its values must have, and what to call it
+_KINDS: dict[type, tuple[type, str]] = {
+    bool: (bool, "true or false"),
+    int: (Integral, "a whole number"),
+    float: (Real, "a number"),
+    str: (str, "a text"),
+}
+
+
 def check(config: Any, owner: str) -> None:
-    """Raise ModelError naming the first field of `config` that lies outside its bounds or choices."""
+    """Raise ModelError naming the first field of `config` of a wrong type, outside its bounds or choices."""
     for f in dataclasses.fields(config):
         value, meta = getattr(config, f.name), f.metadata
+        kind, called = _KINDS.get(type(f.default), (object, ""))
+        if not isinstance(value, kind) or (kind in {Integral, Real} and isinstance(value, bool)):
+            raise ModelError(f"{owner}: {f.name} is {value!r}; it must be {called}.")
         if meta.get("choices") and value not in meta["choices"]:
             known = ", ".join(map(repr, meta["choices"]))
             raise ModelError(f"{owner}: {f.name} is {value!r}; it must be one of {known}.")
         low, high = meta.get("low"), meta.get("high")
-        if value is None or isinstance(value, str):
-            continue
-        if (low is not None and value < low) or (high is not None and value > high):
+        if (low is not None and not value >= low) or (high is not None and not value <= high):
             raise ModelError(
                 f"{owner}: {f.name} is {value}; it must lie in "
                 f"[{'-inf' if low is None else low}, {'inf' if high is None else high}]."
@@ -58,8 +69,8 @@ def build(kind: type[C], values: Mapping[str, Any] | C | None, owner: str) -> C:
         for key in values:
             if key not in known:
                 near = difflib.get_close_matches(str(key), known, n=1)
-                hint = f" Did you mean {near[0]!r}?" if near else ""
-                raise ModelError(f"{owner} has no option {key!r}; it knows {', '.join(known)}.{hint}")
+                hint = f"; did you mean {near[0]!r}" if near else ""
+                raise ModelError(f"{owner} has no option {key!r}; it knows {', '.join(known)}{hint}.")
         made = kind(**values)
     else:
         raise ModelError(

@@ -184,6 +184,10 @@ def test_a_correction_survives_json():
         {"place": {"kind": "polygon", "rings": [[[0, 0], [1, 1]]]}},
         {"place": {"kind": "cells", "pitch_px": [1, 1], "runs": [[0, 5, 4]]}},
         {"place": {"kind": "cells", "pitch_px": [1, 1], "runs": [[0, 0, 10**12]]}},
+        {"place": {"kind": "cells", "pitch_px": [1, 1], "runs": [[10**30, 0, 0]]}},
+        {"place": {"kind": "cells", "pitch_px": [1, 1], "runs": [[2**40, 0, 0]]}},
+        {"place": {"kind": "cells", "pitch_px": [1, 1], "cells": [[2**40, 0]]}},
+        {"place": {"kind": "cells", "pitch_px": [1], "cells": [[0, 0]]}},
         {"at": "yesterday"},
         {"visible": None},
     ],
@@ -197,3 +201,12 @@ def test_what_is_no_correction_is_said(change):
 def test_cells_need_a_usable_pitch():
     with pytest.raises(LabelError, match="positive pitch"):
         Cells([[0, 0]], (float("nan"), 1.0))
+
+
+@pytest.mark.parametrize(
+    "cells", [[[2**32 + 1, 0]], [[0.5, 0]], [[float("nan"), 0]], [["a", "b"]], [[10**30, 0]], [[1]]]
+)
+def test_cells_are_whole_numbers_that_fit(cells):
+    with pytest.raises(LabelError, match="Painted cells are pairs of row and column: cells h"):
+        Cells(cells, (8.0, 8.0))
+    assert Cells(np.array([[1.0, 2.0]]), (8.0, 8.0)).cells.dtype == np.int32

@@ -1,6 +1,8 @@
 """Bag, prediction, card, options, steps."""
 
 import dataclasses
+import json
+import re
 
 import numpy as np
 import pytest
@@ -64,11 +66,49 @@ def test_card_round_trip():
 
 
 def test_an_unknown_option_names_the_known_ones():
-    with pytest.raises(ModelError, match=r"no option 'lrr'.*epochs.*Did you mean 'lr'"):
+    with pytest.raises(ModelError, match=r"no option 'lrr'.*epochs.*did you mean 'lr'"):
         build(Recipe, {"lrr": 1}, "recipe")
     with pytest.raises(ModelError, match=r"epochs is 0; it must lie in \[1, 1000\]"):
         build(Recipe, {"epochs": 0}, "recipe")
     assert build(Recipe, {"epochs": 3}, "recipe").epochs == 3
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ({"epochs": 1.5}, "epochs is 1.5; it must be a whole number"),
+        ({"epochs": True}, "epochs is True; it must be a whole number"),
+        ({"lr": "fast"}, "lr is 'fast'; it must be a number"),
+        ({"lr": float("nan")}, "lr is nan; it must lie in"),
+        ({"class_weights": [1]}, "class_weights is [1]; it must be true or false"),
+    ],
+)
+def test_an_option_of_a_wrong_type_is_refused(option, says):
+    with pytest.raises(ModelError, match=re.escape(says)):
+        build(Recipe, option, "recipe")
+    assert build(Recipe, {"lr": 1, "epochs": np.int64(3)}, "recipe").epochs == 3
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("id", 7), ("tile_px", "\0"), ("in_features", 0), ("mpp", float("nan")), ("temperature", {}),
+        ("parent", []), ("slides", {"train": [None]}), ("calibrated", "yes"), ("assumed", [1]),
+        ("config", []),
+    ],
+)  # fmt: skip
+def test_a_card_with_a_field_of_a_wrong_kind_is_none(field, value):
+    card = json.loads(a_card().to_json()) | {field: value}
+    with pytest.raises(ModelError, match=f"no model card: its {field} is"):
+        ModelCard.from_json(json.dumps(card))
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"tree": []}', "7"])
+def test_what_is_no_card_or_tree_at_all_is_one_sentence(text):
+    with pytest.raises(ModelError, match="no model card"):
+        ModelCard.from_json(text)
+    with pytest.raises(LabelError, match="no label tree"):
+        LabelTree.from_json(text)
 
 
 def test_a_prediction_keeps_its_maps_in_step():

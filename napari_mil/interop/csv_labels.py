@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from napari_mil.correction import Cells, Correction, from_record, to_record
-from napari_mil.errors import BagError, LabelError
+from napari_mil.errors import BagError, LabelError, reason
 from napari_mil.grid import TileGrid
 from napari_mil.interop.files import text_of, text_to
 from napari_mil.labeltree import LabelTree
@@ -94,7 +94,7 @@ def read(
             correction = _correction(row, by)
             node = tree.node(correction.label)
         except ValueError as error:
-            raise LabelError(f"{path.name}, row {number}: {error}") from error
+            raise LabelError(f"{path.name}, row {number}: {reason(error)}.") from error
         found.append(correction if "place" in row else replace(correction, label=tree.path(node)))
     if others and not found:
         raise LabelError(
@@ -176,7 +176,7 @@ def read_tiles(path: str | Path, tree: LabelTree, *, by: str = "") -> tuple[Corr
                 label,
             )
         except ValueError as error:
-            raise LabelError(f"{path.name}, row {number}: {error}") from error
+            raise LabelError(f"{path.name}, row {number}: {reason(error)}.") from error
         cells.setdefault(key, []).append(where)
     return tuple(
         Correction(
@@ -204,7 +204,7 @@ def _rows(path: Path, *, needs: tuple[str, ...]) -> Iterator[tuple[int, dict[str
                 yield number, dict.fromkeys(header) | dict(zip(header, values, strict=False))
     except csv.Error as error:
         raise LabelError(
-            f"{path.name} is no CSV table ({error}); expected columns {', '.join(needs)}."
+            f"{path.name} is no CSV table ({reason(error)}); expected columns {', '.join(needs)}."
         ) from error
 
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from napari_mil.errors import LabelError, ProjectError
+from napari_mil.errors import LabelError, ProjectError, reason
 
 
 @contextmanager
@@ -33,8 +33,8 @@ def text_to(path: Path) -> Iterator[TextIO]:
         place.replace(path)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        reason = "the disk is full, free some space" if full else (error.strerror or str(error))
-        raise ProjectError(f"{path} cannot be written: {reason}; nothing was written, try again.") from error
+        why = "the disk is full, free some space" if full else reason(error)
+        raise ProjectError(f"{path} cannot be written: {why}; nothing was written, try again.") from error
     finally:
         place.unlink(missing_ok=True)
 
@@ -47,7 +47,6 @@ def text_of(path: Path) -> str:
             data = gzip.decompress(data)
         return data.decode("utf-8-sig")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise LabelError(
-            f"{path.name} cannot be read: {reason}; expected a UTF-8 text file, plain or gzipped."
+            f"{path.name} cannot be read: {reason(error)}; expected a UTF-8 text file, plain or gzipped."
         ) from error

@@ -33,7 +33,7 @@ from napari_mil.correction import (
     place_record,
     to_record,
 )
-from napari_mil.errors import BagError, LabelError
+from napari_mil.errors import BagError, LabelError, reason
 from napari_mil.grid import TileGrid
 from napari_mil.interop.files import text_of, text_to
 from napari_mil.interop.shapes import DECIMALS, from_geometry, outline, same_area, to_geometry
@@ -196,9 +196,9 @@ def read(
         for feature in _features(json.loads(text_of(path))):
             reader.take(feature)
     except (ValueError, RecursionError) as error:
-        what = str(error) if isinstance(error, LabelError) else f"it is no GeoJSON ({error})"
+        what = reason(error) if isinstance(error, LabelError) else f"it is no GeoJSON ({reason(error)})"
         prefix = "" if what.startswith(path.name) else f"{path.name}: "
-        raise LabelError(f"{prefix}{what}") from error
+        raise LabelError(f"{prefix}{what}.") from error
     left = ", ".join(f"{n} {what}" for what, n in reader.aside.items())
     if left and not reader.found:
         raise LabelError(

@@ -10,7 +10,7 @@ import shapely
 from numpy.typing import NDArray
 
 from napari_mil.correction import Cells, Place, Polygon, WholeSlide, region
-from napari_mil.errors import LabelError
+from napari_mil.errors import LabelError, reason
 from napari_mil.interop.space import SlideFacts, Space
 
 #: QuPath writes two decimals, so anything finer would not survive a visit there.
@@ -69,7 +69,9 @@ def from_geometry(geometry: Mapping[str, Any], space: Space) -> tuple[Polygon, .
     except (TypeError, ValueError, IndexError) as error:
         if isinstance(error, LabelError):
             raise
-        raise LabelError(f"the coordinates of a {geometry.get('type')} are malformed ({error})") from error
+        raise LabelError(
+            f"the coordinates of a {geometry.get('type')} are malformed ({reason(error)})."
+        ) from error
 
 
 def _ring(points: Sequence[Sequence[float]], space: Space) -> NDArray[np.float64]:

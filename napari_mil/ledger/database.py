@@ -13,7 +13,7 @@ from alembic.runtime.migration import MigrationContext, MigrationStep
 from alembic.script import ScriptDirectory
 
 from napari_mil import __version__
-from napari_mil.errors import ProjectError
+from napari_mil.errors import ProjectError, reason
 
 META = sa.MetaData()
 EVENTS = sa.Table(
@@ -84,11 +84,11 @@ def said(engine: sa.Engine) -> Iterator[None]:
     try:
         yield
     except sa.exc.DBAPIError as error:
-        reason = str(error.orig).lower()
+        words = str(error.orig).lower()
         for part, sentence in SENTENCES.items():
-            if part in reason:
+            if part in words:
                 raise ProjectError(f"{place_of(engine)} {sentence}.") from error
-        raise ProjectError(f"{place_of(engine)} cannot be used: {error.orig}.") from error
+        raise ProjectError(f"{place_of(engine)} cannot be used: {reason(error.orig or error)}.") from error
     except UnicodeDecodeError as error:  # the driver meets broken text in the file's own structure
         raise ProjectError(f"{place_of(engine)} {SENTENCES['malformed']}.") from error
 

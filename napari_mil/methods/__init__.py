@@ -13,7 +13,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from napari_mil.errors import ModelError
+from napari_mil.errors import ModelError, reason
 from napari_mil.labeltree import LabelTree
 from napari_mil.mil import MILModel
 from napari_mil.options import build
@@ -35,7 +35,7 @@ def get(name: str) -> type[MILModel]:
     try:
         kind = _foreign()[name].load()
     except Exception as error:
-        raise ModelError(f"Method {name!r} of another package does not load: {error}.") from error
+        raise ModelError(f"Method {name!r} of another package does not load: {reason(error)}.") from error
     if not (inspect.isclass(kind) and issubclass(kind, MILModel)):
         raise ModelError(f"Method {name!r} of another package is no MILModel; ask its author.")
     return kind

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_mil.errors import MILError, ProjectError
+from napari_mil.errors import MILError, ProjectError, reason
 from napari_mil.samples.scene import Difficulty
 from napari_mil.samples.slide import SAMPLE_TREE, make_slide
 from napari_mil.steps import Progress, Steps
@@ -139,7 +139,7 @@ def make_cohort(
         if isinstance(error, MILError):
             raise
         raise ProjectError(
-            f"The sample slides cannot be written to {target} ({error}); "
+            f"The sample slides cannot be written to {target} ({reason(error)}); "
             "free some space or choose another folder."
         ) from error
     finally:

@@ -10,7 +10,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from napari_mil.errors import LabelError
+from napari_mil.errors import LabelError, reason
 
 #: µm per pixel of every sample slide.
 MPP = 0.5
@@ -62,9 +62,10 @@ class SampleTruth:
         try:
             with np.load(path, allow_pickle=False) as d:
                 return cls(str(d["label"]), d["cells"], d["nodes"], d["expression"], d["tissue"])
-        except (OSError, ValueError, KeyError) as error:
+        except Exception as error:  # a damaged file may raise anything inside the parsers
             raise LabelError(
-                f"{os.fspath(path)} holds no truth of a sample slide ({error}); make the samples again."
+                f"{os.fspath(path)} holds no truth of a sample slide ({reason(error)}); "
+                "make the samples again."
             ) from error
 
 

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_mil.errors import SlideError
+from napari_mil.errors import SlideError, reason
 from napari_mil.slides.slide import Level, RefusedError, Slide, given_mpp, sample_boxes
 from napari_mil.slides.tiles import Engine
 
@@ -45,9 +45,9 @@ def open_slide(path: str | Path, *, mpp: float | tuple[float, float] | None = No
         try:
             return _looked_at(path, reader.open_source(entrance), given)
         except RefusedError as error:
-            raise SlideError(f"{path.name} cannot be used as a slide: {error}.") from error
+            raise SlideError(f"{path.name} cannot be used as a slide: {reason(error)}.") from error
         except SlideError as error:
-            said.append(f"{name}: {str(error).rstrip('.')}")
+            said.append(f"{name}: {reason(error)}")
     raise SlideError(
         f"{path.name} cannot be opened as a slide ({'; '.join(said)}); "
         "expected is an undamaged whole-slide image such as SVS, OME-TIFF, tiled TIFF, NDPI or MRXS."

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import openslide
 
-from napari_mil.errors import SlideError
+from napari_mil.errors import SlideError, reason
 from napari_mil.slides.slide import RefusedError
-from napari_mil.slides.tiffpage import first_line, over
+from napari_mil.slides.tiffpage import over
 from napari_mil.slides.tiles import LevelInfo, Pixels, SlideInfo
 
 CACHE_BYTES = 64 * 2**20
@@ -37,7 +37,7 @@ class OpenSlideSource:
             region = self._handle.read_region((round(left * dx), round(top * dy)), level, size)
         except openslide.OpenSlideError as error:
             raise SlideError(
-                f"level {level} cannot be read at row {row}, column {col} ({first_line(error)}); "
+                f"level {level} cannot be read at row {row}, column {col} ({reason(error)}); "
                 "get an undamaged copy of the file."
             ) from error
         return over(np.asarray(region), self.info.background)
@@ -54,12 +54,12 @@ def open_source(path: Path) -> OpenSlideSource:
     except openslide.OpenSlideUnsupportedFormatError as error:
         raise SlideError("not a format that it knows") from error
     except (openslide.OpenSlideError, OSError) as error:
-        raise SlideError(first_line(error)) from error
+        raise SlideError(reason(error)) from error
     try:
         return OpenSlideSource(handle, _understand(handle, path))
     except openslide.OpenSlideError as error:
         handle.close()
-        raise SlideError(first_line(error)) from error
+        raise SlideError(reason(error)) from error
     except BaseException:
         handle.close()
         raise
@@ -137,7 +137,7 @@ def _associated(handle: openslide.OpenSlide, name: str, background: tuple[int, i
     try:
         return over(np.asarray(handle.associated_images[name]), background)
     except openslide.OpenSlideError as error:
-        raise SlideError(f"The {name} image cannot be read ({first_line(error)}).") from error
+        raise SlideError(f"The {name} image cannot be read ({reason(error)}).") from error
 
 
 def _files(path: Path, vendor: str) -> tuple[Path, ...]:

@@ -68,7 +68,7 @@ class Level:
         """The file's tiles, in the words of zarr: what a viewer should widen its requests to."""
         return (*self.tile_px, 3)
 
-    @cached_property
+    @property
     def dask(self) -> Any:
         """The level as a dask array; its slices read only the tiles under them."""
         return dask_view(self, f"slide-{self.engine.token}-{self.index}")

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from napari_mil.errors import SlideError
+from napari_mil.errors import SlideError, reason
 from napari_mil.slides.slide import RefusedError
-from napari_mil.slides.tiffpage import File, Page, first_line
+from napari_mil.slides.tiffpage import File, Page
 from napari_mil.slides.tiles import LevelInfo, Pixels, SlideInfo
 
 WHITE = (255, 255, 255)
@@ -56,7 +56,7 @@ def open_source(path: Path) -> TiffSource:
         raise
     except Exception as error:  # a damaged file may raise anything inside the parser
         if _says_tiff(path):  # OpenSlide has been seen to end the process over such files
-            why = first_line(error) if isinstance(error, tifffile.TiffFileError) else "its tags make no sense"
+            why = reason(error) if isinstance(error, tifffile.TiffFileError) else "its tags make no sense"
             raise RefusedError(f"it is a damaged TIFF ({why}); copy the file again") from error
         raise SlideError("not a TIFF") from error
     file = File(path)

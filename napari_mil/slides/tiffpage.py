@@ -17,7 +17,7 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_mil.errors import SlideError
+from napari_mil.errors import SlideError, reason
 from napari_mil.slides.slide import RefusedError
 from napari_mil.slides.tiles import Pixels
 
@@ -135,7 +135,7 @@ class Page:
         try:
             pixels = self._rgb(self._decode(file.read(offset, count), count), background)[:height, :width]
         except (RuntimeError, ValueError, TypeError, IndexError, OSError, struct.error) as error:
-            raise self._damaged(row, col, first_line(error)) from error
+            raise self._damaged(row, col, reason(error)) from error
         if pixels.shape[:2] != (height, width):
             raise self._damaged(row, col, f"it holds {pixels.shape[1]} × {pixels.shape[0]} px")
         return pixels
@@ -249,11 +249,6 @@ def _check(page: Any) -> None:
 
 def _name(tag: Any) -> str:
     return str(getattr(tag, "name", tag))
-
-
-def first_line(error: Exception) -> str:
-    """What an error says first, without its full stop."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def _ycbcr_to_rgb(ycc: NDArray[Any]) -> Pixels:

@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from napari_mil import __version__
-from napari_mil.errors import MILError, ProjectError
+from napari_mil.errors import MILError, ProjectError, reason
 
 FORMAT = "napari-mil project"
 VERSION = 1
@@ -63,12 +63,12 @@ def said(folder: Path, act: str) -> Iterator[None]:
         raise
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            reason = "the disk is full; nothing was lost, free some space and try again"
+            why = "the disk is full; nothing was lost, free some space and try again"
         elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            reason = "it is read-only for you; get write permission or choose another folder"
+            why = "it is read-only for you; get write permission or choose another folder"
         else:
-            reason = f"{error.strerror or error}; check the folder and try again"
-        raise ProjectError(f"The project {folder} cannot be {act}: {reason}.") from error
+            why = f"{reason(error)}; check the folder and try again"
+        raise ProjectError(f"The project {folder} cannot be {act}: {why}.") from error
 
 
 @contextmanager
@@ -81,7 +81,7 @@ def damage(project: Path, part: Path) -> Iterator[None]:
         mend = "delete it to have it made again" if remade else "restore it from a backup"
         raise ProjectError(
             f"The project {project} is damaged: {part.relative_to(project)} cannot be read "
-            f"({type(error).__name__}: {error}); {mend}."
+            f"({type(error).__name__}: {reason(error)}); {mend}."
         ) from error
 
 

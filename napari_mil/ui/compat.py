@@ -59,7 +59,8 @@ def theme_colours(viewer: Any) -> dict[str, str]:
 
     theme = get_theme(viewer.theme)
     names = ("background", "foreground", "primary", "secondary", "highlight", "text", "warning", "current")
-    return {name: getattr(theme, name).as_hex("long") for name in names}
+    colours = (getattr(theme, name).as_rgb_tuple(alpha=False) for name in names)  # as_hex differs by version
+    return {name: "#{:02x}{:02x}{:02x}".format(*rgb) for name, rgb in zip(names, colours, strict=True)}
 
 
 def centre_levels(layer: Any) -> None:
@@ -69,8 +70,10 @@ def centre_levels(layer: Any) -> None:
     i·d + (d − 1)/2;
     napari 0.9 draws it at i·d. The slice request of the layer is wrapped, the layer's data stay as they are.
     """
-    slicing = layer._slicing_state
-    made = slicing._slice_request_class
+    state = getattr(layer, "_slicing_state", None)
+    # up to napari 0.6 the layer itself made its slice requests
+    owner, maker = (state, "_slice_request_class") if state else (layer, "_make_slice_request_internal")
+    made = getattr(owner, maker)
     if not layer.multiscale or getattr(made, "centres_levels", False):
         return
 
@@ -79,7 +82,7 @@ def centre_levels(layer: Any) -> None:
         return _Centred(slice_request)
 
     request.centres_levels = True  # type: ignore[attr-defined]
-    slicing._slice_request_class = request
+    setattr(owner, maker, request)
     layer.refresh()
 
 

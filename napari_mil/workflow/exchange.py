@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_mil.correction import Cells, Correction, Polygon, WholeSlide, from_record
-from napari_mil.errors import LabelError, MILError, ProjectError
+from napari_mil.errors import LabelError, MILError, ProjectError, reason
 from napari_mil.labeltree import LabelTree
 from napari_mil.steps import Progress, Steps
 from napari_mil.workflow.checkpoints import import_model
@@ -127,7 +127,7 @@ def read_manifest(path: Path) -> dict[str, dict[str, str]]:
             rows = list(reader)
     except (OSError, UnicodeDecodeError) as error:
         raise LabelError(
-            f"The manifest {path} cannot be read ({error}); expected a CSV file in UTF-8."
+            f"The manifest {path} cannot be read ({reason(error)}); expected a CSV file in UTF-8."
         ) from error
     if "slide" not in names:
         raise LabelError(

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from napari_mil.card import ModelCard
-from napari_mil.errors import ModelError
+from napari_mil.errors import ModelError, reason
 
 if TYPE_CHECKING:
     from napari_mil.mil import MILModel
@@ -32,9 +32,9 @@ def load_model(card: ModelCard, weights: bytes) -> MILModel:
         state = {key: value.to(torch.float32) for key, value in load(weights).items()}
         model.load_state_dict(state)
     except (SafetensorError, RuntimeError) as error:
-        first = str(error).splitlines()[0]
         raise ModelError(
-            f"The weights of {card.name} do not fit its card ({first}); take the model from its source again."
+            f"The weights of {card.name} do not fit its card ({reason(error)}); "
+            "take the model from its source again."
         ) from error
     return model.eval()
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
+from weakref import WeakValueDictionary
 
 from napari_mil.correction import Cells, Correction, Place, WholeSlide
 from napari_mil.errors import LabelError, ModelError, ProjectError
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from napari_mil.prediction import Prediction
     from napari_mil.slides import Slide
 
+#: slides that stay open though nobody holds them
+OPEN_SLIDES = 16
 Watch = Callable[[Progress], None] | None
 Box = tuple[float, float, float, float]
 
@@ -50,7 +54,8 @@ class Project:
         self.path = Path(path).absolute()
         self.store = Store(self.path, tree=tree or default_tree)
         self.tree, self.ledger, self.by = self.store.tree, self.store.ledger, by
-        self._open: dict[str, Slide] = {}
+        self._open: WeakValueDictionary[str, Slide] = WeakValueDictionary()
+        self._recent: deque[Slide] = deque(maxlen=OPEN_SLIDES)
         self._models: dict[str, MILModel] = {}
 
     def __enter__(self) -> Self:
@@ -61,9 +66,10 @@ class Project:
 
     def close(self) -> None:
         """Close the slides and the ledger. Everything is kept already: there is nothing to save."""
-        for slide in self._open.values():
+        for slide in [*self._open.values(), *self._recent]:
             slide.close()
         self._open.clear()
+        self._recent.clear()
         self._models.clear()
         self.store.close()
 
@@ -119,17 +125,21 @@ class Project:
                 event=event,
             )
         )
-        self._open[slide.fingerprint] = slide
-        return slide
+        return self._keep(slide)
 
     def slide(self, which: str | Slide | SlideRecord) -> Slide:
-        """The opened slide of an id, a name or a record; ProjectError naming the slides there are."""
+        """The opened slide of an id, a name or a record; ProjectError naming the slides there are.
+
+        It stays open while somebody holds it, and the last few in any case: a project of a thousand slides
+        does not hold a thousand files open.
+        """
         from napari_mil.slides import Slide, open_slide
 
         if isinstance(which, Slide):
             return which
         record = find_record(self, which)
-        if record.id not in self._open:
+        slide = self._open.get(record.id)
+        if slide is None:
             slide = open_slide(record.path, mpp=record.mpp)
             if slide.fingerprint != record.id:
                 slide.close()
@@ -137,8 +147,14 @@ class Project:
                     f"{record.path} is no longer the slide added as {record.name}: its content changed; "
                     "put the file back, or add the new one as a slide of its own."
                 )
-            self._open[record.id] = slide
-        return self._open[record.id]
+        return self._keep(slide)
+
+    def _keep(self, slide: Slide) -> Slide:
+        self._open[slide.fingerprint] = slide
+        if slide in self._recent:
+            self._recent.remove(slide)
+        self._recent.append(slide)
+        return slide
 
     def bag(self, slide: str | Slide, *, encoder: str = "builtin", progress: Watch = None) -> Bag:
         """Features of the slide's tissue tiles; kept in the project and never computed twice."""

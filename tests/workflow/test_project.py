@@ -4,13 +4,17 @@ import dataclasses
 import json
 import subprocess
 import sys
+import threading
 
 import numpy as np
+import psutil
 import pytest
+from slidefiles import picture, write_pyramid
 
 from napari_mil.correction import Cells, WholeSlide, tile_nodes
 from napari_mil.errors import LabelError, ModelError, ProjectError, SlideError
 from napari_mil.samples import read_truth
+from napari_mil.slides.tiles import DECODE_THREADS
 from napari_mil.steps import Progress, drain
 from napari_mil.workflow import (
     PartialAnswer,
@@ -28,6 +32,7 @@ from napari_mil.workflow import (
     slide_label,
     train_model_steps,
 )
+from napari_mil.workflow.project import OPEN_SLIDES
 
 pytestmark = pytest.mark.slow
 NAME = "case001a"
@@ -40,6 +45,26 @@ def test_import_follows_the_manifest(study):
     assert study.slide(NAME).mpp == (0.5, 0.5)
     with pytest.raises(ProjectError, match="its slides are case001a"):
         study.slide("nonsense")
+
+
+def test_a_project_of_many_slides_holds_a_few_files_open(tmp_path):
+    me = psutil.Process()
+    paths = [write_pyramid(tmp_path / f"{n}.tif", picture(600, 600, n), levels=2) for n in range(24)]
+    files, threads = me.num_fds(), threading.active_count()
+    with Project(tmp_path / "study") as project:
+        held = project.add(paths[0])
+        for path in paths[1:]:
+            assert project.add(path).thumbnail(300).shape == (300, 300, 3)
+        for record in project.slides:
+            assert project.slide(record).levels[0].read(0, 0, 600, 600).shape == (600, 600, 3)
+        assert project.slide(project.slides[0]) is held
+        assert not held.engine.closed
+        assert me.num_fds() <= files + OPEN_SLIDES + 8  # the ledger's own, and the held one
+        assert threading.active_count() <= threads + (OPEN_SLIDES + 1) * DECODE_THREADS
+        last = project.slide(project.slides[-1])
+    assert held.engine.closed
+    assert last.engine.closed
+    assert me.num_fds() <= files + 1
 
 
 def test_a_bag_is_computed_once(study):

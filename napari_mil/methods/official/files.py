@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from napari_mil.errors import ModelError
+from napari_mil.errors import ModelError, reason
 
 Weights = dict[str, Tensor]
 Source = str | Path | Mapping[str, Any]
@@ -62,18 +62,15 @@ def _read(path: Path) -> Any:
             warnings.simplefilter("ignore")  # about pickle protocols; what is not understood raises
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = (
+        asked = (
             str(error).split("\n")[-1].strip(" .") if "GLOBAL" not in str(error) else _asked_for(str(error))
         )
         raise ModelError(
-            f"{path.name} holds more than weights ({reason}) and could run code of its maker; it is refused, "
+            f"{path.name} holds more than weights ({asked}) and could run code of its maker; it is refused, "
             "ask for the state dict alone."
         ) from error
     except Exception as error:  # a damaged file may raise anything inside the parsers
-        first = str(error).split("\n")[0].strip(" .")
-        raise ModelError(
-            f"{path.name} is no readable checkpoint: {first or type(error).__name__}."
-        ) from error
+        raise ModelError(f"{path.name} is no readable checkpoint: {reason(error)}.") from error
 
 
 def _asked_for(message: str) -> str:

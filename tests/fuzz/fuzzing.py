@@ -1,0 +1,149 @@
+"""One way to try damaged files: a child process uses them seed by seed, and says how each ended.
+
+A target says what it damages (files or folders that `make` writes) and what is done with the damaged copy
+(`use`). A seed has to end in success or in a MILError of one sentence; another exception, a hang, a crash, or
+more memory than a person's machine has is a finding. The child stops where it crashes or hangs; the next one
+goes on behind that seed.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import importlib
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+from mutations import damage_folder, damaged
+
+from napari_mil.errors import MILError
+
+HANG_S = 60
+MEMORY_BYTES = 6 * 2**30
+REAL = "real-"  # files of others, which may be of a kind that is refused
+
+#: `attempt(act, *arguments)`: a MILError of the act is heard, and the next act goes on
+Try = Callable[..., object]
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is damaged and what is then done with it.
+
+    make(folder, beside) writes whole files or folders into `folder`; `beside` holds what they refer to.
+    use(path, attempt) uses one of them.
+    """
+
+    make: Callable[[Path, Path], None]
+    use: Callable[[Path, Try], None]
+
+
+@dataclass
+class Tally:
+    """How the seeds ended."""
+
+    succeeded: int = 0
+    refused: int = 0
+    findings: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        found = "\n\n".join(self.findings[:20])
+        return f"{self.succeeded} succeeded, {self.refused} refused, {len(self.findings)} findings\n{found}"
+
+
+def fuzz(name: str, folder: Path, seeds: range, *, module: str = "targets", hang_s: float = HANG_S) -> Tally:
+    """Try `seeds` of a target whose originals lie in `folder`, in as many children as it takes."""
+    tally, first = Tally(), seeds.start
+    while first < seeds.stop:
+        words = (module, name, folder, first, seeds.stop, hang_s)
+        line = [sys.executable, "-m", "fuzzing", *map(str, words)]
+        paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1]), *sys.path])
+        done = subprocess.run(
+            line, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True, check=False
+        )
+        for text in done.stdout.splitlines():
+            said = json.loads(text)
+            tally.succeeded += said["how"] == "succeeded"
+            tally.refused += said["how"] == "refused"
+            if said["how"] == "found":
+                tally.findings.append(f"{name} seed {said['seed']}: {said['why']}")
+            first = said["seed"] + 1
+        if done.returncode:
+            tally.findings.append(f"{name} seed {first}: ended with {done.returncode}: {done.stderr[-3000:]}")
+            first += 1
+    return tally
+
+
+def main(module: str, name: str, folder: Path, seeds: range, hang_s: float) -> None:
+    """The child: one line of JSON per seed."""
+    target = importlib.import_module(module).TARGETS[name]
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    faulthandler.enable()
+    warnings.simplefilter("error")
+    work = folder.parent / f"damaged-{os.getpid()}"
+    for seed in seeds:
+        faulthandler.dump_traceback_later(hang_s, exit=True)
+        work.mkdir()
+        path, whole = _damaged_copy(folder, work, Random(f"{name} {seed}"), seed)  # noqa: S311
+        how, why = _attempt(target, path)
+        if whole and how == "refused" and not path.name.startswith(REAL):
+            how, why = "found", f"{path.name} is whole and was refused: {why}"
+        shutil.rmtree(work)
+        sys.stdout.write(json.dumps({"seed": seed, "how": how, "why": why}) + "\n")
+        sys.stdout.flush()
+
+
+def _damaged_copy(folder: Path, work: Path, draw: Random, seed: int) -> tuple[Path, bool]:
+    """A copy of the original in turn, and whether it is whole: the first round is, and has to succeed."""
+    originals = sorted(folder.iterdir())
+    original, whole = originals[seed % len(originals)], seed < len(originals)
+    path = work / original.name
+    files = [f for o in originals for f in (sorted(o.rglob("*")) if o.is_dir() else [o]) if f.is_file()]
+    lender = draw.choice(files).read_bytes()
+    if original.is_dir():
+        shutil.copytree(original, path)
+        if not whole:
+            damage_folder(path, draw, [lender])
+    else:
+        data = original.read_bytes()
+        path.write_bytes(data if whole else damaged(data, draw, [lender]))
+    return path, whole
+
+
+def _attempt(target: Target, path: Path) -> tuple[str, str]:
+    """How the use of a file ended, and why."""
+    refusals: list[str] = []
+
+    def attempt(act: Callable[..., object], *given: object, **options: object) -> object:
+        try:
+            return act(*given, **options)
+        except MILError as error:
+            refusals.append(str(error))
+        return None
+
+    try:
+        attempt(target.use, path, attempt)
+    except BaseException:  # noqa: BLE001 - whatever it is, it is a finding
+        return "found", traceback.format_exc()
+    if odd := next((said for said in refusals if not one_sentence(said)), None):
+        return "found", f"this is not one sentence: {odd!r}"
+    return ("refused", refusals[0]) if refusals else ("succeeded", "")
+
+
+def one_sentence(said: str) -> bool:
+    """Whether a person can read this on one line."""
+    return said.isprintable() and said.endswith(".") and not said.endswith("..") and len(said) < 2000
+
+
+if __name__ == "__main__":
+    of, called, where, start, stop, patience = sys.argv[1:]
+    main(of, called, Path(where), range(int(start), int(stop)), float(patience))
