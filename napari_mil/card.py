@@ -56,6 +56,9 @@ class ModelCard:
     slides : slide ids per split, {"train": …, "validation": …, "test": …}
     metrics : held-out figures, {name: [value, low, high]} or {name: value}
     calibrated, temperature : whether a temperature was fitted on held-out data, and which
+    reliability : reliability diagram of the finest level on held-out cases, see evaluate.reliability; `part`
+        says which part of the split
+    made_with : where it was trained: versions, device, seed
     assumed : what a foreign checkpoint did not say and was assumed
     note : anything a reader should know
     """
@@ -76,6 +79,8 @@ class ModelCard:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     calibrated: bool = False
     temperature: float = 1.0
+    reliability: Mapping[str, Any] = field(default_factory=dict)
+    made_with: Mapping[str, Any] = field(default_factory=dict)
     assumed: tuple[str, ...] = ()
     note: str = ""
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))

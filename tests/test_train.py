@@ -283,3 +283,20 @@ def test_visits_rehearse_only_what_is_not_followed(planted):
     assert len(fit._visits()) == len(every) + 4 * REHEARSE
     fit.disobeyed = []
     assert len(fit._visits()) == len(every)
+
+
+def test_a_run_says_how_calibrated_its_answers_are():
+    cases, _ = cohort(120, n=24, signal=4.0)
+    split = split_by_case({c.case: c.target.slide for c in cases}, test=0.25, validation=0.3)
+    recipe = dataclasses.replace(QUICK, lr=1e-3, epochs=6)
+    run = {"method": "abmil", "config": SMALL, "recipe": recipe, "tree": TREE, "device": "cpu"}
+    trained = drain(train_steps(cases, split, **run))
+    assert trained.calibrated
+    assert {"fine/ece", "fine/ece_before", "coarse/ece"} <= set(trained.metrics)
+    assert trained.reliability["part"] == "test"
+    assert sum(trained.reliability["said"]["count"]) == len(split.test)
+    assert trained.made_with["torch"] == torch.__version__
+    few = Split(split.train, split.validation[:5], split.test)
+    plain = drain(train_steps(cases, few, **run))
+    assert (plain.calibrated, plain.temperature) == (False, 1.0)
+    assert "fine/ece_before" not in plain.metrics

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from napari_mil.cli.cards import card_lines
 from napari_mil.cli.running import (
     AsJson,
     By,
@@ -115,23 +116,34 @@ def evaluate(
     print(json.dumps({"result": metrics}) if as_json else "\n".join(metric_lines(metrics)))
 
 
-@app.command(epilog="Example: `napari-mil models study/` or `napari-mil models study/ --adopt mhim-sample+1`")
+@app.command(
+    epilog="Example: `napari-mil models study/`, `napari-mil models study/ --show mhim-1` or "
+    "`napari-mil models study/ --adopt mhim-sample+1`"
+)
 def models(
     project: ExistingProject,
     adopt: Annotated[str | None, typer.Option(help="Make this model the one that answers.")] = None,
+    card: Annotated[
+        str | None, typer.Option("--show", help="Show the card of this model: figures, calibration.")
+    ] = None,
     by: By = "",
+    *,
+    as_json: AsJson = False,
 ) -> None:
     """List the project's models, newest last; an asterisk marks the adopted one."""
     from napari_mil.workflow import adopt as adopt_model
-    from napari_mil.workflow import current_card
+    from napari_mil.workflow import current_card, find_card
 
     with opened(project, by=by) as p:
+        if card:
+            found = find_card(p, card)
+            print(found.to_json() if as_json else "\n".join(card_lines(found)))
+            return
         if adopt:
             adopt_model(p, adopt)
         current = current_card(p)
-        for card in p.cards:
-            mark = "*" if current and card.id == current.id else " "
-            print(
-                f"{mark} {card.name}  {card.method}  {card.id}  "
-                f"parent {card.parent or 'none'}  {card.created}"
-            )
+        for one in p.cards:
+            mark = "*" if current and one.id == current.id else " "
+            about = {"name": one.name, "method": one.method, "id": one.id, "parent": one.parent}
+            plain = f"{mark} {one.name}  {one.method}  {one.id}  parent {one.parent or 'none'}  {one.created}"
+            print(json.dumps({**about, "adopted": mark == "*"}) if as_json else plain)

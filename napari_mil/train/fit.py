@@ -18,7 +18,7 @@ from napari_mil.card import Recipe
 from napari_mil.correction import Target
 from napari_mil.device import memory_guard
 from napari_mil.errors import ModelError
-from napari_mil.evaluate import Split, TrainingCase, fit_temperature, obeyed, selection_metrics
+from napari_mil.evaluate import Split, TrainingCase, obeyed, selection_metrics, told_temperature
 from napari_mil.infer import Answer, answer
 from napari_mil.labeltree import LabelTree
 from napari_mil.mil import Example, MILModel, total
@@ -257,14 +257,16 @@ class Fit:
         """Cases that follow too few of their labelled tiles, and so are rehearsed."""
         return [case for case, (yes, n) in follows.items() if yes < OBEYED_ENOUGH * n]
 
-    def _temperature(self) -> float:
-        """The temperature that fits the finest level's answers for the validation cases best."""
+    def _temperature(self) -> float | None:
+        """The temperature that fits the finest level's answers for the validation cases best, or None when
+        they do not tell it.
+        """
         cohort, held, level = self.cohort, self.cohort.split.validation, self.cohort.tree.levels - 1
         if not held:
-            return 1.0
+            return None
         classes = [cohort.tree.class_index(cohort.target(c).slide, level) for c in held]
         said = [cohort.ask(self.model, c).probabilities[-1] for c in held]
-        return fit_temperature(np.array(classes), np.stack(said))
+        return told_temperature(np.array(classes), np.stack(said))
 
     def _obeyed(self, case: str) -> tuple[int, int]:
         """How many of a case's labelled tiles the model answers as labelled, and of how many."""

@@ -10,7 +10,7 @@ import math
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,9 @@ import torch
 
 from napari_mil import methods
 from napari_mil.card import Recipe
-from napari_mil.device import pick
+from napari_mil.device import pick, surroundings
 from napari_mil.errors import BagError, ModelError, ProjectError
-from napari_mil.evaluate import Split, TrainingCase, evaluate
+from napari_mil.evaluate import Split, TrainingCase, answers, evaluate, reliability
 from napari_mil.labeltree import LabelTree
 from napari_mil.mil import MILModel
 from napari_mil.options import check
@@ -43,7 +43,10 @@ class Trained:
         (value, low, high); those of the validation part as "validation/…"
     history : one mapping per epoch: stage, epoch, loss and its parts, validation figures, obeyed
     best_epoch : the epoch whose weights these are, counted from 1 within the last stage
-    temperature : the one that fits the validation answers best
+    temperature : the one that fits the validation answers best; 1 where they do not tell any
+    calibrated : whether the validation answers told the temperature
+    reliability : the reliability diagram of the figures' cases, see evaluate.reliability; with `part`
+    made_with : versions and device, see device.surroundings
     """
 
     model: MILModel
@@ -51,6 +54,9 @@ class Trained:
     history: tuple[Mapping[str, Any], ...]
     best_epoch: int
     temperature: float
+    calibrated: bool = False
+    reliability: Mapping[str, Any] = field(default_factory=dict)
+    made_with: Mapping[str, str] = field(default_factory=dict)
 
 
 class Training:
@@ -96,9 +102,23 @@ class Training:
         made = self.trained()
         if made is None:
             raise ModelError("Training ended before its first epoch; ask for at least one epoch.")
-        held = [self.cases[c] for c in self.cohort.split.test or self.cohort.split.validation]
-        figures = evaluate(made.model, held, device=self.cohort.device) if held else {}
-        return dataclasses.replace(made, metrics={**figures, **made.metrics})
+        return self.judged(made)
+
+    def judged(self, made: Trained) -> Trained:
+        """The same with its figures on the test part of the split, or the validation part without one."""
+        split = self.cohort.split
+        part = "test" if split.test else "validation"
+        held = [self.cases[c] for c in getattr(split, part)]
+        made = dataclasses.replace(made, made_with=surroundings(self.cohort.device))
+        if not held:
+            return made
+        temperature = made.temperature if made.calibrated else None
+        said = answers(made.model, held, device=self.cohort.device)
+        figures = evaluate(made.model, held, temperature=temperature, said=said)
+        nodes, p = [c.target.slide for c in held], [said[c.case].probabilities for c in held]
+        table = reliability(nodes, p, self.cohort.tree, temperature=temperature)
+        table = {**table, "part": part} if table else {}
+        return dataclasses.replace(made, metrics={**figures, **made.metrics}, reliability=table)
 
     def _stage1(self, first: MILModel, saved: Mapping[str, Any] | None) -> Steps[None]:
         epochs = self.recipe.stage1_epochs
@@ -214,7 +234,8 @@ def _take(model: MILModel, weights: Mapping[str, torch.Tensor], what: str) -> No
 def _trained(model: MILModel, best: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> Trained:
     _take(model, best["weights"], "the best epoch")
     figures = {k: v for k, v in best["row"].items() if k == "obeyed" or k.startswith("validation/")}
-    return Trained(model.eval(), figures, tuple(history), best["epoch"], best["temperature"])
+    told = best["temperature"]
+    return Trained(model.eval(), figures, tuple(history), best["epoch"], told or 1.0, told is not None)
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:

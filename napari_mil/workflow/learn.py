@@ -160,7 +160,8 @@ def _run(run: Any, stop: Stop | None) -> Steps[Trained]:
                     raise ModelError(
                         "Training was stopped before its first epoch ended, so there is no model to keep."
                     )
-                return so_far
+                judged: Trained = run.judged(so_far)
+                return judged
             yield now
     finally:
         steps.close()
@@ -207,8 +208,10 @@ def _keep(
         ledger_head=project.ledger.head,
         slides={part: tuple(s for c in getattr(split, part) for s in slides[c]) for part in PARTS},
         metrics=dict(trained.metrics),
-        calibrated=bool(split.validation),
-        temperature=trained.temperature if split.validation else 1.0,
+        calibrated=trained.calibrated,
+        temperature=trained.temperature,
+        reliability=dict(trained.reliability),
+        made_with=dict(trained.made_with),
     )
     project.store.save_model(card, weights)
     return card
@@ -251,7 +254,10 @@ def retrain_here_steps(
     trained = yield from _run(run, stop)
     yield Progress("comparing", 0, 1)
     held = [c for c in cases if c.case in set(split.test or split.validation)]
-    before, after = (evaluate(m, held) if held else {} for m in (network, trained.model))
+    warm = [parent.temperature if parent.calibrated else None]
+    warm.append(trained.temperature if trained.calibrated else None)
+    pairs = zip((network, trained.model), warm, strict=True)
+    before, after = (evaluate(m, held, temperature=t) if held else {} for m, t in pairs)
     old, new = answers(network, cases), answers(trained.model, cases)
     learned = [c for c in cases if c.case in set(split.train)]
     name = _next_name(project, parent.name.split("+")[0], "+")
@@ -333,7 +339,8 @@ def evaluate_steps(project: Project, model: str, *, split: str = "test") -> Step
         raise BagError(
             f"No labelled case here belongs to the split {split!r} of {card.name}; try --split all."
         )
-    return dict(evaluate(project.model(card.id), kept))
+    temperature = card.temperature if card.calibrated else None
+    return dict(evaluate(project.model(card.id), kept, temperature=temperature))
 
 
 def retrain_steps(

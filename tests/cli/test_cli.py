@@ -85,6 +85,9 @@ def test_an_overnight_run(cohort, tmp_path, capsys, monkeypatch):
     assert status == 0
     status, out, _ = run(capsys, monkeypatch, "models", project, "--adopt", "m")
     assert out.startswith("* m")
+    status, out, _ = run(capsys, monkeypatch, "models", project, "--show", "m")
+    assert "calibrated" in out
+    assert json.loads(run(capsys, monkeypatch, "models", project, "--show", "m", "--json")[1])["name"] == "m"
 
 
 class Evil:
