@@ -25,8 +25,25 @@ class Recipe:
     lr: float = option(5e-4, "learning rate of Adam", low=1e-7, high=1.0)
     weight_decay: float = option(1e-5, "L2-coupled weight decay", low=0.0, high=1.0)
     batch_bags: int = option(1, "bags per optimiser step", low=1, high=512)
+    schedule: str = option(
+        "cosine",
+        "learning rate: half a cosine over the epochs, a tenth when the loss stands still, or constant",
+        choices=("cosine", "plateau", "constant"),
+    )
     patience: int = option(8, "epochs without a better validation metric before stopping", low=1, high=1000)
     min_epochs: int = option(8, "earliest epoch to stop at", low=0, high=1000)
+    stopping: str = option(
+        "plain",
+        "plain: patience counts from the best epoch; official: from the last that equalled it, as published",
+        choices=("plain", "official"),
+    )
+    select_by: str = option(
+        "score",
+        "what chooses the best epoch: all AUCs and obedience, the finest macro AUC, or as published "
+        "(two classes: macro AUC, more: balanced accuracy)",
+        choices=("score", "auc", "official"),
+    )
+    precision: str = option("fp32", "arithmetic of training; weights stay float32", choices=("fp32", "bf16"))
     stage1_epochs: int = option(
         8, "epochs of the baseline that starts the teacher (MHIM only)", low=0, high=1000
     )

@@ -113,6 +113,11 @@ class Target:
         if self.tiles is not None:
             object.__setattr__(self, "tiles", frozen(self.tiles, np.int32, shape=(None,), name="tiles"))
 
+    @property
+    def speaks(self) -> bool:
+        """Whether anything is known of the slide itself."""
+        return bool(self.slide) or self.time is not None
+
     def classes(self, tree: LabelTree) -> tuple[int, ...]:
         """Class index of the slide per level, coarse first; −1 = unknown."""
         return tuple(tree.class_index(self.slide, level) for level in range(tree.levels))

@@ -44,6 +44,11 @@ def surroundings(device: torch.device) -> dict[str, str]:
     }
 
 
+def wide(values: torch.Tensor) -> torch.Tensor:
+    """The same in float32 or wider: losses are summed in full precision whatever a network computed in."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 @contextmanager
 def memory_guard(what: str) -> Iterator[None]:
     """Turn an out-of-memory error inside the block into a DeviceError that says what did not fit and what to

@@ -17,6 +17,7 @@ from napari_mil.blocks.basics import (
     soft_cross_entropy,
     xavier,
 )
+from napari_mil.blocks.hiding import HidesTiles, Hiding
 from napari_mil.blocks.pooling import AttentionPooler, Pooled, Pooler
 from napari_mil.blocks.recycle import CrossAttention, GlobalRecycle
 
@@ -27,6 +28,8 @@ __all__ = [
     "CrossAttention",
     "GatedScores",
     "GlobalRecycle",
+    "HidesTiles",
+    "Hiding",
     "Pooled",
     "Pooler",
     "ceil_count",

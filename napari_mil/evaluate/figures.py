@@ -208,6 +208,8 @@ def selection_metrics(
         known = truth >= 0
         if known.any():
             found[f"{name}/auc"] = float(macro_auc(truth[known], stacked[level][known])[0])
+            counts = confusion(truth[known], stacked[level][known].argmax(1), stacked[level].shape[1])
+            found[f"{name}/balanced_accuracy"] = float(balanced_accuracy(counts)[0])
             p = np.clip(stacked[level][known, truth[known]], 1e-12, 1)
             found["loss"] = float(-np.log(p).mean())
     found |= {k: v[0] for k, v in _lesion_auc(nodes, stacked[-1], tree, np.ones((1, len(nodes)))).items()}

@@ -23,6 +23,7 @@ from napari_mil.infer import Answer, answer
 from napari_mil.labeltree import LabelTree
 from napari_mil.mil import Example, MILModel, total
 from napari_mil.steps import Progress, Steps
+from napari_mil.train.rules import epoch_score, learning_rate, tired
 
 #: more obedience than this to the tile labels trained on is not sought at the price of the validation figures
 OBEYED_ENOUGH = 0.95
@@ -43,10 +44,13 @@ class Prepared:
 
     def example(self, device: torch.device, *, tiles_only: bool = False) -> Example:
         """What a method's loss reads; `tiles_only` leaves out what is known of the slide."""
-        known = (
-            dataclasses.replace(self.target, slide=0, time=None, event=None) if tiles_only else self.target
-        )
+        known = _known(self.target, tiles_only=tiles_only)
         return self.features.to(device, torch.float32), self.cells.to(device), known
+
+
+def _known(target: Target, *, tiles_only: bool) -> Target:
+    """What counts of a target at a visit."""
+    return dataclasses.replace(target, slide=0, time=None, event=None) if tiles_only else target
 
 
 def prepare(cases: Sequence[TrainingCase]) -> dict[str, Prepared]:
@@ -150,9 +154,8 @@ class Fit:
     @property
     def finished(self) -> bool:
         """Whether the last epoch is done, or the best one lies too far back."""
-        waited = self.epoch - self.best.get("epoch", self.epoch)
-        tired = waited >= self.recipe.patience and self.epoch >= self.recipe.min_epochs
-        return self.epoch >= self.recipe.epochs or tired
+        scores = [row["score"] for row in self.history]
+        return self.epoch >= self.recipe.epochs or tired(self.recipe, scores)
 
     def epoch_steps(self) -> Steps[dict[str, Any]]:
         """One pass over the training cases; returns the epoch's figures."""
@@ -181,11 +184,7 @@ class Fit:
         return row
 
     def _set_lr(self) -> float:
-        """The epoch's learning rate: half a cosine over the recipe's epochs, however early the run stops
-        (§3.8).
-        """
-        share = self.epoch / self.recipe.epochs
-        lr = 1e-7 + (self.recipe.lr - 1e-7) * (1 + math.cos(math.pi * share)) / 2
+        lr = learning_rate(self.recipe, [row["loss"] for row in self.history])
         for group in self.optimiser.param_groups:
             group["lr"] = lr
         return lr
@@ -205,34 +204,58 @@ class Fit:
         return [visits[i] for i in torch.randperm(len(visits), generator=self.order).tolist()]
 
     def _step(self, batch: Sequence[Visit], progress: float) -> dict[str, float]:
-        """One optimiser step on a list of bags; the losses by name."""
-        cohort = self.cohort
-        examples = [cohort.data[case].example(cohort.device, tiles_only=only) for case, only in batch]
-        weights = [self.weights[case] for case, _ in batch] if self.weights else None
-        what = f"a training step on {sum(len(e[0]) for e in examples)} tiles"
-        with self.random.ours(), memory_guard(what):
+        """One optimiser step on a list of bags; the losses by name.
+
+        Bags are learned from one after the other, unless the method contrasts them: the gradients are those
+        of the whole list, the memory is that of one bag.
+        """
+        targets = [_known(self.cohort.target(case), tiles_only=only) for case, only in batch]
+        together = self.model.contrasts_bags
+        parts = [range(len(batch))] if together else [range(i, i + 1) for i in range(len(batch))]
+        sums: dict[str, float] = {}
+        with self.random.ours():
             if not self.model.training:  # walking through all modules costs as much as a small layer
                 self.model.train()
-            losses = self.model.loss(
-                examples, progress, generator=self.draws, tile_weight=self.recipe.tile_weight, weights=weights
-            )
-            loss = total(losses)
+            self.optimiser.zero_grad(set_to_none=True)
+            for part in parts:
+                for name, value in self._learn([batch[i] for i in part], targets, progress).items():
+                    sums[name] = sums.get(name, 0.0) + value
+            if sums:
+                self.optimiser.step()
+                self.model.after_step(progress)
+        return sums
+
+    def _learn(self, part: Sequence[Visit], targets: Sequence[Target], progress: float) -> dict[str, float]:
+        """Add the gradients of some of a step's bags, so that no more than these are in memory at once; the
+        losses by name, none when there is nothing to learn from.
+        """
+        device, recipe = self.cohort.device, self.recipe
+        examples = [self.cohort.data[case].example(device, tiles_only=only) for case, only in part]
+        half = torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16")
+        with memory_guard(f"a training step on {sum(len(e[0]) for e in examples)} tiles"):
+            with half:
+                losses = self.model.loss(
+                    examples,
+                    progress,
+                    generator=self.draws,
+                    tile_weight=recipe.tile_weight,
+                    weights=[self.weights[case] for case, _ in part] if self.weights else None,
+                    batch=targets,
+                )
+                loss = total(losses)
             if loss is None or not loss.requires_grad:
                 return {}
             if not torch.isfinite(loss):
                 raise ModelError(
                     f"The loss became {loss.item()} in epoch {self.epoch + 1}; train with a learning rate "
-                    f"below {self.recipe.lr}, or look for damaged features."
+                    f"below {recipe.lr}, or look for damaged features."
                 )
-            self.optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
-            self.optimiser.step()
-            self.model.after_step(progress)
         return {name: float(value.detach()) for name, value in losses.items()}
 
     def _judge(self) -> dict[str, Any]:
-        """The epoch's figures, and the score that chooses the best epoch: validation plus obedience to tile
-        labels.
+        """The epoch's figures, and the score that chooses the best epoch: validation, and by default
+        obedience to tile labels.
 
         Without labelled validation cases there is nothing to decide with, and the last epoch counts.
         """
@@ -243,13 +266,15 @@ class Fit:
             said = [cohort.ask(self.model, case).probabilities for case in held]
             found = selection_metrics([cohort.target(c).slide for c in held], said, cohort.tree)
             figures = {f"validation/{name}": value for name, value in found.items()}
-            score = found.get("score", score)
+            chosen = epoch_score(self.recipe, found, cohort.tree)
+            score = score if chosen is None else chosen
         follows = {case: self._obeyed(case) for case in self.labelled}
         if follows:
             self.disobeyed = self._disobeyed(follows)
             self.insistence = min(2 * self.insistence, 8) if self.disobeyed else 1
             figures["obeyed"] = sum(yes for yes, _ in follows.values()) / sum(n for _, n in follows.values())
-            score += min(figures["obeyed"], OBEYED_ENOUGH)
+            if self.recipe.select_by == "score":
+                score += min(figures["obeyed"], OBEYED_ENOUGH)
         return {**figures, "score": score}
 
     @staticmethod

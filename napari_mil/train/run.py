@@ -86,6 +86,8 @@ class Training:
         with OwnRandom(self.cohort.device, self.recipe.seed).ours():
             self.model = methods.create(method, config, in_features=self.width, tree=tree)
             self.first = None if start is not None else self.model.stage1()
+        if self.recipe.precision == "bf16" and not self.model.bf16:
+            raise ModelError(f"{method} does not keep its figures in bfloat16; train it with precision fp32.")
         self.config = dataclasses.asdict(self.model.config)
         self.earlier: list[dict[str, Any]] = []
         self.current: Fit | None = None
