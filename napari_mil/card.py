@@ -52,7 +52,14 @@ class Recipe:
         0.25, "share of the visits that rehearse tile labels the model does not follow yet", low=0.0, high=0.9
     )
     class_weights: bool = option(False, "weigh slide classes by inverse frequency")
+    record: tuple[str, ...] = option(
+        (), "slides or cases of which every epoch's hidden tiles are recorded (MHIM only)"
+    )
     seed: int = option(0, "seed of initialisation, order, masks and dropout", low=0, high=2**31 - 1)
+
+    def __post_init__(self) -> None:
+        given: Any = self.record  # JSON has lists, and a command line a single name
+        object.__setattr__(self, "record", (given,) if isinstance(given, str) else tuple(map(str, given)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -8,16 +8,21 @@ best weights so far are always at hand, so that cancelling loses nothing.
 from __future__ import annotations
 
 from napari_mil.evaluate import Split, TrainingCase
-from napari_mil.train.recipes import recipe_for, retrain_recipe
+from napari_mil.train import recording
+from napari_mil.train.log import Log
+from napari_mil.train.recipes import config_for, recipe_for, retrain_recipe
 from napari_mil.train.run import Trained, Training, best_so_far, train_steps
 
 __all__ = [
+    "Log",
     "Split",
     "Trained",
     "Training",
     "TrainingCase",
     "best_so_far",
+    "config_for",
     "recipe_for",
+    "recording",
     "retrain_recipe",
     "train_steps",
 ]

@@ -21,8 +21,9 @@ from napari_mil.errors import ModelError
 from napari_mil.evaluate import Split, TrainingCase, obeyed, selection_metrics, told_temperature
 from napari_mil.infer import Answer, answer
 from napari_mil.labeltree import LabelTree
-from napari_mil.mil import Example, MILModel, total
+from napari_mil.mil import Example, MILModel, answering, total
 from napari_mil.steps import Progress, Steps
+from napari_mil.train.recording import Recorder
 from napari_mil.train.rules import epoch_score, learning_rate, tired
 
 #: more obedience than this to the tile labels trained on is not sought at the price of the validation figures
@@ -134,7 +135,9 @@ class OwnRandom:
 class Fit:
     """One model being fitted: everything that changes from epoch to epoch, and how it is written down."""
 
-    def __init__(self, model: MILModel, recipe: Recipe, stage: str, cohort: Cohort) -> None:
+    def __init__(
+        self, model: MILModel, recipe: Recipe, stage: str, cohort: Cohort, recorder: Recorder | None = None
+    ) -> None:
         device = cohort.device
         self.model, self.recipe, self.stage, self.cohort = model.to(device), recipe, stage, cohort
         trainable = [p for p in model.parameters() if p.requires_grad]
@@ -144,6 +147,7 @@ class Fit:
         self.order = torch.Generator().manual_seed(recipe.seed + salt)
         self.draws = torch.Generator(device).manual_seed(recipe.seed + salt + 1)
         self.random = OwnRandom(device, recipe.seed + salt + 2)
+        self.recorder = recorder
         self.weights = cohort.weights() if recipe.class_weights else {}
         self.labelled, self.useful = cohort.labelled, cohort.useful
         self.epoch, self.insistence = 0, 1
@@ -174,6 +178,7 @@ class Fit:
                 note = f"epoch {self.epoch + 1}, step {i + 1} of {len(batches)}"
                 yield Progress(self.stage, self.epoch, self.recipe.epochs, note)
         self.epoch += 1
+        self._ask_recorded()
         row = {"stage": self.stage, "epoch": self.epoch, "lr": lr, "loss": sum(sums.values())}
         row |= {f"loss/{name}": value for name, value in sums.items()} | self._judge()
         self.history.append(row)
@@ -241,6 +246,7 @@ class Fit:
                     tile_weight=recipe.tile_weight,
                     weights=[self.weights[case] for case, _ in part] if self.weights else None,
                     batch=targets,
+                    watch=None if self.recorder is None else self.recorder.watching(part, self.epoch + 1),
                 )
                 loss = total(losses)
             if loss is None or not loss.requires_grad:
@@ -252,6 +258,16 @@ class Fit:
                 )
             loss.backward()  # type: ignore[no-untyped-call]
         return {name: float(value.detach()) for name, value in losses.items()}
+
+    def _ask_recorded(self) -> None:
+        """Record the chosen cases that are not learned from."""
+        if self.recorder is None:
+            return
+        share = (self.epoch - 1) / self.recipe.epochs
+        for case in (c for c in self.recorder.cases if c not in self.useful):
+            with answering(self.model), memory_guard(f"recording {case}"):
+                features = self.cohort.data[case].features.to(self.cohort.device, torch.float32)
+                self.recorder.ask(case, features, self.epoch, share, self.recipe.seed)
 
     def _judge(self) -> dict[str, Any]:
         """The epoch's figures, and the score that chooses the best epoch: validation, and by default
@@ -314,6 +330,7 @@ class Fit:
             "best": self.best,
             "disobeyed": self.disobeyed,
             "insistence": self.insistence,
+            "recorded": self.recorder.state() if self.recorder is not None else {},
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
@@ -326,3 +343,5 @@ class Fit:
         self.epoch, self.history = state["epoch"], list(state["history"])
         self.best, self.disobeyed = dict(state["best"]), list(state["disobeyed"])
         self.insistence = state["insistence"]
+        if self.recorder is not None:
+            self.recorder.load(state["recorded"])
