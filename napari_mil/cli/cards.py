@@ -46,5 +46,24 @@ def reliability_lines(table: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def recording_lines(project: Any, card: ModelCard) -> list[str]:
+    """One line per slide whose hidden tiles were recorded while the model was trained."""
+    from napari_mil.workflow import has_recording, recordings
+
+    if not has_recording(project, card):
+        return []
+    names = {record.id: record.name for record in project.slides}
+    lines = []
+    for slide, one in recordings(project, card.id).items():
+        how = "asked after every epoch" if one.simulated else "as learned from"
+        hidden = one.hidden.sum(1)
+        stayed = f", {one.stayed[1:].mean():.0%} of them also in the epoch before" if len(hidden) > 1 else ""
+        lines.append(
+            f"  recorded: {names.get(slide, slide)}, {len(one.epochs)} epochs, {how}; "
+            f"{hidden[0]} to {hidden[-1]} of {one.roles.shape[1]} tiles hidden{stayed}"
+        )
+    return lines
+
+
 def _pairs(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in values.items())

@@ -23,7 +23,9 @@ from napari_mil.workflow.project import (
     parse_mpp,
     slide_label,
 )
+from napari_mil.workflow.runs import has_recording, recordings
 from napari_mil.workflow.sample import sample_project_steps
+from napari_mil.workflow.studies import cross_validate_steps, search_model_steps
 
 __all__ = [
     "PartialAnswer",
@@ -32,16 +34,20 @@ __all__ = [
     "adopt",
     "analyse_steps",
     "bag_steps",
+    "cross_validate_steps",
     "current_card",
     "evaluate_steps",
     "find_card",
     "find_record",
+    "has_recording",
     "import_paths_steps",
     "label_rows",
     "parse_mpp",
+    "recordings",
     "retrain_here_steps",
     "retrain_steps",
     "sample_project_steps",
+    "search_model_steps",
     "slide_label",
     "told_to_stop",
     "train_model_steps",

@@ -17,6 +17,7 @@ from napari_mil.options import build
 from napari_mil.steps import Progress, Steps
 from napari_mil.workflow.child import Stop, child_steps
 from napari_mil.workflow.project import Project, find_card, slide_label
+from napari_mil.workflow.runs import clear_checkpoints, run_folder, with_recorded_ids
 
 if TYPE_CHECKING:
     from napari_mil.evaluate import Split, TrainingCase
@@ -106,41 +107,47 @@ def cases_steps(project: Project, encoder: str, *, everything: bool = False) -> 
     return made
 
 
+def enough(cases: list[TrainingCase]) -> list[TrainingCase]:
+    """The cases; LabelError when they are too few to train on."""
+    if len(cases) < 3:
+        raise LabelError(
+            f"{len(cases)} labelled cases are too few to train on; label slides of at least three cases."
+        )
+    return cases
+
+
 def train_model_steps(
     project: Project,
     method: str,
     *,
     config: Mapping[str, Any] | None = None,
     recipe: Mapping[str, Any] | Recipe | None = None,
+    preset: str | None = None,
     name: str | None = None,
     encoder: str = "builtin",
+    tensorboard: bool = False,
     stop: Stop | None = None,
 ) -> Steps[ModelCard]:
     """Train a method on the project's labelled cases and store the model with its card.
 
     The split is the manifest's where it has one, else by case: about 20 % to report on, 15 % of the rest to
-    decide with. `stop` is asked after every step: True ends the training early and keeps the best so far. A
-    run that was killed goes on from its last epoch when the same line is given again.
+    decide with. Settings of a paper come by `preset`; what `config` and `recipe` say goes before them. `stop`
+    is asked after every step: True ends the training early and keeps the best so far. A run that was killed
+    goes on from its last epoch when the same line is given again; see `workflow.runs` for its log.
     """
-    from napari_mil.train import Training, recipe_for
+    from napari_mil.train import Log, Training, config_for, recipe_for
 
-    chosen = recipe_for(method, recipe)
-    cases = yield from cases_steps(project, encoder)
-    if len(cases) < 3:
-        raise LabelError(
-            f"{len(cases)} labelled cases are too few to train on; label slides of at least three cases."
-        )
-    split = _split(project, cases, chosen.seed)
-    checkpoint = project.path / "runs" / f"{method}-{name or 'model'}-{chosen.seed}.ckpt"
-    checkpoint.parent.mkdir(exist_ok=True)
-    run = Training(
-        cases, split, method=method, config=config, recipe=chosen, tree=project.tree, resume=checkpoint
-    )
+    chosen = with_recorded_ids(project, recipe_for(method, recipe, preset=preset))
+    options = config_for(method, config, preset=preset)
+    cases = enough((yield from cases_steps(project, encoder)))
+    split, name = split_of(project, cases, chosen.seed), name or next_name(project, method)
+    folder = run_folder(project, name)
+    log = Log(folder, tensorboard=tensorboard)
+    run = Training(cases, split, method=method, config=options, recipe=chosen, tree=project.tree, log=log)
+    run.resume = folder / f"{run.key[:12]}.ckpt"
     trained = yield from _run(run, stop)
-    card = _keep(
-        project, trained, cases, split, run.config, chosen, method, name or _next_name(project, method)
-    )
-    checkpoint.unlink(missing_ok=True)
+    card = keep_model(project, trained, cases, split, run.config, chosen, method, name, preset=preset)
+    clear_checkpoints(folder)
     return card
 
 
@@ -167,7 +174,8 @@ def _run(run: Any, stop: Stop | None) -> Steps[Trained]:
         steps.close()
 
 
-def _split(project: Project, cases: Sequence[TrainingCase], seed: int) -> Split:
+def split_of(project: Project, cases: Sequence[TrainingCase], seed: int) -> Split:
+    """The manifest's split where it names test cases, else one by case."""
     from napari_mil.evaluate import Split, split_by_case
 
     told = {r.case: r.split for r in project.slides if r.split}
@@ -177,7 +185,7 @@ def _split(project: Project, cases: Sequence[TrainingCase], seed: int) -> Split:
     return split_by_case({c.case: c.target.slide for c in cases}, seed=seed)
 
 
-def _keep(
+def keep_model(
     project: Project,
     trained: Trained,
     cases: Sequence[TrainingCase],
@@ -186,8 +194,13 @@ def _keep(
     recipe: Recipe,
     method: str,
     name: str,
+    *,
     parent: str | None = None,
+    preset: str | None = None,
+    note: str = "",
 ) -> ModelCard:
+    """Store a trained model with its card, and its recording where there is one."""
+    from napari_mil.train.recording import FILE
     from napari_mil.workflow.models import model_id, weight_bytes
 
     bag = cases[0].bags[0]
@@ -212,12 +225,15 @@ def _keep(
         temperature=trained.temperature,
         reliability=dict(trained.reliability),
         made_with=dict(trained.made_with),
+        note="; ".join(filter(None, (f"preset {preset}" if preset else "", note))),
     )
-    project.store.save_model(card, weights)
+    extra = {FILE: trained.recorded} if trained.recorded else None
+    project.store.save_model(card, weights, extra=extra)
     return card
 
 
-def _next_name(project: Project, stem: str, sign: str = "-") -> str:
+def next_name(project: Project, stem: str, sign: str = "-") -> str:
+    """The first name of a numbered row that no model has: mhim-1, mhim-2."""
     taken, n = {card.name for card in project.cards}, 1
     while f"{stem}{sign}{n}" in taken:
         n += 1
@@ -235,10 +251,10 @@ def retrain_here_steps(
     """Go on from a model's weights with everything the ledger knows now, in this process; store the child.
 
     Cases that were held out from the parent stay held out; new cases are learned from. The same ledger head
-    and seed give the same weights on a CPU.
+    and seed give the same weights on a CPU, killed and gone on with or not.
     """
     from napari_mil.evaluate import answers, evaluate
-    from napari_mil.train import Training, retrain_recipe
+    from napari_mil.train import Log, Training, retrain_recipe
 
     parent, network = find_card(project, model), project.model(model)
     cases = yield from cases_steps(project, parent.encoder.rsplit("-", 1)[0])
@@ -246,11 +262,17 @@ def retrain_here_steps(
         parent.check(case.bags[0])
     split = _split_like(parent, cases)
     gentle = dataclasses.asdict(retrain_recipe(parent.recipe, seed=seed)) | dict(recipe or {})
-    chosen = build(Recipe, gentle, "the recipe")
-    start = network.state_dict()
-    run = Training(
-        cases, split, method=parent.method, config=parent.config, recipe=chosen, tree=parent.tree, start=start
-    )
+    chosen = with_recorded_ids(project, build(Recipe, gentle, "the recipe"))
+    name = next_name(project, parent.name.split("+")[0], "+")
+    about: dict[str, Any] = {
+        "method": parent.method,
+        "config": parent.config,
+        "recipe": chosen,
+        "tree": parent.tree,
+    }
+    folder = run_folder(project, name)
+    run = Training(cases, split, **about, start=network.state_dict(), log=Log(folder))
+    run.resume = folder / f"{run.key[:12]}.ckpt"
     trained = yield from _run(run, stop)
     yield Progress("comparing", 0, 1)
     held = [c for c in cases if c.case in set(split.test or split.validation)]
@@ -260,8 +282,10 @@ def retrain_here_steps(
     before, after = (evaluate(m, held, temperature=t) if held else {} for m, t in pairs)
     old, new = answers(network, cases), answers(trained.model, cases)
     learned = [c for c in cases if c.case in set(split.train)]
-    name = _next_name(project, parent.name.split("+")[0], "+")
-    card = _keep(project, trained, cases, split, run.config, chosen, parent.method, name, parent.id)
+    card = keep_model(
+        project, trained, cases, split, run.config, chosen, parent.method, name, parent=parent.id
+    )
+    clear_checkpoints(folder)
     yield Progress("comparing", 1, 1)
     aside = sum(int((t > 0).sum()) for c in cases if c not in learned for t in c.tiles if t is not None)
     return Retrained(
