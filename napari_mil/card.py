@@ -26,8 +26,25 @@ class Recipe:
     lr: float = option(5e-4, "learning rate of Adam", low=1e-7, high=1.0)
     weight_decay: float = option(1e-5, "L2-coupled weight decay", low=0.0, high=1.0)
     batch_bags: int = option(1, "bags per optimiser step", low=1, high=512)
+    schedule: str = option(
+        "cosine",
+        "learning rate: half a cosine over the epochs, a tenth when the loss stands still, or constant",
+        choices=("cosine", "plateau", "constant"),
+    )
     patience: int = option(8, "epochs without a better validation metric before stopping", low=1, high=1000)
     min_epochs: int = option(8, "earliest epoch to stop at", low=0, high=1000)
+    stopping: str = option(
+        "plain",
+        "plain: patience counts from the best epoch; official: from the last that equalled it, as published",
+        choices=("plain", "official"),
+    )
+    select_by: str = option(
+        "score",
+        "what chooses the best epoch: all AUCs and obedience, the finest macro AUC, or as published "
+        "(two classes: macro AUC, more: balanced accuracy)",
+        choices=("score", "auc", "official"),
+    )
+    precision: str = option("fp32", "arithmetic of training; weights stay float32", choices=("fp32", "bf16"))
     stage1_epochs: int = option(
         8, "epochs of the baseline that starts the teacher (MHIM only)", low=0, high=1000
     )
@@ -36,7 +53,14 @@ class Recipe:
         0.25, "share of the visits that rehearse tile labels the model does not follow yet", low=0.0, high=0.9
     )
     class_weights: bool = option(False, "weigh slide classes by inverse frequency")
+    record: tuple[str, ...] = option(
+        (), "slides or cases of which every epoch's hidden tiles are recorded (MHIM only)"
+    )
     seed: int = option(0, "seed of initialisation, order, masks and dropout", low=0, high=2**31 - 1)
+
+    def __post_init__(self) -> None:
+        given: Any = self.record  # JSON has lists, and a command line a single name
+        object.__setattr__(self, "record", (given,) if isinstance(given, str) else tuple(map(str, given)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,6 +81,9 @@ class ModelCard:
     slides : slide ids per split, {"train": …, "validation": …, "test": …}
     metrics : held-out figures, {name: [value, low, high]} or {name: value}
     calibrated, temperature : whether a temperature was fitted on held-out data, and which
+    reliability : reliability diagram of the finest level on held-out cases, see evaluate.reliability; `part`
+        says which part of the split
+    made_with : where it was trained: versions, device, seed
     assumed : what a foreign checkpoint did not say and was assumed
     note : anything a reader should know
     """
@@ -77,6 +104,8 @@ class ModelCard:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     calibrated: bool = False
     temperature: float = 1.0
+    reliability: Mapping[str, Any] = field(default_factory=dict)
+    made_with: Mapping[str, Any] = field(default_factory=dict)
     assumed: tuple[str, ...] = ()
     note: str = ""
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
+from napari_mil import __version__
 from napari_mil.errors import DeviceError
 
 
@@ -29,6 +30,23 @@ def describe(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return "Apple GPU" if device.type == "mps" else f"CPU, {torch.get_num_threads()} threads"
+
+
+def surroundings(device: torch.device) -> dict[str, str]:
+    """What a figure's reader must know of where it was computed (methods.md §6.3): versions, device, and
+    whether float32 products were rounded ("highest": they were not).
+    """
+    return {
+        "napari_mil": __version__,
+        "torch": torch.__version__,
+        "device": describe(device),
+        "float32_products": torch.get_float32_matmul_precision(),
+    }
+
+
+def wide(values: torch.Tensor) -> torch.Tensor:
+    """The same in float32 or wider: losses are summed in full precision whatever a network computed in."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 @contextmanager

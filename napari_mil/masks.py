@@ -16,8 +16,9 @@ from torch import Tensor
 
 from napari_mil.arrays import frozen
 from napari_mil.bag import Bag
+from napari_mil.blocks import HidesTiles, Hiding
 from napari_mil.errors import ModelError
-from napari_mil.mil import HidesTiles, Hiding, MILModel, as_tensor
+from napari_mil.mil import MILModel, as_tensor
 
 #: what the codes of `Masks.role` mean
 ROLES: Mapping[int, str] = {

@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from napari_mil.bag import Bag
 from napari_mil.correction import Target
+from napari_mil.device import wide
 from napari_mil.errors import ModelError
 from napari_mil.labeltree import LabelTree, Survival, class_names, level_names
 
@@ -71,68 +72,6 @@ class Study:
     seen: Any = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Hiding:
-    """Which tiles a method hides in one training step; index tensors (n,) int64.
-
-    `kept`, `recycled` and the hidden ones together are range(N); a tile may be hidden for several reasons.
-
-    Attributes
-    ----------
-    hidden : hidden for a high score, most salient first where nothing random enters
-    kept : seen directly, in the order in which the student sees them
-    recycled : seen only through the recycled tokens
-    candidates : the tiles that `hidden` was drawn from
-    tokens : number of recycled tokens that the student sees beside the kept tiles
-    low, random : hidden for a low score; hidden at random
-    """
-
-    hidden: Tensor
-    kept: Tensor
-    recycled: Tensor
-    candidates: Tensor
-    tokens: int
-    low: Tensor
-    random: Tensor
-
-    def roles(self, tiles: int) -> Tensor:
-        """(N,) int8 what becomes of each tile: 0 kept, 1 hidden for a high score, 2 recycled, 3 for a low
-        score, 4 at random; of several reasons high counts before low before random.
-        """
-        role = torch.zeros(tiles, dtype=torch.int8)
-        for code, at in ((2, self.recycled), (4, self.random), (3, self.low), (1, self.hidden)):
-            role[at.cpu()] = code
-        return role
-
-
-@runtime_checkable
-class HidesTiles(Protocol):
-    """A method whose teacher decides what its student may see."""
-
-    def has_teacher(self) -> bool:
-        """Whether this model holds a teacher (an imported one may not)."""
-
-    def salience(self, features: Tensor, *, mode: str | None = None, seed: int = 0) -> Tensor:
-        """(N,) the teacher's score, or (H, N) one row per head; `mode` None: the model's own; "official":
-        dropout drawn from `seed`.
-        """
-
-    def is_random(self, *, mode: str | None = None) -> bool:
-        """Whether a draw enters `salience`, so that another seed gives other scores."""
-
-    def hide(
-        self,
-        score: Tensor,
-        *,
-        mask_ratio: float | None = None,
-        keep_ratio: float | None = None,
-        progress: float = 0.0,
-        generator: torch.Generator | None = None,
-        noise: Noise | None = None,
-    ) -> Hiding:
-        """The tiles hidden for the score of `salience`; None = the model's own ratios."""
-
-
 @dataclass(frozen=True, slots=True)
 class Preset:
     """Settings that were published together: {option: value} of the method's Config and of the Recipe."""
@@ -154,6 +93,9 @@ class MILModel(nn.Module, ABC):
         name those of its options
     recipe : training settings that suit a small study where Recipe's defaults do not, {field: value}
     presets : settings of the papers by name
+    grid : values that were searched, {option of Config or Recipe: values}
+    contrasts_bags : whether the losses compare the bags of a step, so that it needs them all at once
+    bf16 : whether training keeps its figures under bfloat16 autocast
 
     Attributes
     ----------
@@ -168,6 +110,9 @@ class MILModel(nn.Module, ABC):
     exceptions: Mapping[str, str] = {}
     recipe: ClassVar[Mapping[str, Any]] = {}
     presets: ClassVar[Mapping[str, Preset]] = {}
+    grid: ClassVar[Mapping[str, Sequence[Any]]] = {}
+    contrasts_bags: ClassVar[bool] = False
+    bf16: ClassVar[bool] = False
     assumed: tuple[str, ...] = ()
 
     def __init__(self, config: Any, in_features: int, tree: LabelTree) -> None:
@@ -206,6 +151,8 @@ class MILModel(nn.Module, ABC):
         noise: Noise | None = None,
         tile_weight: float = 1.0,
         weights: Sequence[float] | None = None,
+        batch: Sequence[Target] | None = None,
+        watch: Callable[[int, Study], None] | None = None,
     ) -> dict[str, Tensor]:
         """Named scalar losses over a list of bags; their sum is optimised (see `total`).
 
@@ -220,6 +167,9 @@ class MILModel(nn.Module, ABC):
         noise : replaces the draws of one bag so that a step can be replayed, such as {"grn": (n,)}
         tile_weight : λ_tile, the weight of tile labels
         weights : one factor per bag for what its slide label says (class weights), or None
+        batch : targets of the whole step when `examples` are only some of its bags; the losses are then their
+            share, so that those of all parts add up to those of the step
+        watch : called with each bag's place and how it was seen
         """
         if noise is not None and len(examples) != 1:
             raise ModelError(f"Noise replaces the draws of one bag; {len(examples)} bags were given.")
@@ -227,12 +177,18 @@ class MILModel(nn.Module, ABC):
             self.study(self.check(x), cells, progress, generator=generator, noise=noise)
             for x, cells, _ in examples
         ]
+        if watch is not None:
+            for at, study in enumerate(studies):
+                watch(at, study)
         targets = [t for _, _, t in examples]
-        losses = self.slide_losses(studies, targets, progress, weights)
+        whole = targets if batch is None else batch
+        share = max(sum(t.speaks for t in targets), 1) / max(sum(t.speaks for t in whole), 1)
+        losses = {n: v * share for n, v in self.slide_losses(studies, targets, progress, weights).items()}
         for name in dict.fromkeys(n for s in studies for n in s.extra):
-            losses[name] = torch.stack([s.extra[name] for s in studies if name in s.extra]).mean()
+            said = torch.stack([s.extra[name] for s in studies if name in s.extra])
+            losses[name] = said.mean() * (len(studies) / len(whole))
         if tile_weight > 0:
-            tiles = self._tile_loss(studies, examples)
+            tiles = self._tile_loss(studies, examples, whole)
             if tiles is not None:
                 losses["tiles"] = tile_weight * tiles
         return losses
@@ -259,10 +215,11 @@ class MILModel(nn.Module, ABC):
             return survival_nll(logits, targets, self.tree)
         return self.node_nll(logits, [t.slide for t in targets])
 
-    def _tile_loss(self, studies: Sequence[Study], examples: Sequence[Example]) -> Tensor | None:
-        """Mean over nodes present of the mean over their tiles of −log Σ_{leaf under node} softmax(t_i).
-
-        Where the task is time, labels of tiles say nothing.
+    def _tile_loss(
+        self, studies: Sequence[Study], examples: Sequence[Example], whole: Sequence[Target]
+    ) -> Tensor | None:
+        """Mean over nodes present in the whole step of the mean over their tiles of −log Σ_{leaf under node}
+        softmax(t_i); the share of these bags. Where the task is time, labels of tiles say nothing.
         """
         if isinstance(self.tree, Survival):
             return None
@@ -281,8 +238,9 @@ class MILModel(nn.Module, ABC):
         if not nodes:
             return None
         labels = np.concatenate(nodes)
-        _, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
-        share = (1 / (counts * len(counts)))[inverse]
+        every = np.concatenate([t.tiles for t in whole if t.tiles is not None])
+        present, counts = np.unique(every[every > 0], return_counts=True)
+        share = (1 / (counts * len(counts)))[np.searchsorted(present, labels)]
         nll = self.node_nll(torch.cat(logits), labels)
         return (nll * torch.as_tensor(share, dtype=nll.dtype, device=nll.device)).sum()
 
@@ -292,7 +250,7 @@ class MILModel(nn.Module, ABC):
         """(B,) −log Σ softmax(logits (B, C_level)) over the classes of `level` under, or above, each node."""
         at = torch.as_tensor(nodes, dtype=torch.long, device=logits.device)
         under: Tensor = getattr(self, f"under_{level % self.tree.levels}")
-        return -torch.logsumexp(torch.log_softmax(logits, -1) + under[at], -1)
+        return -torch.logsumexp(torch.log_softmax(wide(logits), -1) + under[at], -1)
 
     def lifted(self, logits: Tensor, *, level: int = -1) -> tuple[Tensor, ...]:
         """One (C_l,) tensor per level up to `level`, whose (C_level,) logits are given; above it lifted."""

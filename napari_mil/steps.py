@@ -36,6 +36,30 @@ class Progress:
 Steps = Generator[Progress, None, T]
 
 
+def told_as(steps: Steps[T], tell: Callable[[Progress], Progress]) -> Steps[T]:
+    """The same steps with each Progress told otherwise."""
+    try:
+        while True:
+            try:
+                now = next(steps)
+            except StopIteration as stop:
+                result: T = stop.value
+                return result
+            yield tell(now)
+    finally:
+        steps.close()
+
+
+def part_of(stage: str, done: int, total: int, name: str) -> Callable[[Progress], Progress]:
+    """For `told_as`: one of many like it, as one bar over all; its own progress goes to the note."""
+
+    def tell(now: Progress) -> Progress:
+        of = "" if now.total is None else f" of {now.total}"
+        return Progress(stage, done, total, f"{name}: {now.stage} {now.done}{of}", now.payload)
+
+    return tell
+
+
 def drain(steps: Steps[T], progress: Callable[[Progress], None] | None = None) -> T:
     """Run `steps` to its end and return its result; `progress` is called with every Progress.
 
@@ -50,19 +74,5 @@ def drain(steps: Steps[T], progress: Callable[[Progress], None] | None = None) -
                 return result
             if progress is not None:
                 progress(now)
-    finally:
-        steps.close()
-
-
-def told(steps: Steps[T], retell: Callable[[Progress], Progress]) -> Steps[T]:
-    """`steps` with every Progress told in other words; their result as it is, and closed with this."""
-    try:
-        while True:
-            try:
-                now = next(steps)
-            except StopIteration as stop:
-                result: T = stop.value
-                return result
-            yield retell(now)
     finally:
         steps.close()

@@ -16,7 +16,6 @@ from napari_mil.evaluate import (
     TrainingCase,
     evaluate,
     figures,
-    fit_temperature,
     folds_by_case,
     lesion_of,
     obeyed,
@@ -101,6 +100,21 @@ def test_hierarchy_counts_answers_whose_levels_agree():
     found = slide_metrics(["a", "b", "c"], [0, 0, 0], [agrees, differs, agrees], TREE, resamples=10)
     assert found["hierarchy"][0] == pytest.approx(2 / 3)
     assert "fine/auc" not in found  # no slide has a label
+    assert found["hierarchy/heads"][0] == pytest.approx(2 / 3)
+    assert found["hierarchy/distance"][0] == pytest.approx(1 / 3)
+
+
+def test_a_second_head_is_judged_beside_the_lifted_answer_and_a_lifted_one_is_not():
+    nodes = [TREE.node("IC"), TREE.node("N")]
+    fine = [np.eye(7)[TREE.leaves.index(n)] for n in nodes]
+    wrong = [(np.eye(3)[1], p) for p in fine]
+    found = slide_metrics(["a", "b"], nodes, wrong, TREE, resamples=10)
+    assert found["coarse/balanced_accuracy"][0] == 0
+    assert found["coarse_lifted/balanced_accuracy"][0] == 1
+    assert found["hierarchy"][0] == found["hierarchy/heads"][0] == 0
+    lifted = slide_metrics(["a", "b"], nodes, [(TREE.lift(p, 0), p) for p in fine], TREE, resamples=10)
+    assert lifted["hierarchy"][0] == 1
+    assert not {k for k in lifted if "lifted" in k or "heads" in k}
 
 
 def test_a_coarse_label_counts_for_its_level_only():
@@ -213,7 +227,7 @@ def test_a_tree_without_normal_leaves_has_no_lesions():
     cases, _ = cohort(4, tree=tree)
     model = methods.create("mean", in_features=24, tree=tree)
     assert set(evaluate(model, cases, resamples=10)) == {
-        f"fine/{m}" for m in ("auc", "balanced_accuracy", "macro_f1")
+        f"fine/{m}" for m in ("auc", "balanced_accuracy", "macro_f1", "ece")
     }
 
 
@@ -223,16 +237,6 @@ def test_obedience_counts_at_the_level_of_the_label():
     said = ["ADH", "Atypical", "FEA", None, "Malignant"]
     tiles = np.array([TREE.node(s) for s in said], np.int32)
     assert obeyed(p, tiles, TREE).tolist() == [True, True, False, False]
-
-
-def test_temperature_finds_what_spoiled_the_answers():
-    rng = np.random.default_rng(0)
-    logits = rng.normal(size=(4000, 3))
-    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    truth = np.array([rng.choice(3, p=row) for row in p])
-    sharp = np.exp(logits * 2) / np.exp(logits * 2).sum(1, keepdims=True)
-    assert fit_temperature(truth, sharp) == pytest.approx(2, abs=0.15)
-    assert fit_temperature(np.full(4, -1), np.full((4, 3), 1 / 3)) == 1.0
 
 
 def test_the_score_that_chooses_prefers_better_answers():

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from napari_mil.steps import Progress, drain, told
+from napari_mil.steps import Progress, drain, told_as
 
 
 def count(closed):
@@ -32,14 +32,14 @@ def test_a_callback_that_fails_closes_the_work():
 
 def test_told_in_other_words_with_the_same_result():
     closed, seen = [], []
-    steps = told(count(closed), lambda p: replace(p, note=f"no. {p.done}"))
+    steps = told_as(count(closed), lambda p: replace(p, note=f"no. {p.done}"))
     assert drain(steps, seen.append) == "three"
     assert [p.note for p in seen] == ["no. 0", "no. 1", "no. 2"]
 
 
 def test_closing_what_is_told_closes_what_it_tells_of():
     closed = []
-    steps = told(count(closed), lambda p: p)
+    steps = told_as(count(closed), lambda p: p)
     next(steps)
     steps.close()
     assert closed == [True]

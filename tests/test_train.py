@@ -283,3 +283,99 @@ def test_visits_rehearse_only_what_is_not_followed(planted):
     assert len(fit._visits()) == len(every) + 4 * REHEARSE
     fit.disobeyed = []
     assert len(fit._visits()) == len(every)
+
+
+def test_a_run_says_how_calibrated_its_answers_are():
+    cases, _ = cohort(120, n=24, signal=4.0)
+    split = split_by_case({c.case: c.target.slide for c in cases}, test=0.25, validation=0.3)
+    recipe = dataclasses.replace(QUICK, lr=1e-3, epochs=6)
+    run = {"method": "abmil", "config": SMALL, "recipe": recipe, "tree": TREE, "device": "cpu"}
+    trained = drain(train_steps(cases, split, **run))
+    assert trained.calibrated
+    assert {"fine/ece", "fine/ece_before", "coarse/ece"} <= set(trained.metrics)
+    assert trained.reliability["part"] == "test"
+    assert sum(trained.reliability["said"]["count"]) == len(split.test)
+    assert trained.made_with["torch"] == torch.__version__
+    few = Split(split.train, split.validation[:5], split.test)
+    plain = drain(train_steps(cases, few, **run))
+    assert (plain.calibrated, plain.temperature) == (False, 1.0)
+    assert "fine/ece_before" not in plain.metrics
+
+
+def test_the_official_rules_choose_and_stop(planted):
+    official = {"stopping": "official", "select_by": "official", "patience": 2, "min_epochs": 5}
+    recipe = dataclasses.replace(QUICK, epochs=30, lr=1e-7, schedule="constant", **official)
+    trained = drain(_train(planted, "abmil", SMALL, recipe))
+    scores = [row["score"] for row in trained.history]
+    assert scores == [row["validation/fine/balanced_accuracy"] for row in trained.history]
+    assert trained.best_epoch == 1 + int(np.argmax(scores))
+    below = [score < max(scores[: i + 1]) for i, score in enumerate(scores)]
+    assert len(scores) == 30 or (len(scores) > 6 and all(below[-2:]))
+
+
+@pytest.mark.parametrize(("method", "config"), _kinds())
+def test_steps_of_several_bags_learn(planted, method, config):
+    recipe = dataclasses.replace(QUICK, batch_bags=4, epochs=6)
+    trained = drain(_train(planted, method, config, recipe))
+    first, *_, last = [row["loss/slide" if method != "hmil" else "loss/fine"] for row in trained.history]
+    assert last < first
+
+
+class Held:
+    """Bytes that autograd keeps for the backward pass, now and at most."""
+
+    def __init__(self):
+        self.now = self.most = 0
+
+    def keep(self, tensor):
+        held, size = self, tensor.nbytes
+
+        class Kept:
+            def __init__(self):
+                held.now += size
+                held.most = max(held.most, held.now)
+
+            def __del__(self):
+                held.now -= size
+
+        kept = Kept()
+        kept.tensor = tensor
+        return kept
+
+
+def test_a_step_of_many_bags_holds_one_at_a_time_unless_they_are_contrasted(planted):
+    cases, _, _ = planted
+    split = Split(tuple(c.case for c in cases))
+
+    def most(method, config, bags):
+        recipe = dataclasses.replace(QUICK, epochs=1, batch_bags=bags, stage1_epochs=0)
+        run = train_steps(cases, split, method=method, config=config, recipe=recipe, tree=TREE, device="cpu")
+        held = Held()
+        with torch.autograd.graph.saved_tensors_hooks(held.keep, lambda kept: kept.tensor):
+            drain(run)
+        return held.most
+
+    for method in ("abmil", "mhim"):
+        assert most(method, KINDS[method], 8) < 1.5 * most(method, KINDS[method], 1)
+    assert most("hmil", KINDS["hmil"], 8) > 5 * most("hmil", KINDS["hmil"], 1)
+
+
+def test_bf16_keeps_the_auc_and_the_weights_in_float32():
+    cases, _ = cohort(60, tree=FLAT, signal=6.0, share=0.2)
+    split = split_by_case({c.case: c.target.slide for c in cases}, test=0.5, validation=0.25)
+    found = {}
+    for precision in ("fp32", "bf16"):
+        recipe = dataclasses.replace(QUICK, epochs=20, lr=4e-3, precision=precision)
+        run = {"method": "mhim", "config": {**KINDS["mhim"], "init_student": "all"}, "recipe": recipe}
+        trained = drain(train_steps(cases, split, **run, tree=FLAT, device="cpu"))
+        assert {p.dtype for p in trained.model.parameters()} == {torch.float32}
+        found[precision] = trained
+    one, two = (found[p].metrics["lesion/auc"][0] for p in ("fp32", "bf16"))
+    assert two > 0.9
+    assert two > one - 0.03
+    assert not _same(*(found[p].model.state_dict() for p in ("fp32", "bf16")))
+
+
+def test_a_method_that_does_not_keep_its_figures_in_bf16_says_so(planted):
+    with pytest.raises(ModelError, match="hmil does not keep its figures in bfloat16"):
+        drain(_train(planted, "hmil", KINDS["hmil"], dataclasses.replace(QUICK, precision="bf16")))

@@ -18,6 +18,7 @@ from napari_mil.blocks.basics import (
     xavier,
 )
 from napari_mil.blocks.dsmil import CriticalAttention, DSMILPooler, Streams
+from napari_mil.blocks.hiding import HidesTiles, Hiding
 from napari_mil.blocks.pooling import AttentionPooler, Pooled, Pooler
 from napari_mil.blocks.recycle import CrossAttention, GlobalRecycle
 
@@ -30,6 +31,8 @@ __all__ = [
     "DSMILPooler",
     "GatedScores",
     "GlobalRecycle",
+    "HidesTiles",
+    "Hiding",
     "Pooled",
     "Pooler",
     "Streams",

@@ -8,6 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from napari_mil.device import wide
+
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU, "tanh": nn.Tanh}
 
 
@@ -34,8 +36,8 @@ def kaiming(module: nn.Module) -> None:
 
 def soft_cross_entropy(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """−Σ softmax(teacher / τ) · log softmax(student) over the last axis; the teacher gets no gradient."""
-    target = torch.softmax(teacher.detach() / temperature, -1)
-    return -(target * torch.log_softmax(student, -1)).sum(-1).mean()
+    target = torch.softmax(wide(teacher.detach()) / temperature, -1)
+    return -(target * torch.log_softmax(wide(student), -1)).sum(-1).mean()
 
 
 def ceil_count(n: int, ratio: float, *, exact: bool) -> int:

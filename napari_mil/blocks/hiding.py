@@ -1,4 +1,5 @@
-"""Which tiles to hide, by a score: the masks of MHIM, versions 1 and 2 (methods.md §3.4, 3.5, 3.12).
+"""Which tiles to hide, by a score: the masks of MHIM, versions 1 and 2 (methods.md §3.4, 3.5, 3.12), and the
+contract of a method that hides tiles.
 
 Shape letters: N tiles, H heads. Everything works on indices on the device of the score; nothing is drawn but
 from the generator, or replaced by noise whose argsort is the order drawn. `exact` counts and orders as the
@@ -7,10 +8,76 @@ published code does, whose ties are arbitrary; else equal scores go to the lower
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
 import torch
 from torch import Tensor
 
 from napari_mil.blocks.basics import ceil_count, draw_order, draw_uniform, floor_count
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Hiding:
+    """Which tiles a method hides in one training step; index tensors (n,) int64.
+
+    `kept`, `recycled` and the hidden ones together are range(N); a tile may be hidden for several reasons.
+
+    Attributes
+    ----------
+    hidden : hidden for a high score, most salient first where nothing random enters
+    kept : seen directly, in the order in which the student sees them
+    recycled : seen only through the recycled tokens
+    candidates : the tiles that `hidden` was drawn from
+    tokens : number of recycled tokens that the student sees beside the kept tiles
+    low, random : hidden for a low score; hidden at random
+    """
+
+    hidden: Tensor
+    kept: Tensor
+    recycled: Tensor
+    candidates: Tensor
+    tokens: int
+    low: Tensor
+    random: Tensor
+
+    def roles(self, tiles: int) -> Tensor:
+        """(N,) int8 what becomes of each tile: 0 kept, 1 hidden for a high score, 2 recycled, 3 for a low
+        score, 4 at random; of several reasons high counts before low before random.
+        """
+        role = torch.zeros(tiles, dtype=torch.int8)
+        for code, at in ((2, self.recycled), (4, self.random), (3, self.low), (1, self.hidden)):
+            role[at.cpu()] = code
+        return role
+
+
+@runtime_checkable
+class HidesTiles(Protocol):
+    """A method whose teacher decides what its student may see."""
+
+    def has_teacher(self) -> bool:
+        """Whether this model holds a teacher (an imported one may not)."""
+
+    def salience(self, features: Tensor, *, mode: str | None = None, seed: int = 0) -> Tensor:
+        """(N,) the teacher's score, or (H, N) one row per head; `mode` None: the model's own; "official":
+        dropout drawn from `seed`.
+        """
+
+    def is_random(self, *, mode: str | None = None) -> bool:
+        """Whether a draw enters `salience`, so that another seed gives other scores."""
+
+    def hide(
+        self,
+        score: Tensor,
+        *,
+        mask_ratio: float | None = None,
+        keep_ratio: float | None = None,
+        progress: float = 0.0,
+        generator: torch.Generator | None = None,
+        noise: Mapping[str, Tensor] | None = None,
+    ) -> Hiding:
+        """The tiles hidden for the score of `salience`; None = the model's own ratios."""
 
 
 def extreme(score: Tensor, count: int, *, largest: bool, exact: bool) -> Tensor:

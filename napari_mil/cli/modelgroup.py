@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from napari_mil.cli.running import AsJson, By, ExistingProject, metric_lines, opened, say_error, settings
+from napari_mil.cli.cards import card_lines, recording_lines
+from napari_mil.cli.running import AsJson, By, ExistingProject, opened, say_error, settings
 from napari_mil.errors import MILError, ModelError
 
 app = typer.Typer(
@@ -43,21 +44,8 @@ def show(project: ExistingProject, model: Name, *, as_json: AsJson = False) -> N
 
     with opened(project) as p:
         card = find_card(p, model)
-    if as_json:
-        print(json.dumps(json.loads(card.to_json())))
-        return
-    scale = "level-0 pixels" if card.mpp is None else f"{card.mpp} µm/px"
-    lines = {
-        "method": ", ".join([card.method, *(f"{k} {v}" for k, v in card.config.items())]),
-        "reads": f"{card.in_features} numbers of {card.encoder}, tiles of {card.tile_px} px at {scale}",
-        "classes": ", ".join(card.tree.path(leaf) for leaf in card.tree.leaves),
-        "parent": card.parent or "none",
-        "slides": ", ".join(f"{len(v)} {k}" for k, v in card.slides.items()) or "not known",
-        "assumed": "; ".join(card.assumed) or "nothing",
-        "note": card.note or "none",
-    }
-    print(f"{card.name} ({card.id}), {card.created}")
-    print("\n".join([*(f"  {k}: {v}" for k, v in lines.items()), *metric_lines(dict(card.metrics))]))
+        lines = [*card_lines(card), *recording_lines(p, card)]
+    print(json.dumps(json.loads(card.to_json())) if as_json else "\n".join(lines))
 
 
 @app.command(epilog="Example: `napari-mil models compare study/ mhim-1 mhim-1+1`")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,6 +18,8 @@ from napari_mil.cli.running import (
     settings,
     show,
 )
+from napari_mil.cli.studies import grid_of, numbers, study
+from napari_mil.errors import MILError
 
 app = typer.Typer()
 
@@ -42,7 +44,9 @@ def _stop(*, until_told: bool) -> Callable[[], bool] | None:
 
 
 @app.command(
-    epilog="Example: `napari-mil train study/ --method mhim -s init_student=all -r epochs=60 --name mhim-1`"
+    epilog="Example: `napari-mil train study/ --method mhim -s init_student=all -r epochs=60 --name mhim-1`, "
+    "`napari-mil train study/ --method mhim --preset v2-command --folds 5 --seeds 0,1,2` or "
+    "`napari-mil train study/ --method mhim --grid published`"
 )
 def train(
     project: ExistingProject,
@@ -50,35 +54,64 @@ def train(
     setting: Setting = None,
     recipe: RecipeSetting = None,
     name: Annotated[str | None, typer.Option(help="What to call the model; default METHOD-NUMBER.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Settings of a paper, such as v2-command; -s and -r go before them.")
+    ] = None,
+    folds: Annotated[int, typer.Option(help="Cross-validate: that many folds by case; 0: one split.")] = 0,
+    seeds: Annotated[
+        str | None, typer.Option(help="Seeds of a cross-validation, such as 0,1,2; default 0.")
+    ] = None,
+    grid: Annotated[
+        list[str] | None,
+        typer.Option(help="Search: `published`, or OPTION=[VALUES]; repeat for more options."),
+    ] = None,
+    record: Annotated[
+        list[str] | None,
+        typer.Option(help="Record this slide's hidden tiles in every epoch (MHIM); repeat for more."),
+    ] = None,
     bins: Annotated[int, typer.Option(help="Intervals of time, with --survival.", min=2, max=20)] = 4,
     *,
     survival: Annotated[
         bool, typer.Option("--survival", help="Learn follow-up times instead of labels.")
     ] = False,
+    keep_models: Annotated[
+        bool, typer.Option("--keep-models", help="Store the model of every fold, not only its figures.")
+    ] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write TensorBoard files beside runs/NAME/history.csv.")
+    ] = False,
     as_json: AsJson = False,
     until_told: Told = False,
 ) -> None:
     """Train a model on the project's labelled slides, split by case; its card tells how good it is on
-    held-out cases.
+    held-out cases. With --folds a study: the figures of every fold's held-out cases, and no model.
     """
-    from napari_mil.workflow import train_model_steps
+    given = {**settings(recipe), **({"record": record} if record else {})}
+    shared: dict[str, Any] = {"config": settings(setting), "recipe": given, "preset": preset, "name": name}
+    shared["tensorboard"] = tensorboard
+    shared |= {"survival": survival, "bins": bins}
+    if folds:
+        shared["keep_models"] = keep_models
+        study(project, method, folds, numbers(seeds or "0"), grid, as_json=as_json, **shared)
+        return
+    if seeds or keep_models:
+        raise MILError(
+            "--seeds and --keep-models belong to --folds; for one model give its seed by -r seed=1."
+        )
+    from napari_mil.workflow import search_model_steps, train_model_steps
 
     with opened(project) as p:
-        steps = train_model_steps(
-            p,
-            method,
-            config=settings(setting),
-            recipe=settings(recipe),
-            name=name,
-            survival=survival,
-            bins=bins,
-            stop=_stop(until_told=until_told),
-        )
+        if grid:
+            steps = search_model_steps(p, method, grid_of(method, grid), **shared)
+        else:
+            stop = _stop(until_told=until_told)
+            steps = train_model_steps(p, method, stop=stop, **shared)
         card = show(steps, as_json=as_json)
     if as_json:
         print(json.dumps({"result": json.loads(card.to_json())}), flush=True)
     else:
-        print("\n".join([f"{card.name} ({card.method}, {card.id})", *metric_lines(dict(card.metrics))]))
+        lines = [f"{card.name} ({card.method}, {card.id})", *metric_lines(dict(card.metrics))]
+        print("\n".join([*lines, *([f"  {card.note}"] if card.note else [])]))
 
 
 @app.command(epilog="Example: `napari-mil retrain study/ --model mhim-sample`")

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+import numpy as np
 import torch
 
 from napari_mil.correction import Target
+from napari_mil.evaluate.calibration import (
+    calibration_metrics,
+    fit_temperature,
+    reliability,
+    tempered,
+    told_temperature,
+)
 from napari_mil.evaluate.cases import Split, TrainingCase, folds_by_case, split_by_case
-from napari_mil.evaluate.figures import Figure, fit_temperature, lesion_of, selection_metrics, slide_metrics
+from napari_mil.evaluate.figures import Figure, lesion_of, selection_metrics, slide_metrics
+from napari_mil.evaluate.froc import Detections, froc
 from napari_mil.evaluate.survival import (
     Curve,
     c_index,
@@ -18,32 +27,38 @@ from napari_mil.evaluate.survival import (
     survival_selection,
 )
 from napari_mil.evaluate.tiles import TileRecord, obeyed, tile_metrics
-from napari_mil.infer import Answer, answer
+from napari_mil.infer import Answer, answer, lesion
 from napari_mil.labeltree import LabelTree, Survival
 from napari_mil.mil import MILModel
 
 __all__ = [
     "Curve",
+    "Detections",
     "Figure",
     "Split",
     "TileRecord",
     "TrainingCase",
     "answers",
     "c_index",
+    "calibration_metrics",
     "evaluate",
     "fit_temperature",
     "folds_by_case",
+    "froc",
     "halves_by_risk",
     "kaplan_meier",
     "lesion_of",
     "obeyed",
+    "reliability",
     "selection",
     "selection_metrics",
     "slide_metrics",
     "split_by_case",
     "stratum",
     "survival_metrics",
+    "tempered",
     "tile_metrics",
+    "told_temperature",
 ]
 
 
@@ -74,27 +89,44 @@ def evaluate(
     model: MILModel,
     cases: Sequence[TrainingCase],
     *,
+    temperature: float | None = None,
+    said: Mapping[str, Answer] | None = None,
     resamples: int = 1000,
     seed: int = 0,
     device: torch.device | str | None = None,
 ) -> dict[str, Figure]:
     """Every figure of slides, and of tiles where cases carry tile labels, on cases the model has not
     learned from.
+
+    Calibration errors are those of the answers at `temperature`, all other figures those of the answers as
+    the network gives them. `said` holds answers that are at hand already.
     """
     tree = model.tree
-    said = answers(model, cases, device=device)
+    said = answers(model, cases, device=device) if said is None else said
+    names, nodes = [c.case for c in cases], [c.target.slide for c in cases]
+    drawn = {"resamples": resamples, "seed": seed}
     if isinstance(tree, Survival):
-        return survival_metrics(
-            [c.case for c in cases],
-            [c.target for c in cases],
-            [h for c in cases if (h := said[c.case].hazards) is not None],
-            resamples=resamples,
-            seed=seed,
-        )
-    nodes, probabilities = [c.target.slide for c in cases], [said[c.case].probabilities for c in cases]
-    found = slide_metrics([c.case for c in cases], nodes, probabilities, tree, resamples=resamples, seed=seed)
+        hazards = [h for c in cases if (h := said[c.case].hazards) is not None]
+        return survival_metrics(names, [c.target for c in cases], hazards, **drawn)
+    probabilities = [said[c.case].probabilities for c in cases]
+    found = slide_metrics(names, nodes, probabilities, tree, **drawn)
+    found |= calibration_metrics(names, nodes, probabilities, tree, temperature=temperature, **drawn)
     if not tree.normal_classes().any() or tree.normal_classes().all():
         return found
     targets = [(c.case, c.joined()[2].tiles) for c in cases]
     records = [TileRecord.of(case, said[case], tiles, tree) for case, tiles in targets if tiles is not None]
-    return found | tile_metrics(records, tree, resamples=resamples, seed=seed)
+    found |= tile_metrics(records, tree, **drawn)
+    return found | froc((d for c in cases for d in _detections(c, said[c.case], tree)), **drawn)
+
+
+def _detections(case: TrainingCase, said: Answer, tree: LabelTree) -> Iterator[Detections | None]:
+    """The lesions and false alarms of each slide of a case whose tiles are labelled."""
+    if (score := lesion(said, tree)) is None:
+        return
+    kind = np.array([lesion_of(tree, node) for node in range(len(tree))])
+    sure = 1 - float(said.probabilities[-1][tree.normal_classes()].sum())
+    begins = np.cumsum([0, *(len(bag) for bag in case.bags)])
+    for bag, tiles, begin in zip(case.bags, case.tiles, begins, strict=False):
+        if tiles is not None:
+            mine = score[begin : begin + len(bag)] * sure
+            yield Detections.of(case.case, bag.grid.cells, kind[tiles], mine)

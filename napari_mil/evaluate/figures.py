@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 
 from napari_mil.labeltree import LabelTree, level_names
 
 Figure = tuple[float, float, float]  #: value, low, high: a metric and its 95 % bootstrap interval
 Floats = NDArray[np.float64]
+#: coarser answers that lie nearer than this to the lifted finest one are that one, but for rounding
+LIFTED = 1e-4
 
 
 def case_weights(cases: Sequence[str], *, resamples: int = 1000, seed: int = 0) -> Floats:
@@ -108,9 +109,8 @@ def slide_metrics(
     """Figures of slides' answers: per level `auc` (macro, one against rest), `balanced_accuracy`, `macro_f1`.
 
     Further `lesion/auc` (1 − Σ p over normal leaves) where the tree names normal leaves, and with more than
-    one level `hierarchy`: the share of answers whose best class of one level lies under the best of the
-    level above. Nodes are the truth, 0 = unknown; a level coarser than the label counts, a finer one does
-    not.
+    one level `hierarchy` and what else `hierarchy_metrics` says. Nodes are the truth, 0 = unknown; a level
+    coarser than the label counts, a finer one does not.
     """
     found: dict[str, Figure] = {}
     if not len(cases):
@@ -124,17 +124,52 @@ def slide_metrics(
         known = truth >= 0
         if not known.any():
             continue
-        p, w = stacked[level][known], weights[:, known]
-        counts = confusion(truth[known], p.argmax(1), p.shape[1], w)
-        found[f"{name}/auc"] = interval(macro_auc(truth[known], p, w))
-        found[f"{name}/balanced_accuracy"] = interval(balanced_accuracy(counts))
-        found[f"{name}/macro_f1"] = interval(macro_f1(counts))
+        found |= _class_figures(name, truth[known], stacked[level][known], weights[:, known])
     found |= _lesion_auc(nodes, stacked[-1], tree, weights)
-    if tree.levels > 1:
-        best = np.stack([np.array(tree.nodes_at(lv))[p.argmax(1)] for lv, p in enumerate(stacked)], 1)
-        agree = np.all(np.array(tree.parent)[best[:, 1:]] == best[:, :-1], axis=1)
-        found["hierarchy"] = interval(weights @ agree / weights.sum(1))
+    found |= hierarchy_metrics(nodes, stacked, tree, weights)
     return {name: figure for name, figure in found.items() if np.isfinite(figure[0])}
+
+
+def _class_figures(name: str, truth: NDArray[Any], p: Floats, weights: Floats) -> dict[str, Figure]:
+    counts = confusion(truth, p.argmax(1), p.shape[1], weights)
+    return {
+        f"{name}/auc": interval(macro_auc(truth, p, weights)),
+        f"{name}/balanced_accuracy": interval(balanced_accuracy(counts)),
+        f"{name}/macro_f1": interval(macro_f1(counts)),
+    }
+
+
+def hierarchy_metrics(
+    nodes: Sequence[int], stacked: Sequence[Floats], tree: LabelTree, weights: Floats
+) -> dict[str, Figure]:
+    """Do the levels of an answer agree? `stacked` holds (n, C_l) probabilities per level, coarse first.
+
+    `hierarchy`: share of answers whose best class of every level lies under the best of the level above.
+    For a method with a head of its own at a coarser level also `hierarchy/heads`, the share whose heads
+    have the same best class as the lifted finest answer; `hierarchy/distance`, half of Σ |p_head − p_lifted|,
+    mean over the coarser levels; and the figures of the lifted answer itself as `coarse_lifted/auc` and so
+    on (methods.md §4.5, §4.6). Where coarser answers are lifted by construction these would say nothing.
+    """
+    found: dict[str, Figure] = {}
+    if tree.levels < 2:
+        return found
+    best = np.stack([np.array(tree.nodes_at(lv))[p.argmax(1)] for lv, p in enumerate(stacked)], 1)
+    agree = np.all(np.array(tree.parent)[best[:, 1:]] == best[:, :-1], axis=1)
+    found["hierarchy"] = interval(weights @ agree / weights.sum(1))
+    lifted = [tree.lift(stacked[-1], level) for level in range(tree.levels - 1)]
+    apart = np.stack([np.abs(a - b).sum(1) / 2 for a, b in zip(stacked, lifted, strict=False)], 1)
+    if apart.max(initial=0) < LIFTED:
+        return found
+    same = np.stack([a.argmax(1) == b.argmax(1) for a, b in zip(stacked, lifted, strict=False)], 1).all(1)
+    found["hierarchy/heads"] = interval(weights @ same / weights.sum(1))
+    found["hierarchy/distance"] = interval(weights @ apart.mean(1) / weights.sum(1))
+    for level, p in enumerate(lifted):
+        truth = np.array([tree.class_index(node, level) for node in nodes])
+        known = truth >= 0
+        if known.any():
+            name = f"{level_names(tree)[level]}_lifted"
+            found |= _class_figures(name, truth[known], p[known], weights[:, known])
+    return found
 
 
 def _lesion_auc(
@@ -173,6 +208,8 @@ def selection_metrics(
         known = truth >= 0
         if known.any():
             found[f"{name}/auc"] = float(macro_auc(truth[known], stacked[level][known])[0])
+            counts = confusion(truth[known], stacked[level][known].argmax(1), stacked[level].shape[1])
+            found[f"{name}/balanced_accuracy"] = float(balanced_accuracy(counts)[0])
             p = np.clip(stacked[level][known, truth[known]], 1e-12, 1)
             found["loss"] = float(-np.log(p).mean())
     found |= {k: v[0] for k, v in _lesion_auc(nodes, stacked[-1], tree, np.ones((1, len(nodes)))).items()}
@@ -180,23 +217,3 @@ def selection_metrics(
     if "loss" in found:
         found["score"] = (float(np.mean(areas)) if areas else 0.0) - 0.05 * found["loss"]
     return found
-
-
-def fit_temperature(classes: NDArray[Any], probability: NDArray[Any]) -> float:
-    """The temperature in [0.25, 10] at which held-out answers (n, C) are most likely; 1.0 without any known
-    class.
-    """
-    known = np.asarray(classes) >= 0
-    if not known.any():
-        return 1.0
-    logits = np.log(np.clip(np.asarray(probability, np.float64)[known], 1e-12, 1))
-    truth = np.asarray(classes)[known]
-
-    def loss(log_temperature: float) -> float:
-        scaled = logits / np.exp(log_temperature)
-        peak = scaled.max(1)
-        total = peak + np.log(np.exp(scaled - peak[:, None]).sum(1))
-        return float((total - scaled[np.arange(len(truth)), truth]).mean())
-
-    best = minimize_scalar(loss, bounds=(np.log(0.25), np.log(10.0)), method="bounded")
-    return float(np.exp(best.x))

@@ -15,7 +15,7 @@ from typing import Any
 
 from napari_mil.errors import ModelError, reason
 from napari_mil.labeltree import LabelTree
-from napari_mil.mil import MILModel
+from napari_mil.mil import MILModel, Preset
 from napari_mil.options import build
 
 GROUP = "napari_mil.methods"
@@ -39,6 +39,20 @@ def get(name: str) -> type[MILModel]:
     if not (inspect.isclass(kind) and issubclass(kind, MILModel)):
         raise ModelError(f"Method {name!r} of another package is no MILModel; ask its author.")
     return kind
+
+
+def presets(name: str) -> Mapping[str, Preset]:
+    """The settings of the papers that a method knows, by name."""
+    return get(name).presets
+
+
+def preset(name: str, which: str) -> Preset:
+    """One of `presets`; ModelError naming those there are."""
+    known = presets(name)
+    if which not in known:
+        names = ", ".join(known) or "none"
+        raise ModelError(f"{name} has no preset {which!r}; its presets are {names}.")
+    return known[which]
 
 
 def create(

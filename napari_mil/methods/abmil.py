@@ -38,6 +38,7 @@ class GABMILConfig:
 class _AttentionMIL(MILModel):
     """Project, weigh, add up, classify: z = Σ a_i h_i, logits = W z + b."""
 
+    bf16: ClassVar[bool] = True
     feature: nn.Sequential
 
     def __init__(self, config: Any, in_features: int, tree: LabelTree) -> None:

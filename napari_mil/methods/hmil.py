@@ -19,7 +19,7 @@ from napari_mil.blocks import GatedScores, kaiming
 from napari_mil.correction import Target
 from napari_mil.errors import ModelError
 from napari_mil.labeltree import LabelTree
-from napari_mil.mil import MILModel, Noise, Output, Study
+from napari_mil.mil import MILModel, Noise, Output, Preset, Study
 from napari_mil.options import option
 
 #: what `compat` stands for, per option that is left at "preset"
@@ -45,6 +45,18 @@ PRESETS = {
         "tau": "const",
         "scl_views": "true_class",
     },
+}
+
+
+#: methods.md §4.5; the code selects by several figures, this is the one that methods.md settles on
+PUBLISHED = {
+    "epochs": 200,
+    "lr": 1e-4,
+    "weight_decay": 0.0,
+    "batch_bags": 64,
+    "schedule": "plateau",
+    "patience": 200,
+    "select_by": "auc",
 }
 
 
@@ -126,6 +138,7 @@ class HMIL(MILModel):
     exceptions: Mapping[str, str] = {
         "flat tree": "each fine class needs a coarse parent; a flat tree is refused with a ModelError"
     }
+    contrasts_bags: ClassVar[bool] = True
     #: the published rate, one bag per step: 64 would be one or two steps per epoch in a small study, and with
     #: higher rates or larger batches the classes share their attention, so that few tiles are called
     recipe: ClassVar[Mapping[str, Any]] = {
@@ -134,6 +147,17 @@ class HMIL(MILModel):
         "batch_bags": 1,
         "epochs": 25,
         "patience": 25,
+    }
+
+    presets: ClassVar[Mapping[str, Preset]] = {
+        "official": Preset({"compat": "official"}, PUBLISHED, "TMI 2025, as in its code"),
+        "paper": Preset({"compat": "paper"}, PUBLISHED, "TMI 2025, as in print"),
+    }
+    #: no grid was published; these are the values that methods.md §4.7 suggests
+    grid: ClassVar[Mapping[str, Sequence[Any]]] = {
+        "lr": (5e-5, 1e-4, 2e-4),
+        "epochs": (100, 200),
+        "batch_bags": (16, 32, 64),
     }
 
     def __init__(self, config: HMILConfig, in_features: int, tree: LabelTree) -> None:

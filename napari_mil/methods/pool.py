@@ -29,6 +29,7 @@ class _Pool(MILModel):
     """Every tile is classified; the bag's logits are their mean, or per class their maximum."""
 
     Config: ClassVar[type] = PoolConfig
+    bf16: ClassVar[bool] = True
     paper: ClassVar[str] = (
         "baseline of Tang et al.: Multiple instance learning with masked hard instance mining. ICCV 2023"
     )

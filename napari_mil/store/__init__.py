@@ -7,7 +7,7 @@
     ledger.sqlite                             what people said
     bags/<slide>/<encoder>-<tile>px-<mpp>/    zarr: features (N, D), cells (N, 2)
     maps/<slide>/<model>/<scope>-<grid>/      zarr: the maps of one answer, by kind
-    models/<id>/                              weights.safetensors, card.json
+    models/<id>/                              weights.safetensors, card.json, maybe recording.safetensors
     unfinished/                               what is being written; moved to its place when whole
 
 Names of folders are the keys, so what is there needs not be computed again. Checksums tell damage.
@@ -179,16 +179,24 @@ class Store:
     def save_model(
         self, card: ModelCard, weights: bytes, *, extra: Mapping[str, bytes] | None = None
     ) -> None:
-        """Keep a model: card, weights, and further files (a recorded run). A model is never overwritten."""
+        """Keep a model: card, weights, and further files (a recorded run). A model is never overwritten; when
+        it is trained again to the same weights, further files that it lacks are put beside it.
+        """
         folder = self.folder / "models" / name_of(card.id)
         files = {WEIGHTS: weights, "card.json": card.to_json().encode(), **(extra or {})}
         sums = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
         if folder.exists():
-            if json.loads((folder / "checksums.json").read_bytes())[WEIGHTS] != sums[WEIGHTS]:
+            known = json.loads((folder / "checksums.json").read_bytes())
+            if known[WEIGHTS] != sums[WEIGHTS]:
                 raise ProjectError(
                     f"The project has another model {card.id!r} already; models are never overwritten, "
                     "give the new one an id of its own."
                 )
+            with said(self.folder, "written"):
+                for name in sorted(set(files) - set(known)):
+                    put(folder / name, files[name])
+                    known[name] = sums[name]
+                    put(folder / "checksums.json", json.dumps(known, indent=1).encode())
             return
         files["checksums.json"] = json.dumps(sums, indent=1).encode()
         with whole(self.folder, folder) as place:
@@ -203,6 +211,14 @@ class Store:
             raise ModelError(f"The project has no model {model_id!r}; it has {known}.")
         with damage(self.folder, folder):
             return checked(folder, name)
+
+    def model_files(self, model_id: str) -> tuple[str, ...]:
+        """Names of the files that a model has; () when there is no such model."""
+        sums = self.folder / "models" / name_of(model_id) / "checksums.json"
+        if not sums.exists():
+            return ()
+        with damage(self.folder, sums):
+            return tuple(json.loads(sums.read_bytes()))
 
     def cards(self) -> tuple[ModelCard, ...]:
         """The cards of the project's models, oldest first."""

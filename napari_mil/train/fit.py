@@ -18,11 +18,13 @@ from napari_mil.card import Recipe
 from napari_mil.correction import Target
 from napari_mil.device import memory_guard
 from napari_mil.errors import ModelError
-from napari_mil.evaluate import Split, TrainingCase, fit_temperature, obeyed, selection
+from napari_mil.evaluate import Split, TrainingCase, obeyed, selection, told_temperature
 from napari_mil.infer import Answer, answer
 from napari_mil.labeltree import LabelTree, Survival
-from napari_mil.mil import Example, MILModel, total
+from napari_mil.mil import Example, MILModel, answering, total
 from napari_mil.steps import Progress, Steps
+from napari_mil.train.recording import Recorder
+from napari_mil.train.rules import epoch_score, learning_rate, tired
 
 #: more obedience than this to the tile labels trained on is not sought at the price of the validation figures
 OBEYED_ENOUGH = 0.95
@@ -43,10 +45,13 @@ class Prepared:
 
     def example(self, device: torch.device, *, tiles_only: bool = False) -> Example:
         """What a method's loss reads; `tiles_only` leaves out what is known of the slide."""
-        known = (
-            dataclasses.replace(self.target, slide=0, time=None, event=None) if tiles_only else self.target
-        )
+        known = _known(self.target, tiles_only=tiles_only)
         return self.features.to(device, torch.float32), self.cells.to(device), known
+
+
+def _known(target: Target, *, tiles_only: bool) -> Target:
+    """What counts of a target at a visit."""
+    return dataclasses.replace(target, slide=0, time=None, event=None) if tiles_only else target
 
 
 def prepare(cases: Sequence[TrainingCase]) -> dict[str, Prepared]:
@@ -130,7 +135,9 @@ class OwnRandom:
 class Fit:
     """One model being fitted: everything that changes from epoch to epoch, and how it is written down."""
 
-    def __init__(self, model: MILModel, recipe: Recipe, stage: str, cohort: Cohort) -> None:
+    def __init__(
+        self, model: MILModel, recipe: Recipe, stage: str, cohort: Cohort, recorder: Recorder | None = None
+    ) -> None:
         device = cohort.device
         self.model, self.recipe, self.stage, self.cohort = model.to(device), recipe, stage, cohort
         trainable = [p for p in model.parameters() if p.requires_grad]
@@ -140,6 +147,7 @@ class Fit:
         self.order = torch.Generator().manual_seed(recipe.seed + salt)
         self.draws = torch.Generator(device).manual_seed(recipe.seed + salt + 1)
         self.random = OwnRandom(device, recipe.seed + salt + 2)
+        self.recorder = recorder
         self.weights = cohort.weights() if recipe.class_weights else {}
         self.labelled, self.useful = cohort.labelled, cohort.useful
         self.epoch, self.insistence = 0, 1
@@ -150,9 +158,8 @@ class Fit:
     @property
     def finished(self) -> bool:
         """Whether the last epoch is done, or the best one lies too far back."""
-        waited = self.epoch - self.best.get("epoch", self.epoch)
-        tired = waited >= self.recipe.patience and self.epoch >= self.recipe.min_epochs
-        return self.epoch >= self.recipe.epochs or tired
+        scores = [row["score"] for row in self.history]
+        return self.epoch >= self.recipe.epochs or tired(self.recipe, scores)
 
     def epoch_steps(self) -> Steps[dict[str, Any]]:
         """One pass over the training cases; returns the epoch's figures."""
@@ -171,6 +178,7 @@ class Fit:
                 note = f"epoch {self.epoch + 1}, step {i + 1} of {len(batches)}"
                 yield Progress(self.stage, self.epoch, self.recipe.epochs, note)
         self.epoch += 1
+        self._ask_recorded()
         row = {"stage": self.stage, "epoch": self.epoch, "lr": lr, "loss": sum(sums.values())}
         row |= {f"loss/{name}": value for name, value in sums.items()} | self._judge()
         self.history.append(row)
@@ -181,11 +189,7 @@ class Fit:
         return row
 
     def _set_lr(self) -> float:
-        """The epoch's learning rate: half a cosine over the recipe's epochs, however early the run stops
-        (§3.8).
-        """
-        share = self.epoch / self.recipe.epochs
-        lr = 1e-7 + (self.recipe.lr - 1e-7) * (1 + math.cos(math.pi * share)) / 2
+        lr = learning_rate(self.recipe, [row["loss"] for row in self.history])
         for group in self.optimiser.param_groups:
             group["lr"] = lr
         return lr
@@ -205,34 +209,69 @@ class Fit:
         return [visits[i] for i in torch.randperm(len(visits), generator=self.order).tolist()]
 
     def _step(self, batch: Sequence[Visit], progress: float) -> dict[str, float]:
-        """One optimiser step on a list of bags; the losses by name."""
-        cohort = self.cohort
-        examples = [cohort.data[case].example(cohort.device, tiles_only=only) for case, only in batch]
-        weights = [self.weights[case] for case, _ in batch] if self.weights else None
-        what = f"a training step on {sum(len(e[0]) for e in examples)} tiles"
-        with self.random.ours(), memory_guard(what):
+        """One optimiser step on a list of bags; the losses by name.
+
+        Bags are learned from one after the other, unless the method contrasts them: the gradients are those
+        of the whole list, the memory is that of one bag.
+        """
+        targets = [_known(self.cohort.target(case), tiles_only=only) for case, only in batch]
+        together = self.model.contrasts_bags
+        parts = [range(len(batch))] if together else [range(i, i + 1) for i in range(len(batch))]
+        sums: dict[str, float] = {}
+        with self.random.ours():
             if not self.model.training:  # walking through all modules costs as much as a small layer
                 self.model.train()
-            losses = self.model.loss(
-                examples, progress, generator=self.draws, tile_weight=self.recipe.tile_weight, weights=weights
-            )
-            loss = total(losses)
+            self.optimiser.zero_grad(set_to_none=True)
+            for part in parts:
+                for name, value in self._learn([batch[i] for i in part], targets, progress).items():
+                    sums[name] = sums.get(name, 0.0) + value
+            if sums:
+                self.optimiser.step()
+                self.model.after_step(progress)
+        return sums
+
+    def _learn(self, part: Sequence[Visit], targets: Sequence[Target], progress: float) -> dict[str, float]:
+        """Add the gradients of some of a step's bags, so that no more than these are in memory at once; the
+        losses by name, none when there is nothing to learn from.
+        """
+        device, recipe = self.cohort.device, self.recipe
+        examples = [self.cohort.data[case].example(device, tiles_only=only) for case, only in part]
+        half = torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16")
+        with memory_guard(f"a training step on {sum(len(e[0]) for e in examples)} tiles"):
+            with half:
+                losses = self.model.loss(
+                    examples,
+                    progress,
+                    generator=self.draws,
+                    tile_weight=recipe.tile_weight,
+                    weights=[self.weights[case] for case, _ in part] if self.weights else None,
+                    batch=targets,
+                    watch=None if self.recorder is None else self.recorder.watching(part, self.epoch + 1),
+                )
+                loss = total(losses)
             if loss is None or not loss.requires_grad:
                 return {}
             if not torch.isfinite(loss):
                 raise ModelError(
                     f"The loss became {loss.item()} in epoch {self.epoch + 1}; train with a learning rate "
-                    f"below {self.recipe.lr}, or look for damaged features."
+                    f"below {recipe.lr}, or look for damaged features."
                 )
-            self.optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
-            self.optimiser.step()
-            self.model.after_step(progress)
         return {name: float(value.detach()) for name, value in losses.items()}
 
+    def _ask_recorded(self) -> None:
+        """Record the chosen cases that are not learned from."""
+        if self.recorder is None:
+            return
+        share = (self.epoch - 1) / self.recipe.epochs
+        for case in (c for c in self.recorder.cases if c not in self.useful):
+            with answering(self.model), memory_guard(f"recording {case}"):
+                features = self.cohort.data[case].features.to(self.cohort.device, torch.float32)
+                self.recorder.ask(case, features, self.epoch, share, self.recipe.seed)
+
     def _judge(self) -> dict[str, Any]:
-        """The epoch's figures, and the score that chooses the best epoch: validation plus obedience to tile
-        labels.
+        """The epoch's figures, and the score that chooses the best epoch: validation, and by default
+        obedience to tile labels.
 
         Without labelled validation cases there is nothing to decide with, and the last epoch counts.
         """
@@ -243,13 +282,15 @@ class Fit:
             said = [cohort.ask(self.model, case) for case in held]
             found = selection([cohort.target(c) for c in held], said, cohort.tree)
             figures = {f"validation/{name}": value for name, value in found.items()}
-            score = found.get("score", score)
+            chosen = epoch_score(self.recipe, found, cohort.tree)
+            score = score if chosen is None else chosen
         follows = {case: self._obeyed(case) for case in self.labelled}
         if follows:
             self.disobeyed = self._disobeyed(follows)
             self.insistence = min(2 * self.insistence, 8) if self.disobeyed else 1
             figures["obeyed"] = sum(yes for yes, _ in follows.values()) / sum(n for _, n in follows.values())
-            score += min(figures["obeyed"], OBEYED_ENOUGH)
+            if self.recipe.select_by == "score":
+                score += min(figures["obeyed"], OBEYED_ENOUGH)
         return {**figures, "score": score}
 
     @staticmethod
@@ -257,14 +298,16 @@ class Fit:
         """Cases that follow too few of their labelled tiles, and so are rehearsed."""
         return [case for case, (yes, n) in follows.items() if yes < OBEYED_ENOUGH * n]
 
-    def _temperature(self) -> float:
-        """The temperature that fits the finest level's answers for the validation cases best."""
+    def _temperature(self) -> float | None:
+        """The temperature that fits the finest level's answers for the validation cases best, or None when
+        they do not tell it.
+        """
         cohort, held, level = self.cohort, self.cohort.split.validation, self.cohort.tree.levels - 1
         if not held or isinstance(cohort.tree, Survival):  # hazards of few cases say too little of one
-            return 1.0
+            return None
         classes = [cohort.tree.class_index(cohort.target(c).slide, level) for c in held]
         said = [cohort.ask(self.model, c).probabilities[-1] for c in held]
-        return fit_temperature(np.array(classes), np.stack(said))
+        return told_temperature(np.array(classes), np.stack(said))
 
     def _obeyed(self, case: str) -> tuple[int, int]:
         """How many of a case's labelled tiles the model answers as labelled, and of how many."""
@@ -287,6 +330,7 @@ class Fit:
             "best": self.best,
             "disobeyed": self.disobeyed,
             "insistence": self.insistence,
+            "recorded": self.recorder.state() if self.recorder is not None else {},
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
@@ -299,3 +343,5 @@ class Fit:
         self.epoch, self.history = state["epoch"], list(state["history"])
         self.best, self.disobeyed = dict(state["best"]), list(state["disobeyed"])
         self.insistence = state["insistence"]
+        if self.recorder is not None:
+            self.recorder.load(state["recorded"])

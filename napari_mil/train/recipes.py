@@ -11,14 +11,26 @@ from napari_mil.card import Recipe
 from napari_mil.options import build
 
 
-def recipe_for(method: str, given: Mapping[str, Any] | Recipe | None = None) -> Recipe:
-    """The recipe of a first training: the defaults, what the method asks for instead, and what a person gave.
+def recipe_for(
+    method: str, given: Mapping[str, Any] | Recipe | None = None, *, preset: str | None = None
+) -> Recipe:
+    """The recipe of a first training: the defaults, what the method asks for instead (or a preset of a paper,
+    see `methods.presets`), and what a person gave.
 
     A whole Recipe is taken as it is. ModelError when an option is unknown or out of bounds.
     """
     if isinstance(given, Recipe):
         return build(Recipe, given, "the recipe")
-    return build(Recipe, {**methods.get(method).recipe, **(given or {})}, "the recipe")
+    usual = methods.preset(method, preset).recipe if preset else methods.get(method).recipe
+    return build(Recipe, {**usual, **(given or {})}, "the recipe")
+
+
+def config_for(
+    method: str, given: Mapping[str, Any] | None = None, *, preset: str | None = None
+) -> dict[str, Any]:
+    """All options of a method as a mapping: the defaults, or a preset's, and what a person gave instead."""
+    usual = methods.preset(method, preset).config if preset else {}
+    return dataclasses.asdict(build(methods.get(method).Config, {**usual, **(given or {})}, method))
 
 
 def retrain_recipe(parent: Recipe, *, seed: int = 0) -> Recipe:
@@ -35,5 +47,6 @@ def retrain_recipe(parent: Recipe, *, seed: int = 0) -> Recipe:
         patience=8,
         stage1_epochs=0,
         tile_share=0.3,
+        record=(),
         seed=seed,
     )

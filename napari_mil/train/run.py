@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import hashlib
 import io
 import math
-import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +17,19 @@ import torch
 
 from napari_mil import methods
 from napari_mil.card import Recipe
-from napari_mil.device import pick
-from napari_mil.errors import BagError, ModelError, ProjectError
-from napari_mil.evaluate import Split, TrainingCase, evaluate
+from napari_mil.device import pick, surroundings
+from napari_mil.errors import BagError, ModelError
+from napari_mil.evaluate import Split, TrainingCase, answers, evaluate, reliability
 from napari_mil.labeltree import LabelTree
 from napari_mil.mil import MILModel
 from napari_mil.options import check
 from napari_mil.steps import Progress, Steps
+from napari_mil.train.files import replace_whole
 from napari_mil.train.fit import Cohort, Fit, OwnRandom, prepare
+from napari_mil.train.key import run_key
+from napari_mil.train.log import Log
 from napari_mil.train.recipes import recipe_for
+from napari_mil.train.recording import Recorder, dump
 
 #: the name of the stage whose model is the result
 LAST = "training"
@@ -43,7 +46,12 @@ class Trained:
         (value, low, high); those of the validation part as "validation/…"
     history : one mapping per epoch: stage, epoch, loss and its parts, validation figures, obeyed
     best_epoch : the epoch whose weights these are, counted from 1 within the last stage
-    temperature : the one that fits the validation answers best
+    score : what chose that epoch, the larger the better
+    temperature : the one that fits the validation answers best; 1 where they do not tell any
+    calibrated : whether the validation answers told the temperature
+    reliability : the reliability diagram of the figures' cases, see evaluate.reliability; with `part`
+    made_with : versions and device, see device.surroundings
+    recorded : the file that `recording.load` reads, of the slides that the recipe names, or b""
     """
 
     model: MILModel
@@ -51,6 +59,11 @@ class Trained:
     history: tuple[Mapping[str, Any], ...]
     best_epoch: int
     temperature: float
+    score: float = math.nan
+    calibrated: bool = False
+    reliability: Mapping[str, Any] = field(default_factory=dict)
+    made_with: Mapping[str, str] = field(default_factory=dict)
+    recorded: bytes = b""
 
 
 class Training:
@@ -68,10 +81,11 @@ class Training:
         device: str | None = None,
         resume: Path | None = None,
         start: Mapping[str, torch.Tensor] | None = None,
+        log: Log | None = None,
     ) -> None:
         self.recipe = recipe or recipe_for(method)
         check(self.recipe, "the recipe")
-        self.method, self.resume, self.start = method, resume, start
+        self.method, self.resume, self.start, self.log = method, resume, start, log
         self.cohort = Cohort(prepare(_fitting(cases, split)), split, tree, pick(device))
         self.cases = {c.case: c for c in cases}
         if not self.cohort.useful:
@@ -80,25 +94,37 @@ class Training:
         with OwnRandom(self.cohort.device, self.recipe.seed).ours():
             self.model = methods.create(method, config, in_features=self.width, tree=tree)
             self.first = None if start is not None else self.model.stage1()
+        if self.recipe.precision == "bf16" and not self.model.bf16:
+            raise ModelError(f"{method} does not keep its figures in bfloat16; train it with precision fp32.")
         self.config = dataclasses.asdict(self.model.config)
+        chosen, known = self.recipe.record, [self.cases[name] for name in self.cohort.data]
+        self.recorder = Recorder(chosen, known, self.model) if chosen else None
         self.earlier: list[dict[str, Any]] = []
         self.current: Fit | None = None
         self._saved = (("", 0), -math.inf)
 
     def steps(self) -> Steps[Trained]:
         """Train; a Progress per epoch carries the epoch's figures as its payload."""
-        saved = self._read()
+        try:
+            yield from self._stages(self._read())
+        finally:
+            if self.log is not None:
+                self.log.close()
+        made = self.trained()
+        if made is None:
+            raise ModelError("Training ended before its first epoch; ask for at least one epoch.")
+        return self.judged(made)
+
+    def _stages(self, saved: Mapping[str, Any] | None) -> Steps[None]:
         if self.start is not None:
             _take(self.model, self.start, "the model to start from")
         if self.first is not None and self.recipe.stage1_epochs and (saved or {}).get("stage") != LAST:
             yield from self._stage1(self.first, saved)
-        yield from self._run(Fit(self.model, self.recipe, LAST, self.cohort), saved)
-        made = self.trained()
-        if made is None:
-            raise ModelError("Training ended before its first epoch; ask for at least one epoch.")
-        held = [self.cases[c] for c in self.cohort.split.test or self.cohort.split.validation]
-        figures = evaluate(made.model, held, device=self.cohort.device) if held else {}
-        return dataclasses.replace(made, metrics={**figures, **made.metrics})
+        yield from self._run(Fit(self.model, self.recipe, LAST, self.cohort, self.recorder), saved)
+
+    def judged(self, made: Trained) -> Trained:
+        """The same with its figures on the cases held out, see `judged`."""
+        return judged(made, self.cases, self.cohort.split, self.cohort.device)
 
     def _stage1(self, first: MILModel, saved: Mapping[str, Any] | None) -> Steps[None]:
         epochs = self.recipe.stage1_epochs
@@ -115,7 +141,7 @@ class Training:
         """The best so far, with its validation figures; None before the first epoch of the last stage."""
         if self.current is None or self.current.stage != LAST or not self.current.best:
             return None
-        return _trained(copy.deepcopy(self.model), self.current.best, [*self.earlier, *self.current.history])
+        return _trained(copy.deepcopy(self.model), self.current.state(), self.earlier)
 
     def _run(self, fit: Fit, saved: Mapping[str, Any] | None) -> Steps[None]:
         if saved and saved["stage"] == fit.stage:
@@ -127,6 +153,8 @@ class Training:
                 whole = False
                 row = yield from fit.epoch_steps()
                 whole = True
+                if self.log is not None:
+                    self.log.write([*self.earlier, *fit.history])
                 if fit.best["epoch"] == fit.epoch or time.monotonic() - self._saved[1] > 1:
                     self._save(fit)
                 yield Progress(fit.stage, fit.epoch, fit.recipe.epochs, payload=row)
@@ -145,45 +173,50 @@ class Training:
             "width": self.width,
             "tree": self.cohort.tree.to_json(),
         }
-        whole = {"run": self._key(), **about, "stage": fit.stage, "earlier": self.earlier, "fit": fit.state()}
+        whole = {"run": self.key, **about, "stage": fit.stage, "earlier": self.earlier, "fit": fit.state()}
         buffer = io.BytesIO()
         torch.save(whole, buffer)
-        beside = self.resume.with_name(f"{self.resume.name}.{os.getpid()}.tmp")
-        try:
-            with beside.open("wb") as file:
-                file.write(buffer.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(self.resume)
-        except OSError as error:
-            beside.unlink(missing_ok=True)
-            raise ProjectError(
-                f"The checkpoint {self.resume} cannot be written: {error.strerror}; free some space."
-            ) from error
+        replace_whole(self.resume, buffer.getbuffer(), "The checkpoint")
 
     def _read(self) -> dict[str, Any] | None:
         if self.resume is None or not self.resume.exists():
             return None
         saved = _checkpoint(self.resume)
-        if saved["run"] != self._key():
+        if saved["run"] != self.key:
             raise ModelError(
                 f"The checkpoint {self.resume} belongs to another run (other cases, labels, method, recipe); "
                 "delete it, or choose another file."
             )
         return saved
 
-    def _key(self) -> str:
+    @cached_property
+    def key(self) -> str:
         """What a checkpoint must agree on to be gone on from."""
-        digest = hashlib.sha256()
-        split, tree = self.cohort.split, self.cohort.tree
-        config = sorted(self.config.items())
-        digest.update(repr((self.method, config, self.recipe, split, tree, self.start is None)).encode())
-        for name, data in sorted(self.cohort.data.items()):
-            known = data.target
-            shape = tuple(data.features.shape)
-            digest.update(repr((name, shape, known.slide, known.time, known.event)).encode())
-            digest.update(b"" if known.tiles is None else known.tiles.tobytes())
-        return digest.hexdigest()
+        return run_key(
+            self.cases.values(),
+            self.cohort.split,
+            method=self.method,
+            config=self.config,
+            recipe=self.recipe,
+            tree=self.cohort.tree,
+            start=self.start,
+        )
+
+
+def judged(made: Trained, cases: Mapping[str, TrainingCase], split: Split, device: torch.device) -> Trained:
+    """The same with its figures on the test part of a split, or the validation part without one."""
+    part = "test" if split.test else "validation"
+    held = [cases[c] for c in getattr(split, part)]
+    made = dataclasses.replace(made, made_with=surroundings(device))
+    if not held:
+        return made
+    temperature = made.temperature if made.calibrated else None
+    said = answers(made.model, held, device=device)
+    figures = evaluate(made.model, held, temperature=temperature, said=said)
+    nodes, p = [c.target.slide for c in held], [said[c.case].probabilities for c in held]
+    table = reliability(nodes, p, made.model.tree, temperature=temperature)
+    table = {**table, "part": part} if table else {}
+    return dataclasses.replace(made, metrics={**figures, **made.metrics}, reliability=table)
 
 
 def _fitting(cases: Sequence[TrainingCase], split: Split) -> list[TrainingCase]:
@@ -211,10 +244,20 @@ def _take(model: MILModel, weights: Mapping[str, torch.Tensor], what: str) -> No
         raise ModelError(f"The weights of {what} do not fit {model.name}: {reason}") from error
 
 
-def _trained(model: MILModel, best: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> Trained:
+def _trained(model: MILModel, fit: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]]) -> Trained:
+    best, told = fit["best"], fit["best"]["temperature"]
     _take(model, best["weights"], "the best epoch")
     figures = {k: v for k, v in best["row"].items() if k == "obeyed" or k.startswith("validation/")}
-    return Trained(model.eval(), figures, tuple(history), best["epoch"], best["temperature"])
+    return Trained(
+        model.eval(),
+        figures,
+        (*earlier, *fit["history"]),
+        best["epoch"],
+        told or 1.0,
+        score=best["score"],
+        calibrated=told is not None,
+        recorded=dump(fit["recorded"]) if fit["recorded"] else b"",
+    )
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:
@@ -234,7 +277,7 @@ def best_so_far(resume: Path) -> Trained | None:
         return None
     tree = LabelTree.from_json(saved["tree"])
     model = methods.create(saved["method"], saved["config"], in_features=saved["width"], tree=tree)
-    return _trained(model, saved["fit"]["best"], [*saved["earlier"], *saved["fit"]["history"]])
+    return _trained(model, saved["fit"], saved["earlier"])
 
 
 def train_steps(
@@ -248,6 +291,7 @@ def train_steps(
     device: str | None = None,
     resume: Path | None = None,
     start: Mapping[str, torch.Tensor] | None = None,
+    log: Log | None = None,
 ) -> Steps[Trained]:
     """Train a method on cases.
 
@@ -260,6 +304,7 @@ def train_steps(
     device : as `device.pick`
     resume : checkpoint file; written after epochs, gone on from when it exists and belongs to the same run
     start : weights of a parent model to go on from (retraining); stage 1 is then skipped
+    log : where to tell of every epoch
 
     Yields a Progress per epoch whose payload is the epoch's figures; closing the generator keeps the best
     so far in `resume` (`best_so_far`). BagError or ModelError when cases, options or checkpoint do not fit.
@@ -274,5 +319,6 @@ def train_steps(
         device=device,
         resume=resume,
         start=start,
+        log=log,
     )
     return (yield from run.steps())

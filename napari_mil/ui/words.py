@@ -8,6 +8,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from napari_mil.correction import Cells, Correction, Polygon
+from napari_mil.labeltree import level_names
 
 if TYPE_CHECKING:
     from napari_mil.card import ModelCard
@@ -51,7 +52,19 @@ def card_words(card: ModelCard) -> str:
     aucs = {words: card.metrics[key] for words, key in FIGURES.items() if key in card.metrics}
     if aucs:
         lines.append("held out: " + ", ".join(f"{name} {figure(value)}" for name, value in aucs.items()))
+    lines.append(calibration_words(card))
     return "<br>".join(lines + ([card.note] if card.note else []))
+
+
+def calibration_words(card: ModelCard) -> str:
+    """Whether the percentages were calibrated, and how far they are off on held-out cases."""
+    finest = level_names(card.tree)[-1]
+    errors = [card.metrics.get(f"{finest}/{key}") for key in ("ece_before", "ece")]
+    shown = " → ".join(figure(value) for value in errors if value is not None)
+    off = f", calibration error {shown}" if shown else ""
+    if not card.calibrated:
+        return f"not calibrated: read percentages as a ranking{off}"
+    return f"calibrated, temperature {card.temperature:.2f}{off}"
 
 
 def figure(value: Any) -> str:

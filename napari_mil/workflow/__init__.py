@@ -26,7 +26,9 @@ from napari_mil.workflow.project import (
     roll_back,
     slide_label,
 )
+from napari_mil.workflow.runs import has_recording, recordings
 from napari_mil.workflow.sample import sample_project_steps
+from napari_mil.workflow.studies import cross_validate_steps, search_model_steps
 
 __all__ = [
     "PartialAnswer",
@@ -39,19 +41,23 @@ __all__ = [
     "bag_steps",
     "class_list",
     "compare_cards",
+    "cross_validate_steps",
     "current_card",
     "evaluate_steps",
     "find_card",
     "find_record",
+    "has_recording",
     "import_model",
     "import_paths_steps",
     "label_rows",
     "parse_mpp",
     "questions",
+    "recordings",
     "retrain_here_steps",
     "retrain_steps",
     "roll_back",
     "sample_project_steps",
+    "search_model_steps",
     "slide_label",
     "take_checkpoint",
     "told_to_stop",

@@ -14,7 +14,7 @@ from napari_mil.errors import TissueError
 from napari_mil.grid import TileGrid
 from napari_mil.labeltree import LabelTree, class_names
 from napari_mil.prediction import Prediction
-from napari_mil.steps import Progress, Steps, told
+from napari_mil.steps import Progress, Steps, told_as
 from napari_mil.workflow.project import Box, Project, find_card
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def _encode(slide: Slide, grid: TileGrid, machine: Encoder, view: Box | None) ->
         return replace(now, payload=partial)
 
     first = None if view is None else _from_the_middle(grid, view)
-    return (yield from told(encode_steps(slide, grid, machine, first=first), retell))
+    return (yield from told_as(encode_steps(slide, grid, machine, first=first), retell))
 
 
 def _from_the_middle(grid: TileGrid, view: Box) -> NDArray[np.int64]:
@@ -151,7 +151,7 @@ def analyse_steps(
         return replace(now, payload=PartialAnswer(now.payload.grid, ask(now.payload, "region")))
 
     encoder = card.encoder.rsplit("-", 1)[0]
-    bag = yield from told(bag_steps(project, slide, encoder=encoder, region=region, view=view), retell)
+    bag = yield from told_as(bag_steps(project, slide, encoder=encoder, region=region, view=view), retell)
     card.check(bag)
     if region is None:
         kept = project.store.load_prediction(slide.fingerprint, bag.grid.id, card.id)

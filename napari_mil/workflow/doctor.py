@@ -19,6 +19,7 @@ OPTIONAL = {
     "wsidicom": ("DICOM slides", "pip install 'napari-mil[dicom]'"),
     "transformers": ("encoders from hubs", "pip install 'napari-mil[hubs]'"),
     "timm": ("encoders from hubs", "pip install 'napari-mil[hubs]'"),
+    "tensorboardX": ("TensorBoard files of trainings", "pip install 'napari-mil[tensorboard]'"),
     "distributed": ("many machines", "pip install 'napari-mil[cluster]'"),
 }
 

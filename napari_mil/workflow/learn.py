@@ -19,6 +19,7 @@ from napari_mil.options import build
 from napari_mil.steps import Progress, Steps
 from napari_mil.workflow.child import Stop, child_steps
 from napari_mil.workflow.project import Project, find_card, slide_label
+from napari_mil.workflow.runs import clear_checkpoints, run_folder, with_recorded_ids
 
 if TYPE_CHECKING:
     from napari_mil.evaluate import Split, TrainingCase
@@ -96,7 +97,7 @@ def cases_steps(
     made, tree = [], project.tree
     for n, (case, records) in enumerate(by_case.items()):
         said = {r.id: () if survival else project.ledger.corrections(r.id) for r in records}
-        target = _known(project, case, records)
+        target = known_of(project, case, records)
         if not (everything or (target.time is not None if survival else target.slide or any(said.values()))):
             continue
         bags, tiles = [], []
@@ -110,7 +111,7 @@ def cases_steps(
     return made
 
 
-def _known(project: Project, case: str, records: Sequence[SlideRecord]) -> Target:
+def known_of(project: Project, case: str, records: Sequence[SlideRecord]) -> Target:
     """What is known of a case as a whole; LabelError when its slides tell different follow-up times."""
     node = max(project.tree.node(slide_label(project, r)) for r in records)
     told = {(r.time, r.event) for r in records if r.time is not None and r.event is not None}
@@ -122,8 +123,8 @@ def _known(project: Project, case: str, records: Sequence[SlideRecord]) -> Targe
     return Target(node, time=time, event=event)
 
 
-def _task(
-    project: Project, cases: Sequence[TrainingCase], split: Split, survival: bool, bins: int
+def task_of(
+    project: Project, cases: Sequence[TrainingCase], split: Split, *, survival: bool, bins: int
 ) -> LabelTree:
     """What a model answers with: the project's labels, or intervals of the training cases' times."""
     if not survival:
@@ -132,16 +133,27 @@ def _task(
     return Survival.from_times([t.time or 0.0 for t in learned], [bool(t.event) for t in learned], bins=bins)
 
 
+def enough(cases: list[TrainingCase], *, survival: bool = False) -> list[TrainingCase]:
+    """The cases; LabelError when they are too few to train on."""
+    if len(cases) < 3:
+        what = "cases with a follow-up time" if survival else "labelled cases"
+        remedy = "give a manifest with time and event" if survival else "label slides of at least three cases"
+        raise LabelError(f"{len(cases)} {what} are too few to train on; {remedy}.")
+    return cases
+
+
 def train_model_steps(
     project: Project,
     method: str,
     *,
     config: Mapping[str, Any] | None = None,
     recipe: Mapping[str, Any] | Recipe | None = None,
+    preset: str | None = None,
     name: str | None = None,
     encoder: str = "builtin",
     survival: bool = False,
     bins: int = 4,
+    tensorboard: bool = False,
     stop: Stop | None = None,
 ) -> Steps[ModelCard]:
     """Train a method on the project's labelled cases and store the model with its card.
@@ -149,27 +161,24 @@ def train_model_steps(
     With `survival` it learns the follow-up times of the cases instead of their labels, in `bins` intervals.
 
     The split is the manifest's where it has one, else by case: about 20 % to report on, 15 % of the rest to
-    decide with. `stop` is asked after every step: True ends the training early and keeps the best so far. A
-    run that was killed goes on from its last epoch when the same line is given again.
+    decide with. Settings of a paper come by `preset`; what `config` and `recipe` say goes before them. `stop`
+    is asked after every step: True ends the training early and keeps the best so far. A run that was killed
+    goes on from its last epoch when the same line is given again; see `workflow.runs` for its log.
     """
-    from napari_mil.train import Training, recipe_for
+    from napari_mil.train import Log, Training, config_for, recipe_for
 
-    chosen = recipe_for(method, recipe)
-    cases = yield from cases_steps(project, encoder, survival=survival)
-    if len(cases) < 3:
-        what = "cases with a follow-up time" if survival else "labelled cases"
-        remedy = "give a manifest with time and event" if survival else "label slides of at least three cases"
-        raise LabelError(f"{len(cases)} {what} are too few to train on; {remedy}.")
-    split = _split(project, cases, chosen.seed)
-    tree = _task(project, cases, split, survival, bins)
-    checkpoint = project.path / "runs" / f"{method}-{name or 'model'}-{chosen.seed}.ckpt"
-    checkpoint.parent.mkdir(exist_ok=True)
-    run = Training(cases, split, method=method, config=config, recipe=chosen, tree=tree, resume=checkpoint)
+    chosen = with_recorded_ids(project, recipe_for(method, recipe, preset=preset))
+    options = config_for(method, config, preset=preset)
+    cases = enough((yield from cases_steps(project, encoder, survival=survival)), survival=survival)
+    split, name = split_of(project, cases, chosen.seed), name or next_name(project, method)
+    tree = task_of(project, cases, split, survival=survival, bins=bins)
+    folder = run_folder(project, name)
+    log = Log(folder, tensorboard=tensorboard)
+    run = Training(cases, split, method=method, config=options, recipe=chosen, tree=tree, log=log)
+    run.resume = folder / f"{run.key[:12]}.ckpt"
     trained = yield from _run(run, stop)
-    card = _keep(
-        project, trained, cases, split, run.config, chosen, method, name or _next_name(project, method)
-    )
-    checkpoint.unlink(missing_ok=True)
+    card = keep_model(project, trained, cases, split, run.config, chosen, method, name, preset=preset)
+    clear_checkpoints(folder)
     return card
 
 
@@ -189,13 +198,15 @@ def _run(run: Any, stop: Stop | None) -> Steps[Trained]:
                     raise ModelError(
                         "Training was stopped before its first epoch ended, so there is no model to keep."
                     )
-                return so_far
+                judged: Trained = run.judged(so_far)
+                return judged
             yield now
     finally:
         steps.close()
 
 
-def _split(project: Project, cases: Sequence[TrainingCase], seed: int) -> Split:
+def split_of(project: Project, cases: Sequence[TrainingCase], seed: int) -> Split:
+    """The manifest's split where it names test cases, else one by case."""
     from napari_mil.evaluate import Split, split_by_case, stratum
 
     told = {r.case: r.split for r in project.slides if r.split}
@@ -205,7 +216,7 @@ def _split(project: Project, cases: Sequence[TrainingCase], seed: int) -> Split:
     return split_by_case({c.case: stratum(c.target) for c in cases}, seed=seed)
 
 
-def _keep(
+def keep_model(
     project: Project,
     trained: Trained,
     cases: Sequence[TrainingCase],
@@ -214,8 +225,13 @@ def _keep(
     recipe: Recipe,
     method: str,
     name: str,
+    *,
     parent: str | None = None,
+    preset: str | None = None,
+    note: str = "",
 ) -> ModelCard:
+    """Store a trained model with its card, and its recording where there is one."""
+    from napari_mil.train.recording import FILE
     from napari_mil.workflow.models import model_id, weight_bytes
 
     bag = cases[0].bags[0]
@@ -236,14 +252,19 @@ def _keep(
         ledger_head=project.ledger.head,
         slides={part: tuple(s for c in getattr(split, part) for s in slides[c]) for part in PARTS},
         metrics=dict(trained.metrics),
-        calibrated=bool(split.validation) and not isinstance(trained.model.tree, Survival),
-        temperature=trained.temperature if split.validation else 1.0,
+        calibrated=trained.calibrated,
+        temperature=trained.temperature,
+        reliability=dict(trained.reliability),
+        made_with=dict(trained.made_with),
+        note="; ".join(filter(None, (f"preset {preset}" if preset else "", note))),
     )
-    project.store.save_model(card, weights)
+    extra = {FILE: trained.recorded} if trained.recorded else None
+    project.store.save_model(card, weights, extra=extra)
     return card
 
 
-def _next_name(project: Project, stem: str, sign: str = "-") -> str:
+def next_name(project: Project, stem: str, sign: str = "-") -> str:
+    """The first name of a numbered row that no model has: mhim-1, mhim-2."""
     taken, n = {card.name for card in project.cards}, 1
     while f"{stem}{sign}{n}" in taken:
         n += 1
@@ -261,10 +282,10 @@ def retrain_here_steps(
     """Go on from a model's weights with everything the ledger knows now, in this process; store the child.
 
     Cases that were held out from the parent stay held out; new cases are learned from. The same ledger head
-    and seed give the same weights on a CPU.
+    and seed give the same weights on a CPU, killed and gone on with or not.
     """
     from napari_mil.evaluate import answers, evaluate
-    from napari_mil.train import Training, retrain_recipe
+    from napari_mil.train import Log, Training, retrain_recipe
 
     parent, network = find_card(project, model), project.model(model)
     survival = isinstance(parent.tree, Survival)
@@ -273,19 +294,30 @@ def retrain_here_steps(
         parent.check(case.bags[0])
     split = _split_like(parent, cases)
     gentle = dataclasses.asdict(retrain_recipe(parent.recipe, seed=seed)) | dict(recipe or {})
-    chosen = build(Recipe, gentle, "the recipe")
-    start = network.state_dict()
-    run = Training(
-        cases, split, method=parent.method, config=parent.config, recipe=chosen, tree=parent.tree, start=start
-    )
+    chosen = with_recorded_ids(project, build(Recipe, gentle, "the recipe"))
+    name = next_name(project, parent.name.split("+")[0], "+")
+    about: dict[str, Any] = {
+        "method": parent.method,
+        "config": parent.config,
+        "recipe": chosen,
+        "tree": parent.tree,
+    }
+    folder = run_folder(project, name)
+    run = Training(cases, split, **about, start=network.state_dict(), log=Log(folder))
+    run.resume = folder / f"{run.key[:12]}.ckpt"
     trained = yield from _run(run, stop)
     yield Progress("comparing", 0, 1)
     held = [c for c in cases if c.case in set(split.test or split.validation)]
-    before, after = (evaluate(m, held) if held else {} for m in (network, trained.model))
+    warm = [parent.temperature if parent.calibrated else None]
+    warm.append(trained.temperature if trained.calibrated else None)
+    pairs = zip((network, trained.model), warm, strict=True)
+    before, after = (evaluate(m, held, temperature=t) if held else {} for m, t in pairs)
     old, new = answers(network, cases), answers(trained.model, cases)
     learned = [c for c in cases if c.case in set(split.train)]
-    name = _next_name(project, parent.name.split("+")[0], "+")
-    card = _keep(project, trained, cases, split, run.config, chosen, parent.method, name, parent.id)
+    card = keep_model(
+        project, trained, cases, split, run.config, chosen, parent.method, name, parent=parent.id
+    )
+    clear_checkpoints(folder)
     yield Progress("comparing", 1, 1)
     aside = sum(int((t > 0).sum()) for c in cases if c not in learned for t in c.tiles if t is not None)
     return Retrained(
@@ -367,7 +399,8 @@ def evaluate_steps(project: Project, model: str, *, split: str = "test") -> Step
         raise BagError(
             f"No labelled case here belongs to the split {split!r} of {card.name}; try --split all."
         )
-    return dict(evaluate(project.model(card.id), kept))
+    temperature = card.temperature if card.calibrated else None
+    return dict(evaluate(project.model(card.id), kept, temperature=temperature))
 
 
 def retrain_steps(

@@ -86,6 +86,9 @@ def test_an_overnight_run(cohort, tmp_path, capsys, monkeypatch):
     assert run(capsys, monkeypatch, "models", "adopt", project, "m")[0] == 0
     status, out, _ = run(capsys, monkeypatch, "models", "list", project)
     assert out.startswith("* m")
+    status, out, _ = run(capsys, monkeypatch, "models", "show", project, "m")
+    assert "calibrated" in out
+    assert json.loads(run(capsys, monkeypatch, "models", "show", project, "m", "--json")[1])["name"] == "m"
 
 
 class Evil:

@@ -383,3 +383,84 @@ def test_a_batch_is_the_mean_of_its_bags(case):
     if case[1].get("pure") or case[0] != "mhim":  # MHIM draws anew for every bag
         assert slide(bags) == pytest.approx(np.mean([slide([b]) for b in bags]), abs=1e-5)
     assert slide([*bags[:1], (features(5), None, Target())]) == pytest.approx(slide(bags[:1]), abs=1e-5)
+
+
+def mixed_bags():
+    """Bags that say something of the slide, of tiles, of both, of nothing."""
+    tiles = np.zeros(20, np.int32)
+    tiles[:3], tiles[5] = TREE.leaves[0], TREE.leaves[2]
+    other = np.zeros(20, np.int32)
+    other[:4] = TREE.leaves[2]
+    known = [
+        Target(slide=TREE.leaves[1]),
+        Target(slide=TREE.leaves[2], tiles=tiles),
+        Target(tiles=other),
+        Target(),
+    ]
+    return [(features(20, i), None, target) for i, target in enumerate(known)]
+
+
+def gradients(model, calls):
+    """Gradients of the sum of the losses of several calls, and the losses by name."""
+    model.zero_grad(set_to_none=True)
+    sums = {}
+    for losses in calls:
+        if losses:
+            total(losses).backward()
+        for name, value in losses.items():
+            sums[name] = sums.get(name, 0.0) + value.item()
+    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}, sums
+
+
+def test_bags_learned_from_one_by_one_give_the_gradients_of_the_whole_step(case):
+    bags, model = mixed_bags(), make(case).eval()  # no dropout, whose order differs
+    if model.contrasts_bags:
+        pytest.skip("the bags of a step are contrasted; the engine gives them all at once")
+    options = {"tile_weight": 0.7, "weights": [1.0, 2.0, 3.0, 0.5]}
+    whole, parts = torch.Generator().manual_seed(3), torch.Generator().manual_seed(3)
+    targets = [t for _, _, t in bags]
+    expected, losses = gradients(model, [model.loss(bags, 0.5, generator=whole, **options)])
+    weights = options.pop("weights")
+    one_by_one = (
+        model.loss([bag], 0.5, generator=parts, batch=targets, weights=[w], **options)
+        for bag, w in zip(bags, weights, strict=True)
+    )
+    found, sums = gradients(model, one_by_one)
+    assert sums == pytest.approx(losses, abs=1e-5)
+    assert found.keys() == expected.keys()
+    for name, gradient in found.items():
+        assert torch.allclose(gradient, expected[name], atol=1e-5), name
+
+
+def test_what_a_step_saw_can_be_watched(case):
+    seen = {}
+    bags = mixed_bags()[:2]
+    make(case).loss(bags, 0.5, watch=seen.__setitem__)
+    assert sorted(seen) == [0, 1]
+    assert all(s.logits[-1].shape == (len(TREE.leaves),) for s in seen.values())
+
+
+def test_bf16_is_near_where_a_method_says_so(case):
+    model = make(case).eval()
+    if not model.bf16:
+        pytest.skip("the method does not say that it keeps its figures in bfloat16")
+    bags = [(features(400), None, Target(slide=TREE.leaves[1]))]
+    draw = torch.Generator().manual_seed(3)
+    expected, _ = gradients(model, [model.loss(bags, 0.5, generator=draw)])
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = model.loss(bags, 0.5, generator=draw.manual_seed(3))
+    found, _ = gradients(model, [losses])
+    assert all(v.dtype == torch.float32 for v in losses.values())
+    near = torch.cosine_similarity(
+        *(torch.cat([g.flatten() for g in all_.values()]) for all_ in (found, expected)), 0
+    )
+    assert near > 0.99
+
+
+def test_grids_name_options_that_there_are():
+    for name in methods.names():
+        kind = methods.get(name)
+        options = {f.name for f in dataclasses.fields(kind.Config)}
+        for key, values in kind.grid.items():
+            for value in values:
+                build(*((kind.Config, {key: value}) if key in options else (Recipe, {key: value})), name)

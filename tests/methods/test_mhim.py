@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from napari_mil import methods
 from napari_mil.bag import Bag
-from napari_mil.blocks import ceil_count, floor_count, soft_cross_entropy
+from napari_mil.blocks import HidesTiles, ceil_count, floor_count, soft_cross_entropy
 from napari_mil.correction import Target
 from napari_mil.errors import ModelError
 from napari_mil.grid import TileGrid
 from napari_mil.labeltree import LabelTree
-from napari_mil.mil import HidesTiles, total
+from napari_mil.mil import total
 
 D = 5
 FLAT = LabelTree.from_paths(["a", "b"])

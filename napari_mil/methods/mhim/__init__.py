@@ -20,13 +20,13 @@ from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from napari_mil.bag import Bag
-from napari_mil.blocks import Pooled, hiding, soft_cross_entropy
+from napari_mil.blocks import Hiding, Pooled, hiding, soft_cross_entropy
 from napari_mil.correction import Target
 from napari_mil.errors import ModelError
 from napari_mil.labeltree import LabelTree
-from napari_mil.methods.mhim.config import PRESETS, MHIMConfig
+from napari_mil.methods.mhim.config import GRID, PRESETS, MHIMConfig
 from napari_mil.methods.mhim.network import Network
-from napari_mil.mil import Hiding, MILModel, Noise, Output, Preset, Study, answering, as_tensor
+from napari_mil.mil import MILModel, Noise, Output, Preset, Study, answering, as_tensor
 
 #: bits of the column `flags`; version 1 may hide a tile for several reasons
 HIGH_CANDIDATE, HIDDEN_HIGH, HIDDEN_LOW, HIDDEN_RANDOM = 1, 2, 4, 8
@@ -59,6 +59,8 @@ class MHIM(MILModel):
     )
     Config: ClassVar[type] = MHIMConfig
     presets: ClassVar[Mapping[str, Preset]] = PRESETS
+    grid: ClassVar[Mapping[str, Sequence[Any]]] = GRID
+    bf16: ClassVar[bool] = True
 
     def __init__(self, config: MHIMConfig, in_features: int, tree: LabelTree) -> None:
         super().__init__(config, in_features, tree)
@@ -104,12 +106,15 @@ class MHIM(MILModel):
 
     @torch.no_grad()
     def look(self, features: Tensor) -> Look:
-        """What the teacher sees in a bag (N, D), in the mode it is in."""
+        """What the teacher sees in a bag (N, D), in the mode it is in; never in bfloat16, which tells no
+        scores apart.
+        """
         net = self._teacher()
-        pooler, h = net.online_encoder, net.embed(features)
-        pooled = pooler(h)
-        bias = net.predictor.bias if self.config.score_bias else None
-        scores = pooler.confidence(h, pooled, net.predictor, bias)
+        pooler, bias = net.online_encoder, net.predictor.bias if self.config.score_bias else None
+        with torch.autocast(features.device.type, enabled=False):
+            h = net.embed(features)
+            pooled = pooler(h)
+            scores = pooler.confidence(h, pooled, net.predictor, bias)
         if self.config.compat == "clean" and scores.device.type != "mps":
             scores = scores.double()  # in a large bag they differ by less than float32 resolves near 1 / C
         score = pooler.salience(scores) if self._by_class else pooler.looks(pooled)

@@ -65,7 +65,15 @@ class MHIMConfig:
 
 
 #: methods.md §3.8, 3.13: one horizon of 200 epochs for the learning rate, however early a training stops
-_ADAM = {"epochs": 200, "lr": 2e-4, "weight_decay": 1e-5, "patience": 20, "stage1_epochs": 200}
+_ADAM = {
+    "epochs": 200,
+    "lr": 2e-4,
+    "weight_decay": 1e-5,
+    "patience": 20,
+    "stage1_epochs": 200,
+    "stopping": "official",
+    "select_by": "official",
+}
 _V2 = {"version": 2, "compat": "official", "mask_ratio": 0.03, "recycle_tokens": 5}
 _V1 = {
     "version": 1,
@@ -85,6 +93,13 @@ def _v1(*parts: dict[str, Any], earliest: int, patience: int, **more: Any) -> Pr
         config |= part
     return Preset(config | more, {**_ADAM, "min_epochs": earliest, "patience": patience}, "ICCV 2023")
 
+
+#: methods.md §3.13: what version 2 was tuned over, and shares as its abstract's large-scale masking reads
+GRID = {
+    "mask_ratio": (0.01, 0.03, 0.05),
+    "keep_ratio": (0.8, 0.9, 0.2, 0.1),
+    "recycle_tokens": (1, 5, 10),
+}
 
 #: settings of the papers; "paper_reading" takes the abstract's large-scale masking for the recycled share
 PRESETS = {

@@ -1,0 +1,71 @@
+"""A model's card as text."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from napari_mil.card import ModelCard
+from napari_mil.cli.running import metric_lines
+
+
+def card_lines(card: ModelCard) -> list[str]:
+    """Everything a card says, for a person."""
+    tiles = f"{card.tile_px} px" + (f" at {card.mpp} µm/px" if card.mpp else "")
+    parts = ", ".join(f"{len(slides)} {part}" for part, slides in card.slides.items()) or "not told"
+    lines = [
+        f"{card.name} ({card.method}, {card.id})",
+        f"  reads: {card.in_features} numbers of {card.encoder}, tiles of {tiles}",
+        f"  classes: {', '.join(card.tree.path(leaf) for leaf in card.tree.leaves)}",
+        f"  parent: {card.parent or 'none'}; made {card.created}",
+        f"  slides: {parts}",
+        f"  method: {_pairs(card.config)}",
+        f"  recipe: {_pairs(dataclasses.asdict(card.recipe))}",
+    ]
+    if card.made_with:
+        lines.append(f"  made with: {_pairs(card.made_with)}")
+    lines += [f"  assumed: {words}" for words in card.assumed]
+    told = f"calibrated, temperature {card.temperature:.3f}" if card.calibrated else "not calibrated"
+    lines += [f"  {told}", *metric_lines(dict(card.metrics)), *reliability_lines(card.reliability)]
+    return lines + ([f"  {card.note}"] if card.note else [])
+
+
+def reliability_lines(table: Mapping[str, Any]) -> list[str]:
+    """The reliability diagram as rows; empty bins are left out."""
+    lines: list[str] = []
+    for key, words in (("before", "before calibration"), ("said", "as answered")):
+        if key not in table:
+            continue
+        lines.append(f"  reliability {words}, {table.get('part', 'held-out')} cases:")
+        bins, edges = table[key], table["edges"]
+        for k, n in enumerate(bins["count"]):
+            if n:
+                lines.append(
+                    f"    confidence {edges[k]:.1f} to {edges[k + 1]:.1f}: {n} answers, "
+                    f"mean {bins['confidence'][k]:.3f}, right {bins['right'][k]:.3f}"
+                )
+    return lines
+
+
+def recording_lines(project: Any, card: ModelCard) -> list[str]:
+    """One line per slide whose hidden tiles were recorded while the model was trained."""
+    from napari_mil.workflow import has_recording, recordings
+
+    if not has_recording(project, card):
+        return []
+    names = {record.id: record.name for record in project.slides}
+    lines = []
+    for slide, one in recordings(project, card.id).items():
+        how = "asked after every epoch" if one.simulated else "as learned from"
+        hidden = one.hidden.sum(1)
+        stayed = f", {one.stayed[1:].mean():.0%} of them also in the epoch before" if len(hidden) > 1 else ""
+        lines.append(
+            f"  recorded: {names.get(slide, slide)}, {len(one.epochs)} epochs, {how}; "
+            f"{hidden[0]} to {hidden[-1]} of {one.roles.shape[1]} tiles hidden{stayed}"
+        )
+    return lines
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in values.items())
