@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
 from napari_mil.evaluate.figures import Figure, Floats, case_weights, interval
-from napari_mil.labeltree import LabelTree, level_names
+from napari_mil.labeltree import LabelTree, Survival, level_names
 
 BINS = 10
 #: temperatures outside are not sought
@@ -148,8 +148,10 @@ def reliability(
     temperature: float | None = None,
 ) -> Mapping[str, Any]:
     """The reliability diagram of the finest level for a card: `edges` (BINS + 1), `said`, and `before` where
-    a temperature was applied; {} without a known class.
+    a temperature was applied; {} without a known class, or where the task is time.
     """
+    if isinstance(tree, Survival):
+        return {}
     known, truth, p = _known(nodes, probabilities, tree, tree.levels - 1)
     if not known.any():
         return {}
