@@ -10,6 +10,7 @@ from napari_mil.blocks.attention import AttentionScores, GatedScores
 from napari_mil.blocks.basics import (
     ACTIVATIONS,
     ceil_count,
+    draw_gumbel,
     draw_order,
     draw_uniform,
     floor_count,
@@ -17,6 +18,7 @@ from napari_mil.blocks.basics import (
     soft_cross_entropy,
     xavier,
 )
+from napari_mil.blocks.gat import GraphAttention
 from napari_mil.blocks.pooling import AttentionPooler, Pooled, Pooler
 from napari_mil.blocks.recycle import CrossAttention, GlobalRecycle
 
@@ -27,9 +29,11 @@ __all__ = [
     "CrossAttention",
     "GatedScores",
     "GlobalRecycle",
+    "GraphAttention",
     "Pooled",
     "Pooler",
     "ceil_count",
+    "draw_gumbel",
     "draw_order",
     "draw_uniform",
     "floor_count",
