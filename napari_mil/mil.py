@@ -42,7 +42,8 @@ class Output:
         the level's answer.
     tile_logits : (N, C) t_i: class scores of every tile at the finest level
     attention : (N, 1) or class-wise (N, C); each column sums to 1 over the tiles
-    maps : further named (N,) tensors, such as "attention/coarse/Benign" or "evidence/fine/ADH"
+    maps : further named (N,) tensors, such as "attention/coarse/Benign" or "evidence/fine/ADH"; real numbers
+        are a score, booleans a mask, whole numbers groups of tiles
     embedding : (E,) vector of the bag
     """
 
@@ -153,6 +154,7 @@ class MILModel(nn.Module, ABC):
     exceptions : property a conformance test skips → why, with the paragraph of docs/methods.md
     recipe : training settings that suit a small study where Recipe's defaults do not, {field: value}
     presets : settings of the papers by name
+    notes : what a reader must know of a map, by the first part of its name, {"class": "approximate: …"}
 
     Attributes
     ----------
@@ -167,6 +169,7 @@ class MILModel(nn.Module, ABC):
     exceptions: ClassVar[Mapping[str, str]] = {}
     recipe: ClassVar[Mapping[str, Any]] = {}
     presets: ClassVar[Mapping[str, Preset]] = {}
+    notes: ClassVar[Mapping[str, str]] = {}
     assumed: tuple[str, ...] = ()
 
     def __init__(self, config: Any, in_features: int, tree: LabelTree) -> None:
@@ -326,15 +329,7 @@ class MILModel(nn.Module, ABC):
         map of the method under its name.
         """
         with answering(self):
-            out = self(as_tensor(self, bag))
-        attention = out.attention.squeeze(1) if out.attention.shape[1] == 1 else out.attention
-        columns = {
-            "attention": attention,
-            "lift": attention * len(bag),
-            "tile_probability": torch.softmax(out.tile_logits, -1),
-            **out.maps,
-        }
-        return {**places(bag), **{k: v.cpu().numpy() for k, v in columns.items()}}
+            return columns_of(self(as_tensor(self, bag)), bag)
 
 
 def as_tensor(model: MILModel, bag: Bag) -> Tensor:
@@ -350,6 +345,18 @@ def places(bag: Bag) -> dict[str, NDArray[Any]]:
         "row": bag.grid.cells[:, 0],
         "col": bag.grid.cells[:, 1],
     }
+
+
+def columns_of(out: Output, bag: Bag) -> dict[str, NDArray[Any]]:
+    """The per-tile columns that every method can give of a bag; see `MILModel.explain`."""
+    attention = out.attention.squeeze(1) if out.attention.shape[1] == 1 else out.attention
+    columns = {
+        "attention": attention,
+        "lift": attention * len(bag),
+        "tile_probability": torch.softmax(out.tile_logits, -1),
+        **out.maps,
+    }
+    return {**places(bag), **{k: v.cpu().numpy() for k, v in columns.items()}}
 
 
 def total(losses: Mapping[str, Tensor]) -> Tensor | None:
