@@ -33,9 +33,11 @@ VARIANTS = {
         {"version": 1, "random_mask_ratio": 0.5, "low_mask_ratio": 0.2},
     ],
     "hmil": [{}, {"compat": "official"}, {"compat": "paper"}],
+    # one draw or many depend on which image met which noise, so on the order; test_micromil.py has those
+    "micromil": [{}, {"compat": "official", "select": "argmax"}, {"compat": "paper"}, {"dec_weight": 0.1}],
 }
 #: properties that a method may say it cannot have
-EXCEPTIONS = {"flat tree", "permutation"}
+EXCEPTIONS = {"flat tree", "permutation", "tile labels"}
 CASES = [
     pytest.param((name, variant), id="-".join([name, *map(str, variant.values())]))
     for name in methods.names()
@@ -61,7 +63,7 @@ def make(case, tree=TREE, **more):
     name, variant = case
     known = {f.name for f in dataclasses.fields(methods.get(name).Config)}
     # a short training: MHIM's student starts from stage 1 rather than from nothing
-    wanted = {"hidden": 32, "dropout": 0.0, "init_student": "all", **more}
+    wanted = {"hidden": 32, "dropout": 0.0, "init_student": "all", "clusters": 8, **more}
     small = {k: v for k, v in wanted.items() if k in known}
     return methods.create(name, {**small, **variant}, in_features=D, tree=tree)
 
@@ -143,7 +145,8 @@ def test_evidence_of_the_tiles_adds_up_to_the_logits(case):
         out = model(features(30, seed))
         parts = [v.sum() for k, v in out.maps.items() if k.startswith("evidence/fine/")]
         if not parts:
-            assert case[0] == "max"
+            # a maximum is no sum, nor are published logits of MicroMIL, which go through an activation
+            assert case[0] == "max" or (case[0] == "micromil" and "compat" in case[1])
             return
         rest.append(out.logits[-1] - torch.stack(parts))
     assert torch.allclose(*rest, atol=1e-5)  # what is left is the bias, the same for every bag
@@ -221,6 +224,8 @@ def test_tile_labels_are_learned_and_slide_labels_are_left_alone(case):
     model = make(case)
     before = model.loss([(x, None, Target(tiles=tiles))], 0.5)["tiles"]
     assert "slide" not in model.loss([(x, None, Target(tiles=tiles))], 0.5)
+    if "tile labels" in model.exceptions:
+        pytest.skip(model.exceptions["tile labels"])
     fit(model, [(x, None, Target(tiles=tiles))], 120)
     after = model.loss([(x, None, Target(tiles=tiles))], 0.5)["tiles"]
     assert after < 0.5 * before
@@ -342,6 +347,9 @@ def test_declared_exceptions_are_known_and_true(case):
     if "flat tree" in kind.exceptions:
         with pytest.raises(ModelError, match="this label tree has one"):
             make(case, FLAT)
+    if "tile labels" in kind.exceptions:
+        answers = torch.unique(make(case).eval()(features(200)).tile_logits, dim=0)
+        assert len(answers) <= 8  # clusters
 
 
 def test_classes_say_who_they_are(case):
@@ -368,6 +376,7 @@ def test_a_batch_is_the_mean_of_its_bags(case):
     def slide(some):
         return model.loss(some, 0.5, generator=torch.Generator().manual_seed(0))["slide"].item()
 
-    if case[1].get("pure") or case[0] != "mhim":  # MHIM draws anew for every bag
+    draws = {"mhim": not case[1].get("pure"), "micromil": True}  # anew for every bag
+    if not draws.get(case[0]):
         assert slide(bags) == pytest.approx(np.mean([slide([b]) for b in bags]), abs=1e-5)
     assert slide([*bags[:1], (features(5), None, Target())]) == pytest.approx(slide(bags[:1]), abs=1e-5)
