@@ -47,10 +47,11 @@ def _stop(*, until_told: bool) -> Callable[[], bool] | None:
 )
 def train(
     project: ExistingProject,
-    method: Annotated[str, typer.Option(help="mean, max, abmil, gabmil, mhim or hmil.")] = "mhim",
+    method: Annotated[str, typer.Option(help="mean, max, abmil, gabmil, mhim, hmil or micromil.")] = "mhim",
     setting: Setting = None,
     recipe: RecipeSetting = None,
     name: Annotated[str | None, typer.Option(help="What to call the model; default METHOD-NUMBER.")] = None,
+    encoder: Annotated[str, typer.Option(help="Encoder whose features it reads.")] = "builtin",
     *,
     as_json: AsJson = False,
     until_told: Told = False,
@@ -67,6 +68,7 @@ def train(
             config=settings(setting),
             recipe=settings(recipe),
             name=name,
+            encoder=encoder,
             stop=_stop(until_told=until_told),
         )
         card = show(steps, as_json=as_json)

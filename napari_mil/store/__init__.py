@@ -8,6 +8,7 @@
     bags/<slide>/<encoder>-<tile>px-<mpp>/    zarr: features (N, D), cells (N, 2)
     maps/<slide>/<model>/<scope>-<grid>/      zarr: the maps of one answer, by kind
     models/<id>/                              weights.safetensors, card.json
+    encoders/<id>.safetensors                 weights that a person gave
     unfinished/                               what is being written; moved to its place when whole
 
 Names of folders are the keys, so what is there needs not be computed again. Checksums tell damage.
@@ -202,6 +203,15 @@ class Store:
             raise ModelError(f"The project has no model {model_id!r}; it has {known}.")
         with damage(self.folder, folder):
             return checked(folder, name)
+
+    def save_encoder(self, encoder: str, weights: bytes) -> None:
+        """Keep the weights (safetensors) of an encoder under its id."""
+        with said(self.folder, "written"):
+            put(self.folder / "encoders" / f"{encoder}.safetensors", weights)
+
+    def encoders(self) -> dict[str, Path]:
+        """{id: file of weights} of the encoders that are kept."""
+        return {file.stem: file for file in sorted((self.folder / "encoders").glob("[!.]*.safetensors"))}
 
     def cards(self) -> tuple[ModelCard, ...]:
         """The cards of the project's models, oldest first."""

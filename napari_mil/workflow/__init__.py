@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from napari_mil.workflow.analyse import PartialAnswer, analyse_steps, bag_steps
 from napari_mil.workflow.child import told_to_stop
+from napari_mil.workflow.encoding import add_encoder, find_encoder
 from napari_mil.workflow.exchange import import_paths_steps, label_rows, write_rows
 from napari_mil.workflow.learn import (
     Retrained,
@@ -29,12 +30,14 @@ __all__ = [
     "PartialAnswer",
     "Project",
     "Retrained",
+    "add_encoder",
     "adopt",
     "analyse_steps",
     "bag_steps",
     "current_card",
     "evaluate_steps",
     "find_card",
+    "find_encoder",
     "find_record",
     "import_paths_steps",
     "label_rows",

@@ -14,6 +14,7 @@ from napari_mil.errors import TissueError
 from napari_mil.grid import TileGrid
 from napari_mil.prediction import Prediction
 from napari_mil.steps import Progress, Steps
+from napari_mil.workflow.encoding import find_encoder
 from napari_mil.workflow.project import Box, Project, find_card
 
 if TYPE_CHECKING:
@@ -44,16 +45,16 @@ def bag_steps(
 
     Parameters
     ----------
+    encoder : name, or id of one whose weights the project keeps (`add_encoder`)
     region : only tiles that overlap this box (y0, x0, y1, x1, level-0 px); a region's features are not kept
     view : tiles in this box are done first, from its middle outwards
 
     Yields Progress of the stages "tissue" and "features"; the latter's payload is a Bag of the tiles done
     so far.
     """
-    from napari_mil.encoders import create
     from napari_mil.tissue import tissue_grid
 
-    machine = create(encoder)
+    machine = find_encoder(project, encoder)
     mpp = None if slide.mpp is None else machine.mpp
     kept = project.store.load_bag(slide.fingerprint, machine.id, machine.tile_px, mpp)
     if kept is not None and kept.grid.slide_mpp == slide.mpp:
@@ -140,7 +141,7 @@ def analyse_steps(
             calibrated=card.calibrated,
         )
 
-    steps = bag_steps(project, slide, encoder=card.encoder.rsplit("-", 1)[0], region=region, view=view)
+    steps = bag_steps(project, slide, encoder=card.encoder, region=region, view=view)
     try:
         while True:
             try:

@@ -238,7 +238,7 @@ def retrain_here_steps(
     from napari_mil.train import Training, retrain_recipe
 
     parent, network = find_card(project, model), project.model(model)
-    cases = yield from cases_steps(project, parent.encoder.rsplit("-", 1)[0])
+    cases = yield from cases_steps(project, parent.encoder)
     for case in cases:
         parent.check(case.bags[0])
     split = _split_like(parent, cases)
@@ -326,7 +326,7 @@ def evaluate_steps(project: Project, model: str, *, split: str = "test") -> Step
     card = find_card(project, model)
     if split not in ("train", "validation", "test", "all"):
         raise LabelError(f"{split!r} is no split; choose test, validation, train or all.")
-    cases = yield from cases_steps(project, card.encoder.rsplit("-", 1)[0])
+    cases = yield from cases_steps(project, card.encoder)
     chosen = set(card.slides.get(split, ()))
     kept = [c for c in cases if split == "all" or any(b.slide_id in chosen for b in c.bags)]
     if not kept:
