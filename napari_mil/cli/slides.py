@@ -29,7 +29,9 @@ def import_(
     ],
     paths: Annotated[
         list[Path],
-        typer.Argument(help="Slides, folders of slides, label files, or checkpoints.", show_default=False),
+        typer.Argument(
+            help="Slides, folders of slides or photographs, label files, or checkpoints.", show_default=False
+        ),
     ],
     manifest: Annotated[
         Path | None, typer.Option(help="CSV with the columns slide, case, label and maybe split.")

@@ -115,6 +115,7 @@ class Store:
                 "slide_mpp": grid.slide_mpp,
                 "tile_px": grid.tile_px,
                 "mpp": grid.mpp,
+                "cell_px": grid.cell_px,
             },
         }
         arrays = {"features": bag.features, "cells": grid.cells}
@@ -259,7 +260,9 @@ def _now() -> str:
 
 def _grid(about: Mapping[str, Any], cells: NDArray[Any]) -> TileGrid:
     mpp = about["slide_mpp"]
-    return TileGrid(tuple(about["slide_px"]), mpp and tuple(mpp), about["tile_px"], about["mpp"], cells)
+    cell = about.get("cell_px")  # of montages; older projects know none
+    size = (tuple(about["slide_px"]), mpp and tuple(mpp), about["tile_px"], about["mpp"])
+    return TileGrid(*size, cells, cell and (cell[0], cell[1]))
 
 
 def _map(entry: Mapping[str, Any], values: NDArray[Any]) -> TileMap:

@@ -52,11 +52,12 @@ def bag_steps(
     Yields Progress of the stages "tissue" and "features"; the latter's payload is a Bag of the tiles done
     so far.
     """
+    from napari_mil.encode import features_id
     from napari_mil.tissue import tissue_grid
 
     machine = find_encoder(project, encoder)
     mpp = None if slide.mpp is None else machine.mpp
-    kept = project.store.load_bag(slide.fingerprint, machine.id, machine.tile_px, mpp)
+    kept = project.store.load_bag(slide.fingerprint, features_id(machine, slide), machine.tile_px, mpp)
     if kept is not None and kept.grid.slide_mpp == slide.mpp:
         yield Progress("features", len(kept), len(kept), "from the project")
         return kept.crop(region) if region else kept
@@ -68,7 +69,8 @@ def bag_steps(
             raise TissueError(
                 "There is no tissue in this region; move the view over tissue, or run the whole slide."
             )
-    yield Progress("tissue", 1, 1, f"{len(grid):,} tiles")
+    things = "tiles" if slide.montage is None else "photographs"
+    yield Progress("tissue", 1, 1, f"{len(grid):,} {things}")
     bag = yield from _encode(slide, grid, machine, view)
     if region is None:
         project.store.save_bag(bag)
@@ -77,7 +79,7 @@ def bag_steps(
 
 def _encode(slide: Slide, grid: TileGrid, machine: Encoder, view: Box | None) -> Steps[Bag]:
     """Drive the encoder; payloads grow into bags of the tiles done so far."""
-    from napari_mil.encode import encode_steps
+    from napari_mil.encode import encode_steps, features_id
 
     steps = encode_steps(slide, grid, machine, first=None if view is None else _from_the_middle(grid, view))
     done: list[NDArray[np.int64]] = []
@@ -98,8 +100,9 @@ def _encode(slide: Slide, grid: TileGrid, machine: Encoder, view: Box | None) ->
                     shown = time.monotonic()
                     index = np.concatenate(done)
                     cells = grid.cells[index]
+                    made = np.concatenate(features)
                     partial = Bag(
-                        slide.fingerprint, grid.with_cells(cells), np.concatenate(features), machine.id
+                        slide.fingerprint, grid.with_cells(cells), made, features_id(machine, slide)
                     )
             yield Progress(now.stage, now.done, now.total, now.note, partial)
     finally:

@@ -6,6 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_mil.bag import PHOTOGRAPH
 from napari_mil.errors import ModelError, ProjectError
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def find_encoder(project: Project, which: str) -> Encoder:
     """
     from napari_mil.encoders import create, name_of, needs_weights
 
+    which = which.removesuffix(PHOTOGRAPH)
     name, kept = name_of(which), project.store.encoders()
     if which in kept:
         return _loaded(which, name, kept[which])
