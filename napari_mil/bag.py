@@ -12,6 +12,9 @@ from napari_mil.arrays import frozen
 from napari_mil.errors import BagError
 from napari_mil.grid import TileGrid
 
+#: an encoder's id ends so where a vector is the mean over the tiles of a photograph: another kind of feature
+PHOTOGRAPH = "+photograph"
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Bag:
@@ -22,7 +25,7 @@ class Bag:
     slide_id : fingerprint of the slide
     grid : TileGrid of N tiles
     features : (N, D) float16 or float32, finite
-    encoder : id of the encoder that made them ("builtin-1")
+    encoder : id of the encoder that made them ("builtin-1", of photographs "builtin-1+photograph")
     """
 
     slide_id: str

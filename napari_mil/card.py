@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from napari_mil.bag import Bag
+from napari_mil.bag import PHOTOGRAPH, Bag
 from napari_mil.errors import ModelError, reason
 from napari_mil.labeltree import LabelTree
 from napari_mil.options import build, option
@@ -113,6 +113,12 @@ class ModelCard:
     def why_not(self, bag: Bag) -> str | None:
         """None when the model may run on `bag`, else the sentence that says why not."""
         if bag.encoder != self.encoder:
+            mine, theirs = (e.removesuffix(PHOTOGRAPH) for e in (self.encoder, bag.encoder))
+            if mine == theirs:
+                learned, given = (
+                    ("photographs", "a slide") if mine != self.encoder else ("slides", "photographs")
+                )
+                return f"{self.name} was trained on {learned}, and this is {given}; choose another model."
             return (
                 f"{self.name} reads features of {self.encoder!r}, these are of {bag.encoder!r}; "
                 "embed the slide again."

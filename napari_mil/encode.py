@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from napari_mil.bag import Bag
+from napari_mil.bag import PHOTOGRAPH, Bag
 from napari_mil.device import describe, pick
 from napari_mil.encoders import Encoder
 from napari_mil.errors import BagError, DeviceError, TissueError
@@ -40,7 +42,7 @@ def encode_steps(
     Parameters
     ----------
     slide : where the tiles are read, antialiased, at the grid's µm per pixel
-    grid : N tiles
+    grid : N tiles; on a montage the photographs, whose vector is the mean over the tiles that cover it
     encoder : gives D numbers per tile
     first : (n,) indices of tiles to do first (those in view), or None
     batch : tiles computed at once; halved, and said so in the note, when memory does not suffice
@@ -68,18 +70,85 @@ def encode_steps(
     where = pick(device)
     features = np.zeros((len(grid), encoder.width), np.float16)
     computing = _Computing(encoder, where, batch)
-    tiles = _read_ahead(slide, grid, [order[i : i + batch] for i in range(0, len(order), batch)])
+    views = Views.of(slide, grid)
+    tiles = _read_ahead(slide, grid.tile_px, views, views.portions(order, batch))
     done = 0
     try:
         yield Progress("features", 0, len(grid), f"on {describe(where)}")
         for indices, pixels in tiles:
-            made = computing(pixels)
+            made = views.means(indices, computing(pixels))
             features[indices] = made
             done += len(indices)
             yield Progress("features", done, len(grid), computing.note, (indices, made))
     finally:
         tiles.close()
-    return Bag(slide.fingerprint, grid, features, encoder.id)
+    return Bag(slide.fingerprint, grid, features, features_id(encoder, slide))
+
+
+def features_id(encoder: Encoder, slide: Slide) -> str:
+    """What a bag of this slide carries as its encoder: photographs have features of another kind."""
+    return encoder.id if slide.montage is None else encoder.id + PHOTOGRAPH
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Views:
+    """What the encoder looks at for each tile of a grid: the tile itself, of a photograph the tiles in it.
+
+    Attributes
+    ----------
+    boxes : (M, 4) y0, x0, y1, x1 in level-0 pixels, tile by tile
+    first : (N + 1,) where the views of each tile begin
+    """
+
+    boxes: NDArray[np.float64]
+    first: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, slide: Slide, grid: TileGrid) -> Views:
+        """The views of a grid's tiles; BagError when it is a montage's grid and the slide is none."""
+        if grid.cell_px is None:
+            return cls(grid.boxes_px, np.arange(len(grid) + 1))
+        photographs = {} if slide.montage is None else {p.cell: p.box_px for p in slide.montage.photographs}
+        cells = [(row, col) for row, col in grid.cells.tolist()]
+        if not photographs.keys() >= set(cells):
+            raise BagError(f"The grid has cells without a photograph on {slide.name}; make a grid for it.")
+        each = [_cover(photographs[cell], grid.view_px) for cell in cells]
+        return cls(np.concatenate(each), np.cumsum([0, *map(len, each)]))
+
+    def portions(self, order: Indices, batch: int) -> list[Indices]:
+        """`order` in portions of about `batch` views; a tile's views stay together."""
+        ends = np.cumsum(np.diff(self.first)[order])
+        cuts = np.flatnonzero(np.diff((ends - 1) // batch)) + 1
+        return np.split(order, cuts)
+
+    def at(self, indices: Indices) -> NDArray[np.float64]:
+        """(m, 4) the views of some tiles."""
+        return np.concatenate([self.boxes[self.first[i] : self.first[i + 1]] for i in indices])
+
+    def means(self, indices: Indices, made: NDArray[np.float16]) -> NDArray[np.float16]:
+        """(n, D) the vectors of n tiles from those of all their views (m, D)."""
+        counts = np.diff(self.first)[indices]
+        if len(made) == len(indices):
+            return made
+        starts = np.cumsum([0, *counts[:-1]])
+        sums = np.add.reduceat(made.astype(np.float32), starts, axis=0)
+        return (sums / counts[:, None]).astype(np.float16)
+
+
+def _cover(box_px: tuple[int, int, int, int], view_px: tuple[float, float]) -> NDArray[np.float64]:
+    """(k, 4) views of the same size that cover a box, evenly spread and overlapping where they must.
+
+    Where the box is smaller than a view the views are, too, in both directions alike: a smaller photograph is
+    seen enlarged, not distorted.
+    """
+    size = np.array([box_px[2] - box_px[0], box_px[3] - box_px[1]], float)
+    view = np.array(view_px) * min(1.0, *(size / view_px))
+    starts = [
+        box_px[k] + np.linspace(0, size[k] - view[k], max(1, math.ceil(size[k] / view[k] - 1e-9)))
+        for k in (0, 1)
+    ]
+    corners = np.stack(np.meshgrid(*starts, indexing="ij"), axis=-1).reshape(-1, 2)
+    return np.concatenate([corners, corners + view], axis=1)
 
 
 def _order(slide: Slide, grid: TileGrid, first: Any) -> Indices:
@@ -107,13 +176,13 @@ def _order(slide: Slide, grid: TileGrid, first: Any) -> Indices:
 
 
 def _read_ahead(
-    slide: Slide, grid: TileGrid, batches: list[Indices]
+    slide: Slide, tile_px: int, views: Views, batches: list[Indices]
 ) -> Generator[tuple[Indices, NDArray[np.uint8]], None, None]:
-    """(indices, (n, tile_px, tile_px, 3) uint8) of each batch in turn, the next ones being read meanwhile."""
-    boxes, size = grid.boxes_px, (grid.tile_px, grid.tile_px)
+    """(indices, (m, tile_px, tile_px, 3) uint8) of each batch in turn, the next ones being read meanwhile."""
+    size = (tile_px, tile_px)
 
     def submit(indices: Indices) -> list[Future[NDArray[np.uint8]]]:
-        return [readers.submit(slide.read, tuple(boxes[i]), out_px=size) for i in indices]
+        return [readers.submit(slide.read, tuple(box), out_px=size) for box in views.at(indices)]
 
     readers = ThreadPoolExecutor(_readers(), thread_name_prefix="napari-mil-read")
     waiting: deque[tuple[Indices, list[Future[NDArray[np.uint8]]]]] = deque()

@@ -16,7 +16,7 @@ from napari_mil.errors import BagError
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TileGrid:
-    """N tiles on a lattice that starts at the slide's corner.
+    """N tiles on a lattice that starts at the slide's corner; on a montage the tiles are its photographs.
 
     Attributes
     ----------
@@ -25,6 +25,8 @@ class TileGrid:
     tile_px : side of the square that a network sees, pixels at `mpp`
     mpp : µm per pixel asked for, or None: level-0 pixels are used as they are
     cells : (N, 2) int32, (row, col) of each tile on the lattice; unique
+    cell_px : (h, w) of a montage's cells in level-0 pixels: the network sees the photograph in a cell through
+        squares of `tile_px` at `mpp`. None: a cell is such a square itself
 
     Cells at the right and bottom border may reach beyond the slide; they are read padded with background.
 
@@ -40,6 +42,7 @@ class TileGrid:
     tile_px: int
     mpp: float | None
     cells: NDArray[np.int32]
+    cell_px: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.tile_px < 1 or min(self.slide_px) < 1:
@@ -66,9 +69,10 @@ class TileGrid:
         *,
         tile_px: int,
         mpp: float | None,
+        cell_px: tuple[int, int] | None = None,
     ) -> TileGrid:
         """Every cell of the lattice, row by row."""
-        empty = cls(slide_px, slide_mpp, tile_px, mpp, np.empty((0, 2), np.int32))
+        empty = cls(slide_px, slide_mpp, tile_px, mpp, np.empty((0, 2), np.int32), cell_px)
         rows, cols = empty.shape
         return empty.with_cells(np.indices((rows, cols)).reshape(2, -1).T)
 
@@ -78,6 +82,13 @@ class TileGrid:
     @property
     def pitch_px(self) -> tuple[float, float]:
         """Exact distance of neighbouring tiles in level-0 pixels (y, x)."""
+        if self.cell_px is not None:
+            return (float(self.cell_px[0]), float(self.cell_px[1]))
+        return self.view_px
+
+    @property
+    def view_px(self) -> tuple[float, float]:
+        """Sides (y, x) in level-0 pixels of what the network sees at once."""
         if self.mpp is None or self.slide_mpp is None:
             return (float(self.tile_px), float(self.tile_px))
         return (self.tile_px * self.mpp / self.slide_mpp[0], self.tile_px * self.mpp / self.slide_mpp[1])
@@ -94,7 +105,8 @@ class TileGrid:
     @property
     def id(self) -> str:
         """Content id: equal for equal grids, on every machine."""
-        head = repr((self.slide_px, self.slide_mpp, self.tile_px, self.mpp)).encode()
+        cell = () if self.cell_px is None else (self.cell_px,)
+        head = repr((self.slide_px, self.slide_mpp, self.tile_px, self.mpp, *cell)).encode()
         return hashlib.sha256(head + self.cells.astype("<i4").tobytes()).hexdigest()[:16]
 
     @property

@@ -17,10 +17,12 @@ from napari_mil.device import memory_guard
 from napari_mil.errors import BagError, ModelError
 from napari_mil.labeltree import LabelTree, Survival, class_names, level_names, risk
 from napari_mil.mil import MILModel, Output, answering
-from napari_mil.prediction import Prediction, TileMap
+from napari_mil.prediction import Kind, Prediction, TileMap
 
 #: the class map that ignores what the slide as a whole was called; a missed slide would else show nothing
 WITHOUT_SLIDE = "class/{} without the slide's answer"
+#: what a method's map holds (numpy's letter) → its kind
+_KINDS: Mapping[str, Kind] = {"f": "score", "b": "mask", "i": "groups"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,14 +35,14 @@ class Answer:
     tile_probability : (N, C) float32, softmax of t_i (methods.md §6.11): classes of every tile at the
         finest level; where the task is time, the hazards of a bag that holds this tile alone
     attention : (N, 1) or class-wise (N, C) float32; each column sums to 1
-    maps : the method's further (N,) float32 columns by name
+    maps : the method's further (N,) columns by name: float32, or bool of a mask, or int32 of groups
     hazards : (K,) float32 where the task is time, else None
     """
 
     probabilities: tuple[NDArray[np.float32], ...]
     tile_probability: NDArray[np.float32]
     attention: NDArray[np.float32]
-    maps: Mapping[str, NDArray[np.float32]]
+    maps: Mapping[str, NDArray[Any]]
     hazards: NDArray[np.float32] | None = None
 
     @property
@@ -107,7 +109,7 @@ def answer(
 
 def _numbers(output: Output, tree: LabelTree, temperature: float) -> Answer:
     """An output as numbers: probabilities by softmax, hazards by sigmoid where the task is time."""
-    maps = {name: _numpy(values) for name, values in output.maps.items()}
+    maps = {name: _column(values) for name, values in output.maps.items()}
     attention, tiles = _numpy(output.attention), output.tile_logits.float()
     if isinstance(tree, Survival):
         hazards = _numpy(torch.sigmoid(output.logits[-1].cpu().double()))
@@ -129,6 +131,13 @@ def _tensor(values: Any, device: torch.device, dtype: torch.dtype = torch.float3
 
 def _numpy(values: Tensor) -> NDArray[np.float32]:
     return np.asarray(values.float().cpu().numpy(), np.float32)
+
+
+def _column(values: Tensor) -> NDArray[Any]:
+    """A method's map: masks stay bool and groups whole numbers."""
+    if values.dtype.is_floating_point:
+        return _numpy(values)
+    return np.asarray(values.cpu().numpy(), np.bool_ if values.dtype == torch.bool else np.int32)
 
 
 def lesion(said: Answer, tree: LabelTree) -> NDArray[np.float32] | None:
@@ -165,22 +174,24 @@ def predict(
     the bag is its card's to say. Errors as `answer`.
     """
     said = answer(model, bag.features, bag.grid.cells, temperature=temperature, device=device)
-    maps = maps_of(said, model.tree, note="this region only" if scope == "region" else "")
+    maps = maps_of(said, model.tree, model.notes, note="this region only" if scope == "region" else "")
     return Prediction(
         bag.slide_id, bag.grid.id, model_id, scope, said.probabilities, maps, calibrated, said.hazards
     )
 
 
-def maps_of(said: Answer, tree: LabelTree, *, note: str = "") -> tuple[TileMap, ...]:
-    """Every map of an answer; `note` is added to each map's own."""
+def maps_of(
+    said: Answer, tree: LabelTree, notes: Mapping[str, str] | None = None, *, note: str = ""
+) -> tuple[TileMap, ...]:
+    """Every map of an answer. `notes` (MILModel.notes) are added to those of the maps that they name, `note`
+    to all.
+    """
     made: dict[str, TileMap] = {}
     found = _time_maps(said, tree) if isinstance(tree, Survival) else _tree_maps(said, tree)
     for one in found:
         made.setdefault(one.name, one)
-    if not note:
-        return tuple(made.values())
     return tuple(
-        TileMap(m.name, m.kind, m.values, m.span, m.legend, "; ".join(filter(None, (m.note, note))))
+        replace(m, note="; ".join(filter(None, (m.note, (notes or {}).get(m.name.split("/")[0]), note))))
         for m in made.values()
     )
 
@@ -219,7 +230,9 @@ def _score_maps(said: Answer, tree: LabelTree) -> Iterable[TileMap]:
         for k, label in enumerate(class_names(tree, tree.levels - 1)):
             yield _score(f"attention/{names[-1]}/{label}", said.attention[:, k])
     for name, values in said.maps.items():
-        yield TileMap(name, "score", values, (0.0, 1.0) if name == "disagreement" else None)
+        kind, span = _KINDS[values.dtype.kind], (0.0, 1.0) if name == "disagreement" else None
+        groups = np.unique(values).tolist() if kind == "groups" else []
+        yield TileMap(name, kind, values, span, {code: f"{name} {code}" for code in groups})
     for level, name in enumerate(names):
         lifted = tree.lift(said.tile_probability, level)
         for k, label in enumerate(class_names(tree, level)):

@@ -43,7 +43,8 @@ class Output:
         the level's answer.
     tile_logits : (N, C) t_i: class scores of every tile at the finest level
     attention : (N, 1) or class-wise (N, C); each column sums to 1 over the tiles
-    maps : further named (N,) tensors, such as "attention/coarse/Benign" or "evidence/fine/ADH"
+    maps : further named (N,) tensors, such as "attention/coarse/Benign" or "evidence/fine/ADH"; real numbers
+        are a score, booleans a mask, whole numbers groups of tiles
     embedding : (E,) vector of the bag
     """
 
@@ -96,6 +97,7 @@ class MILModel(nn.Module, ABC):
     grid : values that were searched, {option of Config or Recipe: values}
     contrasts_bags : whether the losses compare the bags of a step, so that it needs them all at once
     bf16 : whether training keeps its figures under bfloat16 autocast
+    notes : what a reader must know of a map, by the first part of its name, {"class": "approximate: …"}
 
     Attributes
     ----------
@@ -113,6 +115,7 @@ class MILModel(nn.Module, ABC):
     grid: ClassVar[Mapping[str, Sequence[Any]]] = {}
     contrasts_bags: ClassVar[bool] = False
     bf16: ClassVar[bool] = False
+    notes: ClassVar[Mapping[str, str]] = {}
     assumed: tuple[str, ...] = ()
 
     def __init__(self, config: Any, in_features: int, tree: LabelTree) -> None:
@@ -297,15 +300,7 @@ class MILModel(nn.Module, ABC):
         map of the method under its name.
         """
         with answering(self):
-            out = self(as_tensor(self, bag))
-        attention = out.attention.squeeze(1) if out.attention.shape[1] == 1 else out.attention
-        columns = {
-            "attention": attention,
-            "lift": attention * len(bag),
-            "tile_probability": torch.softmax(out.tile_logits, -1),
-            **out.maps,
-        }
-        return {**places(bag), **{k: v.cpu().numpy() for k, v in columns.items()}}
+            return columns_of(self(as_tensor(self, bag)), bag)
 
 
 def as_tensor(model: MILModel, bag: Bag) -> Tensor:
@@ -336,6 +331,18 @@ def survival_nll(logits: Tensor, targets: Sequence[Target], task: Survival) -> T
     before = here - torch.nn.functional.logsigmoid(-logits).gather(1, bins[:, None])[:, 0]
     hit = torch.nn.functional.logsigmoid(logits).gather(1, bins[:, None])[:, 0]
     return -torch.where(happened, before + hit, here)
+
+
+def columns_of(out: Output, bag: Bag) -> dict[str, NDArray[Any]]:
+    """The per-tile columns that every method can give of a bag; see `MILModel.explain`."""
+    attention = out.attention.squeeze(1) if out.attention.shape[1] == 1 else out.attention
+    columns = {
+        "attention": attention,
+        "lift": attention * len(bag),
+        "tile_probability": torch.softmax(out.tile_logits, -1),
+        **out.maps,
+    }
+    return {**places(bag), **{k: v.cpu().numpy() for k, v in columns.items()}}
 
 
 def total(losses: Mapping[str, Tensor]) -> Tensor | None:

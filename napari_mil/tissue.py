@@ -92,12 +92,16 @@ def tissue_grid(
     min_tissue : least share of a tile that must be tissue
     max_ink : largest share of a tile that a pen may have drawn over
 
+    A montage's tiles are its photographs, all of them: whoever took them chose what is on them.
+
     Raises
     ------
     TissueError
         when no tile has that much tissue
     """
-    grid = TileGrid.full(slide.shape_px, slide.mpp, tile_px=tile_px, mpp=mpp if slide.mpp else None)
+    grid = lattice(slide, tile_px=tile_px, mpp=mpp)
+    if slide.montage is not None:
+        return grid.with_cells([p.cell for p in slide.montage.photographs])
     found, boxes = find_tissue(slide), grid.boxes_px
     share = found.share(boxes)
     kept = grid.with_cells(grid.cells[(share >= min_tissue) & (found.ink_share(boxes) <= max_ink)])
@@ -107,6 +111,13 @@ def tissue_grid(
             f"free of pen (the fullest {share.max():.0%}); check the slide, or lower min_tissue."
         )
     return kept
+
+
+def lattice(slide: Slide, *, tile_px: int = 256, mpp: float | None = 0.5) -> TileGrid:
+    """Every cell of a slide, tissue or not; of a montage one per photograph, and empty ones at its end."""
+    cell = None if slide.montage is None else slide.montage.cell_px
+    scale = mpp if slide.mpp else None
+    return TileGrid.full(slide.shape_px, slide.mpp, tile_px=tile_px, mpp=scale, cell_px=cell)
 
 
 def tissue_and_ink(

@@ -8,14 +8,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from napari_mil.encode import encode_steps
+from napari_mil.encode import _cover, encode_steps
 from napari_mil.encoders import Encoder
 from napari_mil.errors import BagError, DeviceError, TissueError
 from napari_mil.grid import TileGrid
 from napari_mil.samples.writing import write_pyramid
 from napari_mil.slides import Slide, open_slide
 from napari_mil.steps import drain
+from napari_mil.tissue import tissue_grid
 
 SHAPE = (700, 900)
 
@@ -169,3 +171,68 @@ def test_numbers_beyond_float16_are_refused(slide, grid):
 
     with pytest.raises(BagError, match=r"corner-1 .*65504"):
         drain(encode_steps(slide, grid, Huge(), device="cpu"))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.tuples(st.integers(0, 500), st.integers(0, 500)),
+    st.tuples(st.integers(1, 900), st.integers(1, 900)),
+    st.tuples(st.floats(20, 300), st.floats(20, 300)),
+)
+def test_views_cover_a_photograph_and_nothing_else(corner, size, view):
+    y, x = corner
+    views = _cover((y, x, y + size[0], x + size[1]), view)
+    assert views[:, :2].min(0).tolist() == [y, x]
+    np.testing.assert_allclose(views[:, 2:].max(0), [y + size[0], x + size[1]])
+    sides = views[:, 2:] - views[:, :2]
+    factor = min(1, size[0] / view[0], size[1] / view[1])  # smaller photographs are enlarged, not distorted
+    np.testing.assert_allclose(sides, np.broadcast_to(np.array(view) * factor, sides.shape))
+    for k in (0, 1):
+        starts = np.unique(views[:, k])
+        assert (np.diff(starts) <= sides[0, k] + 1e-6).all()  # no gap
+        assert len(starts) == max(1, int(np.ceil(size[k] / sides[0, k] - 1e-9)))
+
+
+@pytest.fixture(scope="module")
+def montage(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("montage")
+    rng = np.random.default_rng(0)
+    for i, size in enumerate([(200, 130), (64, 64), (40, 90), (300, 70), (128, 128)]):
+        base = rng.integers(40, 220, 3)
+        pixels = np.clip(base + rng.integers(-30, 30, (*size, 3)), 0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+    with open_slide(folder) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("batch", [1, 5, 64])
+def test_a_photograph_s_vector_is_the_mean_over_its_tiles(montage, batch):
+    grid = tissue_grid(montage, tile_px=64)
+    steps = encode_steps(montage, grid, Corner(), first=[3, 1], batch=batch, device="cpu")
+    done: list[int] = []
+    bag = drain(steps, lambda now: done.extend(now.payload[0].tolist() if now.payload else []))
+    assert done[:2] == [3, 1]
+    assert sorted(done) == [0, 1, 2, 3, 4]
+    assert bag.encoder == "corner-1+photograph"
+    for i, photograph in enumerate(montage.montage.photographs):
+        y0, x0, y1, x1 = photograph.box_px
+        inside = montage.levels[0].read(y0, x0, y1, x1).mean((0, 1))
+        np.testing.assert_allclose(bag.features[i], inside, atol=3)  # overlaps weigh a little
+    exact = [np.asarray(montage.levels[0].read(*p.box_px)).mean((0, 1)) for p in montage.montage.photographs]
+    np.testing.assert_allclose(bag.features[[1, 4]], np.array(exact)[[1, 4]], atol=0.1)  # no overlap there
+
+
+def test_what_surrounds_a_photograph_is_not_seen(montage):
+    class Darkest(Corner):
+        def __call__(self, tiles):
+            return tiles.float().amax((1, 2))
+
+    bag = drain(encode_steps(montage, tissue_grid(montage, tile_px=64), Darkest(), device="cpu"))
+    assert (bag.features < 252).all()  # the montage around them is white
+
+
+def test_a_montage_s_grid_needs_its_photographs(slide, montage):
+    grid = tissue_grid(montage, tile_px=64)
+    empty = grid.with_cells([(grid.shape[0] - 1, grid.shape[1] - 1)])
+    with pytest.raises(BagError, match="cells without a photograph"):
+        drain(encode_steps(montage, empty, Corner()))

@@ -76,3 +76,13 @@ def test_arrays_are_read_only_and_independent_of_their_source():
     assert grid.cells[0, 0] == 0
     with pytest.raises(ValueError, match="read-only"):
         grid.cells[0, 0] = 1
+
+
+def test_the_cells_of_a_montage_are_photographs_and_not_what_the_network_sees():
+    plain = TileGrid.full((300, 800), None, tile_px=64, mpp=None)
+    grid = TileGrid.full((300, 800), None, tile_px=64, mpp=None, cell_px=(150, 200))
+    assert (grid.shape, grid.pitch_px, grid.view_px) == ((2, 4), (150.0, 200.0), (64.0, 64.0))
+    assert grid.boxes_px[-1].tolist() == [150, 600, 300, 800]
+    assert grid.with_cells(grid.cells[:3]).cell_px == (150, 200)
+    assert grid.id != plain.id
+    assert plain.id == TileGrid(plain.slide_px, None, 64, None, plain.cells, None).id == "a015ca503c6a3f7d"

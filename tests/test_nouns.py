@@ -52,6 +52,15 @@ def test_a_card_says_why_a_model_may_not_run(bag, said):
         a_card().check(bag)
 
 
+def test_models_of_slides_and_of_photographs_are_told_apart():
+    photographs = a_bag(encoder="builtin-1+photograph")
+    assert "was trained on slides, and this is photographs" in a_card().why_not(photographs)
+    card = a_card(encoder="builtin-1+photograph")
+    assert card.why_not(photographs) is None
+    assert "was trained on photographs, and this is a slide" in card.why_not(a_bag())
+    assert "embed the slide again" in card.why_not(a_bag(encoder="builtin-2"))
+
+
 def test_a_card_that_fits_says_nothing():
     assert a_card().why_not(a_bag()) is None
 

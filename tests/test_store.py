@@ -116,6 +116,13 @@ def test_a_bag_in_pixels_and_an_empty_one(store):
     assert (back.grid.slide_mpp, back.grid.mpp) == (None, None)
 
 
+def test_a_bag_of_photographs_keeps_their_cells(store):
+    grid = TileGrid((300, 800), None, 64, None, np.array([[1, 3]]), (150, 200))
+    store.save_bag(Bag("s", grid, np.ones((1, 3), np.float32), "e+photograph"))
+    back = store.load_bag("s", "e+photograph", 64, None)
+    assert (back.grid.id, back.grid.cell_px) == (grid.id, (150, 200))
+
+
 def test_a_bag_is_replaced_whole(store):
     store.save_bag(some_bag())
     store.save_bag(some_bag(features=np.ones((4, 5), np.float32)))

@@ -10,6 +10,7 @@ from napari_mil.blocks.attention import AttentionScores, GatedScores
 from napari_mil.blocks.basics import (
     ACTIVATIONS,
     ceil_count,
+    draw_gumbel,
     draw_order,
     draw_uniform,
     floor_count,
@@ -18,6 +19,7 @@ from napari_mil.blocks.basics import (
     xavier,
 )
 from napari_mil.blocks.dsmil import CriticalAttention, DSMILPooler, Streams
+from napari_mil.blocks.gat import GraphAttention
 from napari_mil.blocks.hiding import HidesTiles, Hiding
 from napari_mil.blocks.pooling import AttentionPooler, Pooled, Pooler
 from napari_mil.blocks.recycle import CrossAttention, GlobalRecycle
@@ -31,12 +33,14 @@ __all__ = [
     "DSMILPooler",
     "GatedScores",
     "GlobalRecycle",
+    "GraphAttention",
     "HidesTiles",
     "Hiding",
     "Pooled",
     "Pooler",
     "Streams",
     "ceil_count",
+    "draw_gumbel",
     "draw_order",
     "draw_uniform",
     "floor_count",

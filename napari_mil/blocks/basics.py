@@ -60,3 +60,15 @@ def draw_order(n: int, device: torch.device, generator: torch.Generator | None) 
     """(n,) int64 a random order of n things on `device`, drawn where the generator lives."""
     where = generator.device if generator is not None else device
     return torch.randperm(n, device=where, generator=generator).to(device)
+
+
+def draw_gumbel(rows: int, columns: int, device: torch.device, generator: torch.Generator | None) -> Tensor:
+    """(rows, columns) standard Gumbel noise −log(Exp(1)) on `device`, drawn where the generator lives.
+
+    Row by row, as if each were drawn by itself: a single draw of the whole would use the generator otherwise.
+    """
+    where = generator.device if generator is not None else device
+    waits = torch.empty(rows, columns, device=where)
+    for row in waits:
+        row.exponential_(generator=generator)
+    return -waits.to(device).clamp_min(torch.finfo(waits.dtype).tiny).log()

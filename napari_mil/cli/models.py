@@ -50,7 +50,7 @@ def _stop(*, until_told: bool) -> Callable[[], bool] | None:
 )
 def train(
     project: ExistingProject,
-    method: Annotated[str, typer.Option(help="mean, max, abmil, gabmil, mhim or hmil.")] = "mhim",
+    method: Annotated[str, typer.Option(help="mean, max, abmil, gabmil, mhim, hmil or micromil.")] = "mhim",
     setting: Setting = None,
     recipe: RecipeSetting = None,
     name: Annotated[str | None, typer.Option(help="What to call the model; default METHOD-NUMBER.")] = None,
@@ -70,6 +70,7 @@ def train(
         typer.Option(help="Record this slide's hidden tiles in every epoch (MHIM); repeat for more."),
     ] = None,
     bins: Annotated[int, typer.Option(help="Intervals of time, with --survival.", min=2, max=20)] = 4,
+    encoder: Annotated[str, typer.Option(help="Encoder whose features it reads.")] = "builtin",
     *,
     survival: Annotated[
         bool, typer.Option("--survival", help="Learn follow-up times instead of labels.")
@@ -89,7 +90,7 @@ def train(
     given = {**settings(recipe), **({"record": record} if record else {})}
     shared: dict[str, Any] = {"config": settings(setting), "recipe": given, "preset": preset, "name": name}
     shared["tensorboard"] = tensorboard
-    shared |= {"survival": survival, "bins": bins}
+    shared |= {"survival": survival, "bins": bins, "encoder": encoder}
     if folds:
         shared["keep_models"] = keep_models
         study(project, method, folds, numbers(seeds or "0"), grid, as_json=as_json, **shared)

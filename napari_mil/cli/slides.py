@@ -29,7 +29,9 @@ def import_(
     ],
     paths: Annotated[
         list[Path],
-        typer.Argument(help="Slides, folders of slides, label files, or checkpoints.", show_default=False),
+        typer.Argument(
+            help="Slides, folders of slides or photographs, label files, or checkpoints.", show_default=False
+        ),
     ],
     manifest: Annotated[
         Path | None, typer.Option(help="CSV: slide, and maybe case, label, time, event, split.")
@@ -55,14 +57,19 @@ def import_(
 def embed(
     project: ExistingProject,
     slides: SlideNames = None,
-    encoder: Annotated[str, typer.Option(help="Name of the encoder.")] = "builtin",
+    encoder: Annotated[str, typer.Option(help="Name of the encoder, or its id.")] = "builtin",
+    encoder_weights: Annotated[
+        Path | None, typer.Option(help="Its file of weights, where it needs one; the project keeps them.")
+    ] = None,
     *,
     as_json: AsJson = False,
 ) -> None:
     """Find tissue, cut tiles and compute features; bags that are there already are not computed again."""
-    from napari_mil.workflow import bag_steps
+    from napari_mil.workflow import add_encoder, bag_steps
 
     with opened(project) as p:
+        if encoder_weights is not None:
+            encoder = add_encoder(p, encoder, encoder_weights).id
 
         def act(record: Any) -> dict[str, Any]:
             bag = show(bag_steps(p, p.slide(record), encoder=encoder), as_json=as_json)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from pathlib import Path
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from napari_mil.errors import BagError
+from napari_mil.errors import BagError, ModelError
 
 
 class Encoder(ABC):
@@ -17,19 +18,30 @@ class Encoder(ABC):
     Class attributes
     ----------------
     name : the registry's name ("builtin")
-    id : name and version ("builtin-1"); bags and cards carry it. It changes whenever any number that the
-    encoder
-        gives for any tile changes, so that features of two definitions are never mixed
+    needs_weights : whether it is made from a file of weights, by `from_weights`
+    id : name and version ("builtin-1"), or name and content of the weights; bags and cards carry it. It
+        changes whenever any number that the encoder gives for any tile changes, so that features of two
+        definitions are never mixed
     width : D, numbers per tile
     tile_px : side of the tiles it is made for, pixels
     mpp : µm per pixel it is made for
     """
 
     name: ClassVar[str]
+    needs_weights: ClassVar[bool] = False
     id: str
     width: int
     tile_px: int
     mpp: float
+
+    @classmethod
+    def from_weights(cls, path: Path) -> Self:
+        """The encoder with the weights of a file; ModelError when it has none, or they do not fit."""
+        raise ModelError(f"The encoder {cls.name} has no weights; leave {path.name} out.")
+
+    def weights(self) -> bytes | None:
+        """The weights in use as safetensors, which `from_weights` reads; None where there are none."""
+        return None
 
     @abstractmethod
     def __call__(self, tiles: Tensor) -> Tensor:

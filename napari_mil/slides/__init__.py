@@ -3,33 +3,36 @@
 from __future__ import annotations
 
 import importlib
+import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_mil.errors import SlideError, reason
 from napari_mil.slides.slide import Level, RefusedError, Slide, given_mpp, sample_boxes
-from napari_mil.slides.tiles import Engine
+from napari_mil.slides.tiles import Engine, Montage, Photograph
 
 if TYPE_CHECKING:
     from napari_mil.slides.tiles import Source
 
-__all__ = ["SUFFIXES", "Level", "Slide", "open_slide"]
+__all__ = ["SUFFIXES", "Level", "Montage", "Photograph", "Slide", "find_slides", "open_slide"]
 
 #: what slides' files are called; a folder is searched for these
 SUFFIXES = (".svs", ".tif", ".tiff", ".btf", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide")
 
 # tifffile first: OpenSlide opens OME-TIFF but hides its levels
-READERS = {"TIFF reader": "tiff", "OpenSlide": "openslide"}
+READERS = {"TIFF reader": "tiff", "OpenSlide": "openslide", "photographs": "photos"}
+_FOLDERS = {"photographs": "photos"}
 _DARK = 32  # on a bright-field scan something is brighter than this in all three colours
 
 
 def open_slide(path: str | Path, *, mpp: float | tuple[float, float] | None = None) -> Slide:
-    """Open a whole-slide image lazily.
+    """Open a whole-slide image, a photograph, or a folder of photographs as a montage, lazily.
 
     Parameters
     ----------
-    path : the slide's file; for DICOM any of its files or their folder
+    path : the slide's file; for DICOM any of its files or their folder; for a montage the folder
     mpp : µm per level-0 pixel, one number or (y, x), where the file does not say or is wrong
 
     Raises
@@ -40,7 +43,7 @@ def open_slide(path: str | Path, *, mpp: float | tuple[float, float] | None = No
     path = Path(path)
     given = None if mpp is None else given_mpp(mpp)
     entrance, said = _entrance(path), []
-    for name, module in READERS.items():
+    for name, module in (_FOLDERS if entrance.is_dir() else READERS).items():
         reader = importlib.import_module(f"napari_mil.slides.{module}")
         try:
             return _looked_at(path, reader.open_source(entrance), given)
@@ -50,21 +53,46 @@ def open_slide(path: str | Path, *, mpp: float | tuple[float, float] | None = No
             said.append(f"{name}: {reason(error)}")
     raise SlideError(
         f"{path.name} cannot be opened as a slide ({'; '.join(said)}); "
-        "expected is an undamaged whole-slide image such as SVS, OME-TIFF, tiled TIFF, NDPI or MRXS."
+        "expected is an undamaged whole-slide image such as SVS, OME-TIFF, tiled TIFF, NDPI or MRXS, "
+        "or photographs as PNG, JPEG or TIFF."
     )
 
 
+def find_slides(folder: Path) -> Iterator[Path]:
+    """Slides in a folder and the folders in it, by their suffixes, and folders of photographs.
+
+    Pictures that lie beside a slide are taken for its thumbnails.
+    """
+    from napari_mil.slides.photos import photographs_in
+
+    photographs = photographs_in(folder)
+    inside = sorted(folder.iterdir())
+    slides = [f for f in inside if f.is_file() and f.name.lower().endswith(SUFFIXES) and f not in photographs]
+    yield from slides
+    if photographs and not slides:
+        yield folder
+    for path in inside:
+        if path.is_dir():
+            yield from find_slides(path)
+
+
 def _entrance(path: Path) -> Path:
-    """The file to open: the path itself, or the first file of a folder that holds a DICOM slide."""
+    """What to open: the path itself, or the first file of a folder that holds a DICOM slide."""
+    from napari_mil.slides.photos import photographs_in
+
     if not os.path.lexists(path):
         raise SlideError(f"There is no file {path}; check the path.")
     try:
-        file = _first_dicom(path) if path.is_dir() else path
-        empty = file is not None and not _head(file, 1)
+        file = (_first_dicom(path) or path) if path.is_dir() else path
+        empty = not file.is_dir() and not _head(file, 1)
+        hollow = file.is_dir() and not photographs_in(file)
     except OSError as error:
         raise SlideError(f"{path.name} cannot be read ({error.strerror}); check its permissions.") from error
-    if file is None:
-        raise SlideError(f"{path} is a folder; give the file of one slide, such as an SVS or a tiled TIFF.")
+    if hollow:
+        raise SlideError(
+            f"{path} is a folder without photographs; give the file of one slide, such as an SVS or a tiled "
+            "TIFF, or a folder of photographs as PNG, JPEG or TIFF."
+        )
     if empty:
         raise SlideError(f"{path.name} is empty (0 bytes); copy the slide again.")
     return file
@@ -95,10 +123,21 @@ def _looked_at(path: Path, source: Source, mpp: tuple[float, float] | None) -> S
 def _refuse_dark(slide: Slide) -> None:
     """Raise RefusedError when nothing in the coarsest level is bright: a fluorescence or dark-field image."""
     level = slide.levels[-1]
-    for box in sample_boxes(level, 4_000_000):
+    boxes = sample_boxes(level, 4_000_000)
+    if slide.montage is not None:
+        level.read(0, 0, *level.shape_px)  # each photograph is decoded once: a damaged one shows now
+        boxes = _photograph_boxes(slide)
+    for box in boxes:
         if level.read(*box).min(axis=2).max(initial=0) >= _DARK:
             return
     raise RefusedError(
         "it is dark everywhere, as fluorescence images are, while a bright-field RGB slide is expected, "
         "such as an H&E scan"
     )
+
+
+def _photograph_boxes(slide: Slide) -> list[tuple[int, int, int, int]]:
+    """Where the photographs of a montage lie on its coarsest level: around them everything is bright."""
+    (dy, dx), found = slide.levels[-1].downsample, slide.montage.photographs if slide.montage else ()
+    low = ((math.ceil(p.box_px[0] / dy), math.ceil(p.box_px[1] / dx), p.box_px) for p in found)
+    return [(y, x, max(y + 1, int(box[2] // dy)), max(x + 1, int(box[3] // dx))) for y, x, box in low]

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from napari_mil.errors import SlideError
-from napari_mil.slides.tiles import Engine, Pixels, dask_view
+from napari_mil.slides.tiles import Engine, Montage, Pixels, dask_view
 
 MPP_RANGE = (0.05, 20.0)
 _BAND_PX = 32_000_000  # source pixels resampled at once
@@ -131,7 +131,9 @@ class Slide:
 
     @property
     def name(self) -> str:
-        """File name without folder and suffix."""
+        """File name without folder and suffix; a montage has its folder's name."""
+        if self.montage is not None:
+            return self.path.name
         return (
             self.path.name.removesuffix(".tif").removesuffix(".tiff").removesuffix(".ome")
             if self.path.suffix in {".tif", ".tiff"}
@@ -157,6 +159,11 @@ class Slide:
     def objective_power(self) -> float | None:
         """Magnification of the objective, or None."""
         return self.engine.source.info.objective_power
+
+    @property
+    def montage(self) -> Montage | None:
+        """The photographs that lie side by side on it, or None for an image of one piece."""
+        return self.engine.source.info.montage
 
     @property
     def properties(self) -> Mapping[str, str]:

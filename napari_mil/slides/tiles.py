@@ -46,6 +46,26 @@ class LevelInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Photograph:
+    """One photograph of a montage: file name, cell (row, col), box y0, x0, y1, x1 in level-0 pixels."""
+
+    name: str
+    cell: tuple[int, int]
+    box_px: tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Montage:
+    """What tells a montage from a slide: its cells (h, w) in level-0 pixels, and the photographs in them.
+
+    Their positions were not measured: neighbours on the montage are no neighbours in the tissue.
+    """
+
+    cell_px: tuple[int, int]
+    photographs: tuple[Photograph, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SlideInfo:
     """What a reader found in a file besides pixels.
 
@@ -59,6 +79,7 @@ class SlideInfo:
     objective_power : magnification of the objective, or None
     properties : the vendor's words
     associated : label, macro, thumbnail: name -> function that reads (h, w, 3) uint8
+    montage : of photographs, or None for an image of one piece
     """
 
     levels: tuple[LevelInfo, ...]
@@ -69,6 +90,7 @@ class SlideInfo:
     objective_power: float | None = None
     properties: Mapping[str, str] = field(default_factory=dict)
     associated: Mapping[str, Callable[[], Pixels]] = field(default_factory=dict)
+    montage: Montage | None = None
 
 
 class Source(Protocol):

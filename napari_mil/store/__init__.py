@@ -8,6 +8,7 @@
     bags/<slide>/<encoder>-<tile>px-<mpp>/    zarr: features (N, D), cells (N, 2)
     maps/<slide>/<model>/<scope>-<grid>/      zarr: the maps of one answer, by kind
     models/<id>/                              weights.safetensors, card.json, maybe recording.safetensors
+    encoders/<id>.safetensors                 weights that a person gave
     unfinished/                               what is being written; moved to its place when whole
 
 Names of folders are the keys, so what is there needs not be computed again. Checksums tell damage.
@@ -114,6 +115,7 @@ class Store:
                 "slide_mpp": grid.slide_mpp,
                 "tile_px": grid.tile_px,
                 "mpp": grid.mpp,
+                "cell_px": grid.cell_px,
             },
         }
         arrays = {"features": bag.features, "cells": grid.cells}
@@ -220,6 +222,15 @@ class Store:
         with damage(self.folder, sums):
             return tuple(json.loads(sums.read_bytes()))
 
+    def save_encoder(self, encoder: str, weights: bytes) -> None:
+        """Keep the weights (safetensors) of an encoder under its id."""
+        with said(self.folder, "written"):
+            put(self.folder / "encoders" / f"{encoder}.safetensors", weights)
+
+    def encoders(self) -> dict[str, Path]:
+        """{id: file of weights} of the encoders that are kept."""
+        return {file.stem: file for file in sorted((self.folder / "encoders").glob("[!.]*.safetensors"))}
+
     def cards(self) -> tuple[ModelCard, ...]:
         """The cards of the project's models, oldest first."""
         found = []
@@ -266,7 +277,9 @@ def _now() -> str:
 
 def _grid(about: Mapping[str, Any], cells: NDArray[Any]) -> TileGrid:
     mpp = about["slide_mpp"]
-    return TileGrid(tuple(about["slide_px"]), mpp and tuple(mpp), about["tile_px"], about["mpp"], cells)
+    cell = about.get("cell_px")  # of montages; older projects know none
+    size = (tuple(about["slide_px"]), mpp and tuple(mpp), about["tile_px"], about["mpp"])
+    return TileGrid(*size, cells, cell and (cell[0], cell[1]))
 
 
 def _map(entry: Mapping[str, Any], values: NDArray[Any]) -> TileMap:

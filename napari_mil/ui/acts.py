@@ -13,7 +13,6 @@ import numpy as np
 
 from napari_mil.correction import Cells, Place, WholeSlide, covered, tile_nodes
 from napari_mil.errors import MILError
-from napari_mil.grid import TileGrid
 from napari_mil.ui.desk import Desk, State, fresh
 
 if TYPE_CHECKING:
@@ -94,11 +93,13 @@ def kept_answer(project: Project, slide: Slide, card: Any) -> tuple[Bag | None, 
 
 def said(project: Project, slide: Slide, state: State) -> dict[str, Any]:
     """What people have said of a slide, as changes of the state."""
+    from napari_mil.tissue import lattice as lattice_of
+
     card = state.card
     tile_px, mpp = (card.tile_px, card.mpp) if card else (TILE_PX, MPP)
     lattice = state.lattice if state.slide is slide else None
     if lattice is None or (lattice.tile_px, lattice.mpp) != (tile_px, mpp if slide.mpp else None):
-        lattice = TileGrid.full(slide.shape_px, slide.mpp, tile_px=tile_px, mpp=mpp if slide.mpp else None)
+        lattice = lattice_of(slide, tile_px=tile_px, mpp=mpp)
     corrections = tuple(project.ledger.corrections(slide.fingerprint))
     known = state.nodes is not None and lattice is state.lattice
     if known and corrections and corrections[:-1] == state.corrections:

@@ -19,6 +19,8 @@ class TileReader:
         self._ranks: dict[str, np.ndarray] = {}
         grid = state.answer_grid
         self._lookup = None if grid is None else grid.lookup()
+        montage = None if state.slide is None else state.slide.montage
+        self._photographs = {} if montage is None else {p.cell: p.name for p in montage.photographs}
         self._roles = None if state.bag is None or not state.simulated else state.bag.grid.lookup()
 
     def text(self, y: float, x: float) -> str:
@@ -31,7 +33,10 @@ class TileReader:
         col = int((x / mpp[1] + 0.5) // lattice.pitch_px[1])
         if not (0 <= row < lattice.shape[0] and 0 <= col < lattice.shape[1]):
             return ""
-        parts = [f"tile {row}, {col}", *self._model(row, col), *self._role(row, col), *self._said(row, col)]
+        if self._photographs and (row, col) not in self._photographs:
+            return ""
+        what = self._photographs.get((row, col), f"tile {row}, {col}")
+        parts = [what, *self._model(row, col), *self._role(row, col), *self._said(row, col)]
         return " · ".join(parts)
 
     def _model(self, row: int, col: int) -> list[str]:

@@ -42,9 +42,11 @@ def unit(grid_or_slide: Any) -> str:
 
 
 def slide_layer(slide: Slide, *, key: str = "slide") -> LayerData:
-    """A slide as a multiscale image whose levels are read when they are looked at."""
+    """A slide as a multiscale image whose levels are read when they are looked at; a montage says so."""
+    montage = slide.montage
+    about = "" if montage is None else f" · {len(montage.photographs)} photographs, positions mean nothing"
     options = {
-        "name": slide.name,
+        "name": slide.name + about,
         "rgb": True,
         "multiscale": True,
         "contrast_limits": (0, 255),

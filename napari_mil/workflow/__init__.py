@@ -7,6 +7,7 @@ from __future__ import annotations
 from napari_mil.workflow.analyse import PartialAnswer, analyse_steps, answer_row, bag_steps
 from napari_mil.workflow.checkpoints import Question, class_list, import_model, questions, take_checkpoint
 from napari_mil.workflow.child import told_to_stop
+from napari_mil.workflow.encoding import add_encoder, find_encoder
 from napari_mil.workflow.exchange import import_paths_steps, label_rows, write_rows
 from napari_mil.workflow.learn import (
     Retrained,
@@ -35,6 +36,7 @@ __all__ = [
     "Project",
     "Question",
     "Retrained",
+    "add_encoder",
     "adopt",
     "analyse_steps",
     "answer_row",
@@ -45,6 +47,7 @@ __all__ = [
     "current_card",
     "evaluate_steps",
     "find_card",
+    "find_encoder",
     "find_record",
     "has_recording",
     "import_model",

@@ -15,6 +15,7 @@ from napari_mil.grid import TileGrid
 from napari_mil.labeltree import LabelTree, class_names
 from napari_mil.prediction import Prediction
 from napari_mil.steps import Progress, Steps, told_as
+from napari_mil.workflow.encoding import find_encoder
 from napari_mil.workflow.project import Box, Project, find_card
 
 if TYPE_CHECKING:
@@ -45,18 +46,19 @@ def bag_steps(
 
     Parameters
     ----------
+    encoder : name, or id of one whose weights the project keeps (`add_encoder`)
     region : only tiles that overlap this box (y0, x0, y1, x1, level-0 px); a region's features are not kept
     view : tiles in this box are done first, from its middle outwards
 
     Yields Progress of the stages "tissue" and "features"; the latter's payload is a Bag of the tiles done
     so far.
     """
-    from napari_mil.encoders import create
+    from napari_mil.encode import features_id
     from napari_mil.tissue import tissue_grid
 
-    machine = create(encoder)
+    machine = find_encoder(project, encoder)
     mpp = None if slide.mpp is None else machine.mpp
-    kept = project.store.load_bag(slide.fingerprint, machine.id, machine.tile_px, mpp)
+    kept = project.store.load_bag(slide.fingerprint, features_id(machine, slide), machine.tile_px, mpp)
     if kept is not None and kept.grid.slide_mpp == slide.mpp:
         yield Progress("features", len(kept), len(kept), "from the project")
         return kept.crop(region) if region else kept
@@ -68,7 +70,8 @@ def bag_steps(
             raise TissueError(
                 "There is no tissue in this region; move the view over tissue, or run the whole slide."
             )
-    yield Progress("tissue", 1, 1, f"{len(grid):,} tiles")
+    things = "tiles" if slide.montage is None else "photographs"
+    yield Progress("tissue", 1, 1, f"{len(grid):,} {things}")
     bag = yield from _encode(slide, grid, machine, view)
     if region is None:
         project.store.save_bag(bag)
@@ -77,7 +80,7 @@ def bag_steps(
 
 def _encode(slide: Slide, grid: TileGrid, machine: Encoder, view: Box | None) -> Steps[Bag]:
     """Drive the encoder; payloads grow into bags of the tiles done so far."""
-    from napari_mil.encode import encode_steps
+    from napari_mil.encode import encode_steps, features_id
 
     done: list[NDArray[np.int64]] = []
     features: list[NDArray[np.float16]] = []
@@ -92,7 +95,8 @@ def _encode(slide: Slide, grid: TileGrid, machine: Encoder, view: Box | None) ->
             if time.monotonic() - shown > REFRESH_S:
                 shown = time.monotonic()
                 so_far = grid.with_cells(grid.cells[np.concatenate(done)])
-                partial = Bag(slide.fingerprint, so_far, np.concatenate(features), machine.id)
+                made = np.concatenate(features)
+                partial = Bag(slide.fingerprint, so_far, made, features_id(machine, slide))
         return replace(now, payload=partial)
 
     first = None if view is None else _from_the_middle(grid, view)
@@ -150,8 +154,8 @@ def analyse_steps(
         card.check(now.payload)
         return replace(now, payload=PartialAnswer(now.payload.grid, ask(now.payload, "region")))
 
-    encoder = card.encoder.rsplit("-", 1)[0]
-    bag = yield from told_as(bag_steps(project, slide, encoder=encoder, region=region, view=view), retell)
+    asked = bag_steps(project, slide, encoder=card.encoder, region=region, view=view)
+    bag = yield from told_as(asked, retell)
     card.check(bag)
     if region is None:
         kept = project.store.load_prediction(slide.fingerprint, bag.grid.id, card.id)

@@ -34,7 +34,8 @@ def import_paths_steps(
     encoder: str | None = None,
     by: str = "",
 ) -> Steps[list[dict[str, Any]]]:
-    """Take slides, folders of slides, label files, checkpoints into the project at `folder`; made if missing.
+    """Take slides, folders of slides or of photographs (each folder one slide), label files and checkpoints
+    into the project at `folder`; made if missing.
 
     Each file succeeds or fails alone: one row per file, {"slide", "ok", "error"}. The inputs that concern
     every file (manifest, tree, mpp) are checked before anything is written.
@@ -50,7 +51,8 @@ def import_paths_steps(
     files = [f for path in paths for f in _files(path)]
     if not files:
         raise ProjectError(
-            f"There are no slides in {', '.join(map(str, paths))}; expected files such as .svs or .tif."
+            f"There are no slides in {', '.join(map(str, paths))}; expected files such as .svs or .tif, "
+            "or folders of photographs."
         )
     rows = []
     with Project(folder, tree=chosen, by=by) as project:
@@ -69,9 +71,9 @@ def _files(path: Path) -> Iterator[Path]:
     if not path.is_dir():
         yield path
         return
-    from napari_mil.slides import SUFFIXES
+    from napari_mil.slides import find_slides
 
-    yield from sorted(f for f in path.rglob("*") if f.is_file() and f.name.lower().endswith(tuple(SUFFIXES)))
+    yield from find_slides(path)
 
 
 def _take(
@@ -99,6 +101,8 @@ def _take(
         split=entry.get("split", ""),
     )
     note = {} if added.mpp else {"note": "says no µm per pixel: give --mpp"}
+    if added.montage is not None:
+        return {"photographs": len(added.montage.photographs), **note}
     return {"size": f"{added.shape_px[1]} × {added.shape_px[0]} px", **note}
 
 

@@ -289,7 +289,7 @@ def retrain_here_steps(
 
     parent, network = find_card(project, model), project.model(model)
     survival = isinstance(parent.tree, Survival)
-    cases = yield from cases_steps(project, parent.encoder.rsplit("-", 1)[0], survival=survival)
+    cases = yield from cases_steps(project, parent.encoder, survival=survival)
     for case in cases:
         parent.check(case.bags[0])
     split = _split_like(parent, cases)
@@ -392,7 +392,7 @@ def evaluate_steps(project: Project, model: str, *, split: str = "test") -> Step
     if split not in ("train", "validation", "test", "all"):
         raise LabelError(f"{split!r} is no split; choose test, validation, train or all.")
     survival = isinstance(card.tree, Survival)
-    cases = yield from cases_steps(project, card.encoder.rsplit("-", 1)[0], survival=survival)
+    cases = yield from cases_steps(project, card.encoder, survival=survival)
     chosen = set(card.slides.get(split, ()))
     kept = [c for c in cases if split == "all" or any(b.slide_id in chosen for b in c.bags)]
     if not kept:

@@ -5,7 +5,7 @@ from napari_mil.errors import ModelError
 
 
 def test_the_folder_is_the_registry():
-    assert encoders.names() == ("builtin",)
+    assert encoders.names() == ("builtin", "resnet18", "resnet50-trunc")
     encoder = encoders.create()
     assert isinstance(encoder, encoders.Encoder)
     assert (encoder.name, encoder.id, encoder.tile_px, encoder.mpp) == ("builtin", "builtin-1", 256, 0.5)

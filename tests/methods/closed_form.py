@@ -160,3 +160,21 @@ def gabmil_shapes(d=1024, c=2, hidden=512):
 def pool_shapes(d=1024, c=2, hidden=512):
     """Keys of mean and max pooling."""
     return {**linear_shapes("head.0", hidden, d), **linear_shapes("head.3", c, hidden)}
+
+
+def micromil_shapes(d=512, clusters=4, c=2, hidden=128):
+    """Keys of a published MicroMIL beside its backbone."""
+    shapes = {
+        **linear_shapes("image_feature", d, d),
+        "dec.cluster_centers": (clusters, d),
+        **linear_shapes("attn", 1, d),
+        **linear_shapes("classify", c, hidden),
+    }
+    for layer, width in enumerate((d, hidden)):
+        shapes |= {
+            f"layers.{layer}.fc.weight": (hidden, width),
+            f"layers.{layer}.attn_l": (1, 1, hidden),
+            f"layers.{layer}.attn_r": (1, 1, hidden),
+            f"layers.{layer}.bias": (hidden,),
+        }
+    return shapes

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from closed_form import bag, fill, hmil_shapes, mhim_shapes
+from closed_form import bag, fill, hmil_shapes, mhim_shapes, micromil_shapes
 
 from napari_mil import methods
 from napari_mil.correction import Target
@@ -160,3 +160,23 @@ def test_hmil_losses(hmil, epoch, tau, contrast, total):
     assert terms.contrast.item() == near(contrast, abs=2e-6)
     losses = hmil.loss([(x, None, t) for x, t in zip(BAGS, TARGETS, strict=True)], progress)
     assert sum(v.item() for v in losses.values()) == near(total, abs=2e-6)
+
+
+def test_micromil():
+    two = LabelTree.from_paths(["a", "b"])
+    model = methods.create(
+        "micromil", {"compat": "official", "clusters": 4}, in_features=512, tree=two
+    ).eval()
+    weights = fill(micromil_shapes())
+    assert len(weights) == 15
+    model.load_state_dict(weights)
+    k, s = torch.arange(4.0)[:, None], torch.arange(9.0)
+    noise = {"select": torch.sin(1.3 * s + 2.1 * k), "edge": torch.sin(0.9 * k + 1.7 * torch.arange(4.0))}
+    study = model.study(bag(9, 512, 0), None, 0.0, noise=noise)
+    seen = study.seen
+    close(seen.assignment.features[0, :3], [-0.004017, 0.666468, 0.184453])
+    close(seen.assignment.z[0], [0.251623, 0.251721, 0.247737, 0.248918])
+    assert seen.selected.tolist() == [6, 4, 8, 6]
+    assert (seen.edges - torch.eye(4)).argmax(1).tolist() == [1, 1, 0, 3]
+    close(seen.nodes[0, :3], [0.04886378, 0.00510224, 0.48571947])
+    close(study.logits[0], [0.07308422, 0.13602526])

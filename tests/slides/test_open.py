@@ -37,9 +37,7 @@ def test_an_empty_file(tmp_path):
 
 def test_a_folder(tmp_path):
     (tmp_path / "notes.txt").write_text("no slide")
-    assert refusal(tmp_path).endswith(
-        "is a folder; give the file of one slide, such as an SVS or a tiled TIFF."
-    )
+    assert refusal(tmp_path).endswith("TIFF, or a folder of photographs as PNG, JPEG or TIFF.")
 
 
 @pytest.mark.parametrize("content", [b"hello", bytes(5000), b"\x89PNG\r\n"])

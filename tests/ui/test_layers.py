@@ -7,8 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from napari.components import ViewerModel
+from PIL import Image
 
 from napari_mil.prediction import TileMap
+from napari_mil.slides import open_slide
+from napari_mil.tissue import lattice
+from napari_mil.ui.desk import State
+from napari_mil.ui.hover import TileReader
 from napari_mil.ui.layers import (
     OURS,
     corrections_layer,
@@ -18,6 +23,7 @@ from napari_mil.ui.layers import (
     limits_of,
     map_layer,
     ranks,
+    slide_layer,
     sync,
     title_of,
 )
@@ -139,3 +145,18 @@ def test_sync_orders_ours_and_replaces_a_lattice_of_another_shape(grid, tree):
     sync(viewer, [map_layer(score(len(wider)), wider, tree)])
     assert find(viewer, "map/attention").data.shape == wider.shape
     assert find(viewer, "map/attention").metadata[OURS]["grid"] == wider.id
+
+
+def test_a_montage_says_that_its_positions_mean_nothing(tmp_path, tree):
+    for name in ("a", "b", "c"):
+        Image.fromarray(np.full((60, 90, 3), 200, np.uint8)).save(tmp_path / f"{name}.png")
+    with open_slide(tmp_path) as slide:
+        _, options, _ = slide_layer(slide)
+        assert options["name"] == f"{tmp_path.name} · 3 photographs, positions mean nothing"
+        reader = TileReader(State(slide=slide, lattice=lattice(slide)))
+        for photograph in slide.montage.photographs:
+            y0, x0, y1, x1 = photograph.box_px
+            assert reader.text((y0 + y1) / 2, (x0 + x1) / 2) == photograph.name
+        rows, cols = lattice(slide).shape
+        assert rows * cols == 4
+        assert reader.text(slide.shape_px[0] - 9, slide.shape_px[1] - 9) == ""  # an empty cell

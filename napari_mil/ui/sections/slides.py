@@ -132,8 +132,7 @@ class SlidesSection(QWidget):
         if len(paths) == 1 and (paths[0] / "ledger.sqlite").exists():
             acts.open_project(self.desk, paths[0])
         else:
-            files = [f for p in paths for f in (sorted(p.iterdir()) if p.is_dir() else [p]) if f.is_file()]
-            self.add(files)
+            self.add([f for p in paths for f in (_inside(p) if p.is_dir() else [p])])
 
     def _added(self, found: list[Slide], sentences: list[MILError]) -> None:
         for sentence in sentences:
@@ -156,3 +155,10 @@ class SlidesSection(QWidget):
             return
         n = len(state.project.slides)
         self.project.setText(f"<b>{state.project.path.name}</b> · {n} slide{'' if n == 1 else 's'}")
+
+
+def _inside(folder: Path) -> list[Path]:
+    """What a dropped folder brings: the slides and folders of photographs in it, else all its files."""
+    from napari_mil.slides import find_slides
+
+    return list(find_slides(folder)) or [f for f in sorted(folder.iterdir()) if f.is_file()]

@@ -1,0 +1,371 @@
+"""MicroMIL: a bag of images without positions, as a graph of the few that stand for the others.
+
+Kim et al., MICCAI 2025 (arXiv 2407.21604). Images are clustered softly, one image is chosen to represent each
+cluster, and a small graph network answers from the representatives and their likeness. Shape letters beside
+those of the contract: K clusters, which are the nodes of the graph; d width of the projected features.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity, dropout, leaky_relu
+
+from napari_mil.bag import Bag
+from napari_mil.blocks import GraphAttention, draw_gumbel
+from napari_mil.errors import ModelError
+from napari_mil.labeltree import LabelTree
+from napari_mil.mil import MILModel, Noise, Output, Preset, Study, answering, as_tensor, columns_of
+from napari_mil.options import option
+
+#: what `compat` stands for: how representatives are chosen to answer, which of them may be a node's
+#: neighbour, and whether the logits go through an activation
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "clean": {"select": "argmax", "neighbours": "others", "activate": False},
+    "official": {"select": "stochastic", "neighbours": "all", "activate": True},
+    "paper": {"select": "argmax", "neighbours": "later", "activate": True},
+}
+#: words of the contract for the ways to choose
+MODES = {"clean": "argmax", "official": "stochastic"}
+SELECT = ("argmax", "stochastic", "mc")
+#: scores nearer than this share are equal, and the first of them counts: copies of an image differ by
+#: rounding
+NEAR = 1e-6
+_SLOPE = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class MicroMILConfig:
+    """Options of MicroMIL."""
+
+    compat: str = option(
+        "clean",
+        "clean: defects mended; official: as published in code; paper: as published in print",
+        choices=("clean", "official", "paper"),
+    )
+    clusters: int = option(36, "clusters, each represented by one image (K)", low=1, high=128)
+    width: int = option(0, "width of the projected features; 0: that of the features given", low=0, high=4096)
+    layers: int = option(2, "graph attention layers", low=1, high=8)
+    hidden: int = option(128, "width of the graph's nodes", low=4, high=1024)
+    dropout: float = option(0.5, "share of node states dropped while training", low=0.0, high=0.9)
+    tau: float = option(1.0, "temperature of the choice of representatives", low=0.01, high=100.0)
+    select: str = option(
+        "preset",
+        "how representatives are chosen to answer: the best, one draw, or the mean of many draws",
+        choices=("preset", *SELECT),
+    )
+    draws: int = option(16, "draws of which mc takes the mean", low=1, high=1000)
+    seed: int = option(0, "seed of the draws to answer", low=0, high=2**31 - 1)
+    dec_weight: float = option(0.0, "weight of the clustering loss of deep embedding", low=0.0, high=100.0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Assignment:
+    """Which images belong together, and how well each would represent a cluster.
+
+    Attributes
+    ----------
+    features : (N, d) projected
+    z : (N, K) share of every image in every cluster; rows sum to 1
+    score : (N, K) before noise and softmax over the images
+    """
+
+    features: Tensor
+    z: Tensor
+    score: Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageGraph:
+    """One bag as the graph that answers for it.
+
+    Attributes
+    ----------
+    assignment : of the images to clusters
+    selected : (K,) the image that represents each cluster
+    similarity : (K, K) cosines of the representatives
+    edges : (K, K) how often there is an edge u → v, the loop of every node included
+    attention : per layer (K, K), how much node v takes from u; columns sum to 1
+    nodes : (K, hidden) states after the last layer
+    logits : (C,)
+    contributions : (K, C) what each node adds to the logits, before the published activation
+    """
+
+    assignment: Assignment
+    selected: Tensor
+    similarity: Tensor
+    edges: Tensor
+    attention: tuple[Tensor, ...]
+    nodes: Tensor
+    logits: Tensor
+    contributions: Tensor
+
+
+class Centres(nn.Module):
+    """Deep cluster embedding (Xie et al. 2016): K trainable centres, Student's t (one degree of freedom)."""
+
+    def __init__(self, clusters: int, width: int) -> None:
+        super().__init__()
+        self.cluster_centers = nn.Parameter(nn.init.xavier_uniform_(torch.empty(clusters, width)))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, d) → (N, K) shares that sum to 1 over the clusters."""
+        middle = self.cluster_centers.mean(0)  # nothing depends on it but rounding
+        f, centres = features - middle, self.cluster_centers - middle
+        square = f.square().sum(1, keepdim=True) - 2 * f @ centres.T + centres.square().sum(1)
+        near = 1 / (1 + square.clamp_min(0))
+        return near / near.sum(1, keepdim=True)
+
+
+class MicroMIL(MILModel):
+    """Cluster the images, choose one of each cluster, connect them by likeness, and answer from the graph."""
+
+    name: ClassVar[str] = "micromil"
+    paper: ClassVar[str] = (
+        "Kim et al.: MicroMIL: graph-based contextual MIL for microscopy images. MICCAI 2025"
+    )
+    Config: ClassVar[type] = MicroMILConfig
+    exceptions: Mapping[str, str] = {  # noqa: RUF012 - a model adds to its own
+        "tile labels": "images of one cluster answer alike (Answers: class of a tile), so that labels which "
+        "part them cannot all be followed"
+    }
+    notes: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("probability", "class", "lesion"),
+        "approximate: every image of a cluster answers as its representative in the graph",
+    )
+    #: the published rate and decay; 1e-3, as in print, did no better on 120 slides of lung
+    recipe: ClassVar[Mapping[str, Any]] = {"lr": 1e-4, "weight_decay": 1e-6, "epochs": 30, "patience": 10}
+    presets: ClassVar[Mapping[str, Preset]] = {
+        "BreakHis": Preset({"clusters": 16, "width": 128}, {"lr": 1e-3, "weight_decay": 1e-6}, "paper"),
+        "Seegene": Preset({"clusters": 36, "width": 128}, {"lr": 1e-3, "weight_decay": 1e-6}, "paper"),
+    }
+
+    def __init__(self, config: MicroMILConfig, in_features: int, tree: LabelTree) -> None:
+        super().__init__(config, in_features, tree)
+        if config.compat != "clean":
+            self.exceptions = {
+                **self.exceptions,
+                "evidence": "published logits go through an activation, so that they are no sum over images",
+            }
+        width = config.width or in_features
+        self.image_feature = nn.Linear(in_features, width)
+        self.dec = Centres(config.clusters, width)
+        self.attn = nn.Linear(width, 1)
+        widths = [width, *[config.hidden] * config.layers]
+        self.layers = nn.ModuleList(map(GraphAttention, widths, widths[1:]))
+        self.classify = nn.Linear(config.hidden, self.classes)
+
+    def setting(self, name: str) -> Any:
+        """What `compat` stands for; `select` may be set by itself."""
+        given = getattr(self.config, name, "preset")
+        return PRESETS[self.config.compat][name] if given == "preset" else given
+
+    def assign(self, features: Tensor) -> Assignment:
+        """Clusters of a bag (N, D)."""
+        f = leaky_relu(self.image_feature(features), _SLOPE)
+        z = self.dec(f)
+        # the attention layer on z_ic · f_i for every image and cluster, without making N · K vectors
+        return Assignment(f, z, z * (f @ self.attn.weight[0])[:, None] + self.attn.bias)
+
+    def graph(
+        self,
+        features: Tensor,
+        *,
+        mode: str | None = None,
+        seed: int | None = None,
+        noise: Noise | None = None,
+    ) -> ImageGraph:
+        """The graph of a bag (N, D).
+
+        Parameters
+        ----------
+        mode : argmax, or stochastic: one draw; None: as the model answers, for mc its argmax
+        seed : of the draw; None: the configured one
+        noise : instead of a draw, {"select": (K, N), "edge": (K, K)} of Gumbel noise
+        """
+        how = self._mode(mode)
+        if how == "stochastic" and noise is None:
+            noise = self.draw(len(features), torch.Generator().manual_seed(self._seed(seed)))
+        return self._connect(self.assign(self.check(features)), noise)
+
+    def draw(self, images: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """Noise of one look at a bag, in the published order: K times over the images, then the edges.
+
+        The published code doubles an image that is alone; the second draw is made and not used.
+        """
+        k, device = self.config.clusters, self.classify.weight.device
+        select = draw_gumbel(k, max(images, 2), device, generator)[:, :images]
+        return {"select": select, "edge": draw_gumbel(k, k, device, generator)}
+
+    def _connect(self, assigned: Assignment, noise: Noise | None) -> ImageGraph:
+        """Choose, connect, pass messages and answer; without noise the best are chosen."""
+        selected, q = self._represent(assigned, noise)
+        similarity = cosine_similarity(q.detach()[:, None], q.detach()[None], dim=2)
+        edges = self._edges(similarity, noise)
+        h, attention = q, []
+        for layer in self.layers:
+            h, weights = layer(h, edges)
+            h = leaky_relu(dropout(h, self.config.dropout, self.training), _SLOPE)
+            attention.append(weights)
+        logits = self.classify(h.mean(0))
+        if self.setting("activate"):
+            logits = leaky_relu(logits, _SLOPE)
+        contributions = h @ self.classify.weight.T / len(h)
+        return ImageGraph(assigned, selected, similarity, edges, tuple(attention), h, logits, contributions)
+
+    def _represent(self, assigned: Assignment, noise: Noise | None) -> tuple[Tensor, Tensor]:
+        """(K,) images and their (K, d) features, with the gradient of the softmax (straight-through)."""
+        score = _noisy(assigned.score.T, noise, "select")
+        selected = _first_largest(score)
+        soft = torch.softmax(score / self.config.tau, 1)
+        return selected, assigned.features[selected] + (soft - soft.detach()) @ assigned.features
+
+    def _edges(self, similarity: Tensor, noise: Noise | None) -> Tensor:
+        """(K, K) one edge from every node to a neighbour, and every node's loop."""
+        k, neighbours = len(similarity), self.setting("neighbours")
+        edges = torch.eye(k, device=similarity.device)
+        allowed = torch.ones_like(edges, dtype=torch.bool)
+        if neighbours != "all":
+            allowed = allowed.triu(1) if neighbours == "later" else ~edges.bool()
+        liking = _noisy(similarity, noise, "edge").masked_fill(~allowed, -torch.inf)
+        to = _first_largest(liking)
+        return edges + torch.zeros_like(edges).scatter_(1, to[:, None], 1.0) * allowed.any(1, keepdim=True)
+
+    def forward(self, features: Tensor, cells: Tensor | None = None) -> Output:  # noqa: ARG002
+        """Answer for one bag (N, D)."""
+        return self._answer(self.check(features), self._mode(None), self.config.seed)
+
+    def _answer(self, x: Tensor, mode: str, seed: int) -> Output:
+        assigned = self.assign(x)
+        plain = seen = self._connect(assigned, None)
+        logits = seen.logits
+        if mode == "stochastic":
+            seen = self._connect(assigned, self.draw(len(x), torch.Generator().manual_seed(seed)))
+            logits = seen.logits
+        elif mode == "mc":
+            each = self._vary(assigned, self.config.draws, seed)
+            logits = torch.logsumexp(each, 0) - math.log(len(each))
+        cluster = assigned.z.argmax(1)
+        counts = torch.bincount(seen.selected, minlength=len(x))
+        sums = mode != "mc" and not self.setting("activate")
+        return Output(
+            logits=self.lifted(logits),
+            tile_logits=self.classify(plain.nodes)[cluster],
+            attention=self._attention(assigned)[:, None],
+            maps={
+                "cluster": cluster.int(),
+                "representative": counts > 0,
+                **(self.named("evidence", _gathered(seen, len(x))) if sums else {}),
+            },
+            embedding=seen.nodes.mean(0),
+        )
+
+    def _attention(self, assigned: Assignment) -> Tensor:
+        """(N,) the chance of being chosen, mean over the clusters."""
+        return torch.softmax(assigned.score / self.config.tau, 0).mean(1)
+
+    @torch.no_grad()
+    def vary(self, features: Tensor, *, draws: int | None = None, seed: int = 0) -> Tensor:
+        """(R, C) the answers, as probabilities, of R draws of representatives and edges."""
+        with answering(self):
+            return self._vary(self.assign(self.check(features)), draws or self.config.draws, seed).exp()
+
+    def _vary(self, assigned: Assignment, draws: int, seed: int) -> Tensor:
+        """(R, C) logarithms of the probabilities of R draws."""
+        generator, n = torch.Generator().manual_seed(seed), len(assigned.z)
+        each = (self._connect(assigned, self.draw(n, generator)).logits for _ in range(draws))
+        return torch.log_softmax(torch.stack(list(each)), -1)
+
+    def study(
+        self,
+        features: Tensor,
+        cells: Tensor | None,  # noqa: ARG002
+        progress: float,  # noqa: ARG002
+        *,
+        generator: torch.Generator | None = None,
+        noise: Noise | None = None,
+    ) -> Study:
+        """Answer from one draw; labels of tiles speak of the graph without noise, which will answer later."""
+        assigned = self.assign(features)
+        seen = self._connect(assigned, self.draw(len(features), generator) if noise is None else noise)
+        extra = {}
+        if self.config.dec_weight:
+            extra["clustering"] = self.config.dec_weight * _clustering(assigned.z)
+        return Study((seen.logits,), lambda at: self._tiles(assigned, at), extra, seen)
+
+    def _tiles(self, assigned: Assignment, at: Tensor) -> Tensor:
+        """(n, C) t_i: what the node of the most probable cluster says, with the gradient of all clusters'."""
+        said = self.classify(self._connect(assigned, None).nodes)
+        z = assigned.z[at]
+        tiles: Tensor = said[z.argmax(1)] + (z - z.detach()) @ said
+        return tiles
+
+    def _mode(self, mode: str | None) -> str:
+        how: str = self.setting("select") if mode is None else MODES.get(mode, mode)
+        if how not in SELECT:
+            raise ModelError(f"micromil chooses images by {', '.join(SELECT)}, not by {mode!r}.")
+        return how
+
+    def _seed(self, seed: int | None) -> int:
+        return int(self.config.seed if seed is None else seed)
+
+    @torch.no_grad()
+    def explain(self, bag: Bag, *, seed: int = 0, mode: str = "clean") -> dict[str, NDArray[Any]]:
+        """Which images stand for which, and why: columns over the images; see docs/methods.md.
+
+        Beside the columns of every method, cluster and representative among them: z (N, K), score (N, K),
+        selection_probability (N,), selected (N,): the number of clusters represented, in mode mc its mean
+        over the draws. Modes: argmax (clean), stochastic (official), mc, drawn from `seed`.
+        """
+        how, x = self._mode(mode), self.check(as_tensor(self, bag))
+        with answering(self):
+            out = self._answer(x, how, seed)
+            assigned = self.assign(x)
+            looks = self.config.draws if how == "mc" else 1
+            generator = torch.Generator().manual_seed(seed)
+            noises = [None if how == "argmax" else self.draw(len(x), generator) for _ in range(looks)]
+            chosen = torch.cat([self._represent(assigned, noise)[0] for noise in noises])
+        table = {
+            "z": assigned.z,
+            "score": assigned.score,
+            "selection_probability": out.attention[:, 0],
+            "selected": torch.bincount(chosen, minlength=len(x)).float() / looks,
+        }
+        return {**columns_of(out, bag), **{k: np.asarray(v.cpu()) for k, v in table.items()}}
+
+
+def _noisy(values: Tensor, noise: Noise | None, name: str) -> Tensor:
+    given = (noise or {}).get(name)
+    if given is None:
+        return values
+    if given.shape != values.shape:
+        raise ModelError(
+            f"micromil: the noise {name!r} has shape {tuple(given.shape)}; {tuple(values.shape)} is expected."
+        )
+    return values + given.to(values)
+
+
+def _first_largest(values: Tensor) -> Tensor:
+    """(K,) per row the first entry that is the largest, or as large but for rounding."""
+    top = values.amax(1, keepdim=True)
+    return (values >= top - NEAR * top.abs().clamp_min(1)).int().argmax(1)
+
+
+def _gathered(seen: ImageGraph, images: int) -> Tensor:
+    """(N, C) the contributions of the nodes, at the images that they are."""
+    at = torch.zeros(images, seen.contributions.shape[1], device=seen.nodes.device, dtype=seen.nodes.dtype)
+    return at.index_add(0, seen.selected, seen.contributions)
+
+
+def _clustering(z: Tensor) -> Tensor:
+    """KL divergence from the sharpened assignment to the assignment (Xie et al. 2016), mean over images."""
+    sharp = z.detach().square() / z.detach().sum(0)
+    p = sharp / sharp.sum(1, keepdim=True)
+    return (p * (p / z).log()).sum(1).mean()

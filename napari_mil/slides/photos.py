@@ -1,0 +1,220 @@
+"""Photographs: one is a small slide, a folder of them a montage, one photograph per cell.
+
+A montage lays the photographs side by side in the order of their names, each as it is, without resampling, in
+the middle of a cell that the largest one fits. Where they lie says nothing: where they were taken is unknown.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import threading
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from PIL import Image, ImageOps
+
+from napari_mil.errors import SlideError, reason
+from napari_mil.slides.slide import RefusedError
+from napari_mil.slides.tiffpage import over
+from napari_mil.slides.tiles import LevelInfo, Montage, Photograph, Pixels, SlideInfo
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
+FORMATS = ("PNG", "JPEG", "BMP")  # a TIFF alone is a slide, which its own reader knows
+MOST_PX = 64_000_000
+WHITE = (255, 255, 255)
+_GAP = 0.02  # of a cell's longer side lies between photographs at least
+_COARSEST_PX = 1024
+_TILE_PX = 512
+_DEPTHS = {
+    "1",
+    "L",
+    "LA",
+    "P",
+    "PA",
+    "RGB",
+    "RGBA",
+    "RGBX",
+    "CMYK",
+    "YCbCr",
+}  # Pillow's names of 8-bit pictures
+_ORIENTATION = 0x0112
+_TURNED = 5  # EXIF orientations from here on exchange height and width
+
+
+class PhotographSource:
+    """One photograph, decoded whole when it is first looked at."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._lock = path, threading.Lock()
+        self._whole: Image.Image | None = None
+        height, width = size_of(path, FORMATS)
+        steps = range(_halvings(max(height, width)) + 1)
+        shapes = [(math.ceil(height / 2**k), math.ceil(width / 2**k)) for k in steps]
+        levels = tuple(LevelInfo(shape, (_TILE_PX, _TILE_PX)) for shape in shapes)
+        self.info = SlideInfo(levels, (path,), properties={"format": "photograph"})
+
+    def tile(self, level: int, row: int, col: int) -> Pixels:
+        """(h, w, 3) uint8, cut at the level's border."""
+        with self._lock:
+            if self._whole is None:
+                self._whole = Image.fromarray(decode(self._path))
+            image = self._whole
+        top, left, step = row * _TILE_PX, col * _TILE_PX, 2**level
+        high, wide = self.info.levels[level].shape_px
+        bottom, right = min(high, top + _TILE_PX), min(wide, left + _TILE_PX)
+        box = (left * step, top * step, min(right * step, image.width), min(bottom * step, image.height))
+        return np.array(image.crop(box) if level == 0 else image.reduce(step, box))
+
+    def close(self) -> None:
+        """Forget the pixels."""
+        self._whole = None
+
+
+class MontageSource:
+    """Photographs side by side; a tile is one of them, decoded when it is looked at."""
+
+    def __init__(self, folder: Path, files: Sequence[Path]) -> None:
+        self._files = tuple(files)
+        sizes = [size_of(file, (*FORMATS, "TIFF")) for file in files]
+        cell, (rows, self._cols), levels = _layout(sizes)
+        self._cell = cell
+        photographs = []
+        for i, (file, size) in enumerate(zip(files, sizes, strict=True)):
+            at = divmod(i, self._cols)
+            y, x = (at[k] * cell[k] + (cell[k] - size[k]) // 2 for k in (0, 1))
+            photographs.append(Photograph(file.name, at, (y, x, y + size[0], x + size[1])))
+        shape = (rows * cell[0], self._cols * cell[1])
+        steps = [2**k for k in range(levels + 1)]
+        self.info = SlideInfo(
+            levels=tuple(
+                LevelInfo((shape[0] // s, shape[1] // s), (cell[0] // s, cell[1] // s)) for s in steps
+            ),
+            files=self._files,
+            properties={
+                "format": f"montage of {len(files)} photographs of {folder.name}",
+                "positions": "the photographs lie in the order of their names; where they lie says nothing",
+            },
+            montage=Montage(cell, tuple(photographs)),
+        )
+
+    def tile(self, level: int, row: int, col: int) -> Pixels:
+        """(h, w, 3) uint8 of one cell: its photograph, and background around it."""
+        canvas = np.full((*self._cell, 3), WHITE, np.uint8)
+        i = row * self._cols + col
+        if i < len(self._files):
+            pixels = decode(self._files[i])
+            y, x = ((self._cell[k] - pixels.shape[k]) // 2 for k in (0, 1))
+            canvas[y : y + pixels.shape[0], x : x + pixels.shape[1]] = pixels
+        return np.array(Image.fromarray(canvas).reduce(2**level)) if level else canvas
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+def open_source(path: Path) -> PhotographSource | MontageSource:
+    """A photograph, or the montage of a folder of them; SlideError when it is neither."""
+    if not path.is_dir():
+        try:
+            return PhotographSource(path)
+        except RefusedError:
+            raise
+        except SlideError as error:
+            raise SlideError("not a photograph") from error
+    files = photographs_in(path)
+    if not files:
+        raise RefusedError("it is a folder without photographs")
+    return MontageSource(path, files)
+
+
+def photographs_in(folder: Path) -> list[Path]:
+    """The photographs that lie directly in a folder, in the order of their names, photo2 before photo10.
+
+    PNG, JPEG and BMP files, and TIFF files of a single untiled page, which is how cameras write them.
+    """
+    files = (file for file in folder.iterdir() if not file.name.startswith(".") and file.is_file())
+    return sorted((file for file in files if _is_photograph(file)), key=_natural)
+
+
+def _is_photograph(file: Path) -> bool:
+    if file.suffix.lower() in SUFFIXES:
+        return True
+    if file.suffix.lower() not in {".tif", ".tiff"}:
+        return False
+    try:
+        with tifffile.TiffFile(file) as tif:
+            return len(tif.pages) == 1 and not tif.pages.first.is_tiled
+    except Exception:  # noqa: BLE001 - a damaged file may raise anything inside the parser; it is no photograph
+        return False
+
+
+def _natural(file: Path) -> tuple[list[Any], str]:
+    """Numbers count as numbers."""
+    parts = re.split(r"(\d+)", file.name.lower())
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)], file.name
+
+
+def size_of(file: Path, formats: tuple[str, ...]) -> tuple[int, int]:
+    """(h, w) of a photograph, upright, from its header; SlideError when it is none, or too large for one."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # refused below, with a sentence
+            image = Image.open(file, formats=formats)
+        with image:
+            wide, high = image.size
+            frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # a JPEG with its preview
+            mode = image.mode
+            turned = _orientation(image) >= _TURNED
+    except (OSError, ValueError, SyntaxError, TypeError, Image.DecompressionBombError) as error:
+        raise SlideError(f"{file.name} is no photograph that can be read") from error
+    if frames != 1:
+        raise RefusedError(f"{file.name} holds {frames} pictures, while one photograph is expected")
+    if mode not in _DEPTHS:
+        raise RefusedError(
+            f"{file.name} has pixels of the kind {mode!r}, while 8-bit colour or grey is expected"
+        )
+    if high * wide > MOST_PX:
+        raise RefusedError(
+            f"{file.name} has {wide} × {high} pixels, too many for a photograph; save it as a tiled TIFF"
+        )
+    return (wide, high) if turned else (high, wide)
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation, as far as the header says it: looking further would decode a PNG whole."""
+    said = "exif" in image.info or image.format == "TIFF"
+    return int(image.getexif().get(_ORIENTATION, 1)) if said else 1
+
+
+def decode(file: Path) -> Pixels:
+    """(h, w, 3) uint8 of a photograph, upright; grey is tripled, transparency shows white."""
+    try:
+        with Image.open(file) as image:
+            upright = image if _orientation(image) == 1 else ImageOps.exif_transpose(image)
+            if upright.has_transparency_data:
+                return over(np.asarray(upright.convert("RGBA")), WHITE)
+            return np.array(upright.convert("RGB"))
+    except (OSError, ValueError, SyntaxError) as error:
+        raise SlideError(
+            f"the photograph {file.name} cannot be read ({reason(error)}); copy it again, or take it out."
+        ) from error
+
+
+def _layout(sizes: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], tuple[int, int], int]:
+    """Cell (h, w), lattice (rows, cols) and number of halvings of a montage about as wide as 4 : 3."""
+    high, wide = (max(size[k] for size in sizes) for k in (0, 1))
+    gap = max(4, math.ceil(_GAP * max(high, wide)))
+    high, wide = high + gap, wide + gap
+    cols = min(len(sizes), max(1, round(math.sqrt(len(sizes) * 4 / 3 * high / wide))))
+    rows = math.ceil(len(sizes) / cols)
+    levels = _halvings(max(rows * high, cols * wide))
+    whole = 2**levels  # cells of every level have whole pixels
+    return (math.ceil(high / whole) * whole, math.ceil(wide / whole) * whole), (rows, cols), levels
+
+
+def _halvings(side: int) -> int:
+    return max(0, math.ceil(math.log2(side / _COARSEST_PX)))

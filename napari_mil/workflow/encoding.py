@@ -1,0 +1,70 @@
+"""The encoders of a project: those that need no weights, and those whose weights the project keeps."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_mil.bag import PHOTOGRAPH
+from napari_mil.errors import ModelError, ProjectError
+
+if TYPE_CHECKING:
+    from napari_mil.encoders import Encoder
+    from napari_mil.workflow.project import Project
+
+
+def add_encoder(project: Project, name: str, weights: Path) -> Encoder:
+    """The encoder of a file of weights, which the project keeps: nobody needs the file again.
+
+    ModelError when there is no such encoder, or the weights do not fit it.
+    """
+    from napari_mil.encoders import create
+
+    made = create(name, weights=weights)
+    kept = made.weights()
+    if kept is not None:
+        project.store.save_encoder(made.id, kept)
+    return made
+
+
+def find_encoder(project: Project, which: str) -> Encoder:
+    """The encoder of a name or an id, such as a bag or a card carries.
+
+    ModelError when there is none, when its weights are not in the project, or when the project keeps several
+    of that name.
+    """
+    from napari_mil.encoders import create, name_of, needs_weights
+
+    which = which.removesuffix(PHOTOGRAPH)
+    name, kept = name_of(which), project.store.encoders()
+    if which in kept:
+        return _loaded(which, name, kept[which])
+    if not needs_weights(name):
+        return create(name)
+    mine = [one for one in kept if name_of(one) == name]
+    if which != name:
+        raise ModelError(
+            f"The weights of {which} are not in {project.path.name}, which keeps "
+            f"{', '.join(mine) or 'none'} of this kind; give their file once with "
+            f"`napari-mil embed --encoder {name} --encoder-weights FILE`."
+        )
+    if len(mine) > 1:
+        raise ModelError(
+            f"{project.path.name} keeps several encoders {name}; say which of them: {', '.join(mine)}."
+        )
+    return _loaded(mine[0], name, kept[mine[0]]) if mine else create(name)
+
+
+@lru_cache(maxsize=2)
+def _loaded(encoder: str, name: str, file: Path) -> Encoder:
+    """The encoder of kept weights, whose id is their content; a few stay in memory from slide to slide."""
+    from napari_mil.encoders import create
+
+    made = create(name, weights=file)
+    if made.id != encoder:
+        raise ProjectError(
+            f"The weights kept as {encoder} are now {made.id}: {file} was changed; restore it from a backup, "
+            "or delete it and give the file of weights again."
+        )
+    return made
