@@ -10,7 +10,10 @@ SCREEN := scripts/with_screen
 # two workers with one torch thread each: more threads than cores wait for each other
 PYTEST := OMP_NUM_THREADS=1 $(SCREEN) $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: help demo test test-fast test-all test-qt lint bench-quality bench-encoder screenshots clean
+# the UI tests elsewhere: on PyQt6, and with PyQt5 on the last napari 0.6 and 0.8
+MATRIX := qt6 napari-0.6 napari-0.8
+
+.PHONY: help demo test test-fast test-all test-soak test-matrix $(MATRIX:%=test-ui-%) lint bench-quality bench-encoder screenshots clean
 
 help: ## show the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -37,15 +40,31 @@ test-fast: $(READY) ## the quick tests, under two minutes
 test: lint ## everything that must hold: lint and tests, under ten minutes from an empty clone
 	$(PYTEST) -m "not soak"
 
-test-all: lint ## the same with soak tests, and the UI on PyQt6
-	$(PYTEST)
-	$(MAKE) test-qt
+test-all: ## the same, then soak and full fuzz, then the UI tests on other bindings and versions; hours
+	$(MAKE) test
+	$(MAKE) test-soak
+	$(MAKE) test-matrix
 
-test-qt: $(READY) ## the UI tests on PyQt6, in an environment of their own
-	[ -x .venv-qt6/bin/python ] || $(PYTHON) -m venv .venv-qt6
-	.venv-qt6/bin/python -m pip install --quiet --upgrade "pip>=25.1"
-	.venv-qt6/bin/python -m pip install --quiet -c constraints.txt --editable ".[pyqt6]" --group dev
-	QT_API=pyqt6 $(SCREEN) .venv-qt6/bin/python -m pytest tests/ui -o qt_api=pyqt6
+test-soak: $(READY) ## full fuzz: thousands of damaged files; soak: hundreds of slides in one window, 10,000 killed edits
+	$(PYTEST) -m soak
+
+test-matrix: ## the UI tests on PyQt6, napari 0.6 and napari 0.8, one after the other
+	for of in $(MATRIX); do $(MAKE) test-ui-$$of; done
+
+$(MATRIX:%=test-ui-%): test-ui-%: .venv-%/.ready
+	OMP_NUM_THREADS=1 QT_API=$(BINDING) $(SCREEN) .venv-$*/bin/python -m pytest tests/ui -m "not soak" -o qt_api=$(BINDING)
+
+test-ui-% .venv-%/.ready: BINDING := pyqt5
+test-ui-qt6 .venv-qt6/.ready: BINDING := pyqt6
+
+# constraints.txt, with the version of napari that the environment is named after
+$(MATRIX:%=.venv-%/.ready): .venv-%/.ready: pyproject.toml constraints.txt scripts/system_packages
+	scripts/system_packages
+	[ -x .venv-$*/bin/python ] || $(PYTHON) -m venv .venv-$*
+	sed '$(if $(filter napari-%,$*),s/^napari==.*/napari==$(*:napari-%=%).*/)' constraints.txt > .venv-$*/constraints.txt
+	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	.venv-$*/bin/python -m pip install --quiet -c .venv-$*/constraints.txt --editable ".[$(BINDING)]" --group dev
+	touch $@
 
 bench-quality: $(READY) ## how well the methods work on the sample cohort: the table in docs/benchmarks.md, resumes run by run
 	$(BIN)/python benchmarks/quality.py
@@ -57,4 +76,4 @@ screenshots: $(READY) ## the pictures of README and docs, from the real window
 	$(SCREEN) $(BIN)/python scripts/screenshots.py
 
 clean: ## remove what was made here
-	rm -rf $(VENV) .venv-qt6 demo-output dist
+	rm -rf $(VENV) .venv-* demo-output dist
