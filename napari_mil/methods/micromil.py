@@ -132,7 +132,7 @@ class MicroMIL(MILModel):
         "Kim et al.: MicroMIL: graph-based contextual MIL for microscopy images. MICCAI 2025"
     )
     Config: ClassVar[type] = MicroMILConfig
-    exceptions: Mapping[str, str] = {  # noqa: RUF012 - a model adds to its own
+    exceptions: Mapping[str, str] = {
         "tile labels": "images of one cluster answer alike (Answers: class of a tile), so that labels which "
         "part them cannot all be followed"
     }
