@@ -1,5 +1,5 @@
 """Hidden tiles: which tiles MHIM's teacher hides from the student at training time, simulated with live
-sliders.
+sliders, or replayed where the training was recorded.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from superqt import QLabeledDoubleSlider
 from napari_mil.prediction import TileMap
 from napari_mil.ui import acts
 from napari_mil.ui.desk import Desk, State
+from napari_mil.ui.replay import EpochSlider
 from napari_mil.ui.widgets import column, hint, row, text
 
 HIDDEN = "hidden tiles (MHIM)"
@@ -38,7 +39,10 @@ class HiddenTiles(QWidget):
             spacing=2,
         )
         self.counts = hint()
-        column(self, self.on, self.sliders, self.counts, margins=(0, 0, 0, 0), spacing=2)
+        self.replay = EpochSlider(desk, self.simulate)
+        self.shown = QWidget()
+        column(self.shown, self.replay, self.sliders, self.counts, margins=(0, 0, 0, 0), spacing=2)
+        column(self, self.on, self.shown, margins=(0, 0, 0, 0), spacing=2)
         for slider in (self.mask_ratio, self.keep_ratio):
             slider.valueChanged.connect(lambda _value: self.simulate())
         self._model: Any = None
@@ -46,39 +50,50 @@ class HiddenTiles(QWidget):
         acts.whenever(desk, ("card", "bag"), self._reset)
 
     def simulate(self) -> None:
-        """Ask which tiles would be hidden; the latest setting of the sliders wins."""
+        """Ask which tiles would be hidden, or replay which were; the latest setting of the sliders wins."""
         state = self.desk.state
-        self.sliders.setVisible(self.on.isChecked())
-        self.counts.setVisible(self.on.isChecked())
+        self.shown.setVisible(self.on.isChecked())
+        self.sliders.setEnabled(not self.replay.epoch)
         if not self.on.isChecked() or state.bag is None or state.card is None:
             self._show_off()
+            return
+        if self.replay.epoch:
+            self.desk.asks.ask("hidden tiles", _roles, self._show_epoch)
             return
         project, card, bag = state.project, state.card, state.bag
         ratios = {"mask_ratio": self.mask_ratio.value(), "keep_ratio": self.keep_ratio.value()}
 
         def work() -> Any:
-            from napari_mil.masks import ROLES, Simulator
+            from napari_mil.masks import Simulator
 
             if self._simulator is None or self._simulator[:2] != (card, bag):
                 self._simulator = (card, bag, Simulator(project.model(card.id), bag))
-            return self._simulator[2](**ratios), ROLES
+            return self._simulator[2](**ratios), _roles()
 
         def show(found: Any) -> None:
             if self.desk.state.bag is bag and self.desk.state.card is card and self.on.isChecked():
-                self._show(*found)
+                masks, roles = found
+                note = "Simulated, one draw: what the teacher would hide from the student at training time."
+                self._show(masks.role, roles, note)
+                n = masks.counts
+                self.counts.setText(
+                    f"{n['hidden']:,} of {n['tiles']:,} tiles hidden, {n['recycled']:,} recycled; "
+                    "the hard ones are those left to learn from."
+                )
 
         self.desk.asks.ask("hidden tiles", work, show)
 
-    def _show(self, masks: Any, roles: Any) -> None:
-        note = "Simulated, one draw: what the teacher would hide from the student at training time."
-        made = TileMap(HIDDEN, "groups", masks.role, legend=roles, note=note)
+    def _show_epoch(self, roles: Any) -> None:
+        found = self.replay.on_show()
+        if found is not None and self.on.isChecked():
+            role, note, counts = found
+            self._show(role, roles, note)
+            self.counts.setText(counts)
+
+    def _show(self, role: Any, roles: Any, note: str) -> None:
+        made = TileMap(HIDDEN, "groups", role, legend=roles, note=note)
         shown = self.desk.state.shown if HIDDEN in self.desk.state.shown else (HIDDEN,)
         self.desk.apply(simulated=(made,), shown=shown)
-        counts = masks.counts
-        self.counts.setText(
-            f"{counts['hidden']:,} of {counts['tiles']:,} tiles hidden, {counts['recycled']:,} recycled; "
-            "the hard ones are those left to learn from."
-        )
 
     def _show_off(self) -> None:
         state = self.desk.state
@@ -99,7 +114,15 @@ class HiddenTiles(QWidget):
                 slider.blockSignals(True)
                 slider.setValue(float(state.card.config.get(name, slider.value())))
                 slider.blockSignals(False)
+        self.replay.load(state)
         self.simulate()
+
+
+def _roles() -> Any:
+    """What the codes of the tiles mean; asked off the GUI thread, as the room loads torch."""
+    from napari_mil.masks import ROLES
+
+    return ROLES
 
 
 def _slider(low: float, high: float, value: float) -> QLabeledDoubleSlider:

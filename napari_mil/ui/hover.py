@@ -74,7 +74,7 @@ class TileReader:
         if self._roles is None or (i := int(self._roles[row, col])) < 0:
             return []
         return [
-            f"{m.legend.get(int(m.values[i]), '')} (simulated)"
+            f"{m.legend.get(int(m.values[i]), '')} ({m.note.split(',')[0].lower()})"
             for m in self.state.simulated
             if m.kind == "groups"
         ]

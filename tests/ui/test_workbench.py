@@ -347,3 +347,39 @@ def test_a_model_of_survival_shows_its_curve_and_its_risk(bench):
     assert not state.project.ledger.corrections(state.record.id)
     paint(bench, [tuple(state.answer_grid.cells[0])], "ADH")
     assert state.project.ledger.corrections(state.record.id)[-1].model_said is None
+
+
+def test_a_recorded_training_is_replayed_by_its_epochs(bench):
+    from napari_mil.steps import drain
+    from napari_mil.workflow import recordings, train_model_steps
+
+    project = bench.desk.state.project
+    name = bench.desk.state.record.name
+    short = {"epochs": 3, "stage1_epochs": 1, "min_epochs": 1, "record": name}
+    config = {"mask_ratio": 0.2}
+    card = drain(train_model_steps(project, "mhim", config=config, recipe=short, name="told"))
+    told = recordings(project, "told")[bench.desk.state.record.id]
+    run(bench, "mhim")
+    hidden = bench.instances.hidden
+    assert hidden.replay.isHidden()  # mhim-1 was not recorded
+    bench.desk.apply(changed_models=bench.desk.state.changed_models + 1)
+    bench.model.choose(card.id)
+    assert bench.wait(30)
+    bench.model.run()
+    assert bench.wait(120)
+    hidden.on.setChecked(True)
+    assert bench.wait(20)
+    assert not hidden.replay.isHidden()
+    assert "Simulated" in bench.desk.state.simulated[0].note
+    for epoch in (1, 3):
+        hidden.replay.slider.setValue(epoch)
+        assert bench.wait(20)
+        [shown] = bench.desk.state.simulated
+        assert (shown.values == told.roles[epoch - 1]).all()
+        assert shown.note.startswith(f"Recorded, epoch {epoch} of the training")
+        assert f"{told.hidden[epoch - 1].sum()} of" in hidden.counts.text()
+        assert not hidden.sliders.isEnabled()
+    hidden.replay.slider.setValue(0)
+    assert bench.wait(20)
+    assert "Simulated" in bench.desk.state.simulated[0].note
+    hidden.on.setChecked(False)

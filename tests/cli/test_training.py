@@ -1,0 +1,85 @@
+"""train with presets, folds, seeds, grids and recordings."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from napari_mil.cli.studies import grid_of, numbers
+from napari_mil.errors import MILError
+from tests.cli.test_cli import run
+
+QUICK = ("-r", "epochs=2", "-r", "min_epochs=1", "-r", "stage1_epochs=1")
+
+
+def test_seeds_are_different_whole_numbers():
+    assert numbers("0,1,7") == (0, 1, 7)
+    for text in ("", "a", "1,1", "-1", "1.5"):
+        with pytest.raises(MILError, match="are no seeds"):
+            numbers(text)
+
+
+def test_a_grid_is_the_published_one_with_what_is_said():
+    assert grid_of("mhim", ["published"])["mask_ratio"] == (0.01, 0.03, 0.05)
+    mixed = grid_of("mhim", ["published", "mask_ratio=[0.1]", "heads=2"])
+    assert (mixed["mask_ratio"], mixed["heads"], mixed["recycle_tokens"]) == ([0.1], [2], (1, 5, 10))
+    assert set(grid_of("abmil", ["lr=[1e-3, 1e-4]"])) == {"lr"}
+
+
+@pytest.mark.slow
+def test_a_study_prints_its_table_and_a_search_its_choice(study_folder, capsys, monkeypatch):
+    words = ("train", study_folder, "--method", "abmil", *QUICK, "--folds", "2", "--seeds", "0,1")
+    status, out, err = run(capsys, monkeypatch, *words)
+    assert status == 0, err
+    assert out.startswith("abmil: 4 runs, 2 seeds × 2 folds")
+    assert "pooled" in out
+    status, out, _ = run(capsys, monkeypatch, *words, "--json")  # every run is there already
+    records = [json.loads(line) for line in out.splitlines()]
+    assert records[-1]["result"]["runs"] == 4
+    assert {r["stage"] for r in records[:-1]} <= {"cases", "features", "runs", "tissue"}
+    assert "fine/auc" in records[-1]["result"]["table"]
+    grid = ("--grid", "lr=[1e-7,1e-3]", "--name", "best")
+    status, out, err = run(capsys, monkeypatch, "train", study_folder, "--method", "abmil", *QUICK, *grid)
+    assert status == 0, err
+    assert "chosen of 2 combinations by validation cases: lr" in out
+
+
+@pytest.mark.slow
+def test_a_recorded_model_shows_its_recording(study_folder, capsys, monkeypatch):
+    words = ("--method", "mhim", *QUICK, "--record", "case001a", "--preset", "v2-command", "--name", "told")
+    status, _, err = run(capsys, monkeypatch, "train", study_folder, *words)
+    assert status == 0, err
+    status, out, _ = run(capsys, monkeypatch, "models", study_folder, "--show", "told")
+    assert "recorded: case001a, 2 epochs" in out
+    assert "preset v2-command" in out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--seeds", "0,1"), "belong to --folds"),
+        (("--preset", "v9"), "its presets are v2-command"),
+        (("--grid", "nonsense=[1]"), "no option 'nonsense'"),
+        (("--method", "abmil", "--grid", "published"), "no published grid"),
+        (("--record", "lost"), "'lost' is no slide"),
+        (("--method", "abmil", "--record", "case001a"), "hides no tiles"),
+        (("-r", "precision=bf16", "--method", "hmil"), "does not keep its figures in bfloat16"),
+        (("--folds", "1"), "1 folds are too few"),
+    ],
+)
+def test_what_cannot_be_trained_is_one_sentence(words, said, study_folder, capsys, monkeypatch):
+    status, _, err = run(capsys, monkeypatch, "train", study_folder, *words)
+    assert status == 2
+    assert said in err
+    assert len(err.strip().splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_tensorboard_without_its_package_is_one_sentence(study_folder):
+    code = "import sys; sys.modules['tensorboardX'] = None; from napari_mil.cli import main; main()"
+    words = ["train", str(study_folder), "--method", "abmil", *QUICK, "--tensorboard"]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "pip install napari-mil[tensorboard]" in done.stderr
