@@ -16,7 +16,15 @@ from napari_mil.errors import BagError, ModelError
 from napari_mil.evaluate import evaluate, obeyed, split_by_case
 from napari_mil.infer import answer
 from napari_mil.steps import drain
-from napari_mil.train import Split, Training, TrainingCase, best_so_far, retrain_recipe, train_steps
+from napari_mil.train import (
+    Split,
+    Training,
+    TrainingCase,
+    best_so_far,
+    recipe_for,
+    retrain_recipe,
+    train_steps,
+)
 from napari_mil.train.fit import REHEARSE
 
 SMALL = {"hidden": 32, "attention_width": 16}
@@ -263,6 +271,18 @@ def test_a_retrained_model_obeys_its_corrections(planted, method, config):
     assert {row["stage"] for row in child.history} == {"training"}
     assert _same(start, parent.model.state_dict())
     assert child.metrics["fine/auc"][0] > parent.metrics["fine/auc"][0] - 0.1
+
+
+def test_going_on_from_a_published_recipe_chooses_by_obedience_too():
+    published = recipe_for("hmil", {"record": "a"}, preset="official")
+    gentle = retrain_recipe(published, seed=4)
+    assert (gentle.select_by, gentle.stopping, gentle.schedule, gentle.record) == (
+        "score",
+        "plain",
+        "cosine",
+        (),
+    )
+    assert (gentle.batch_bags, gentle.seed) == (published.batch_bags, 4)
 
 
 def test_visits_rehearse_only_what_is_not_followed(planted):

@@ -37,7 +37,7 @@ def retrain_recipe(parent: Recipe, *, seed: int = 0) -> Recipe:
     """The recipe for going on from a model with new labels: its parent's, but gentler and shorter.
 
     The old cases are all met again in every epoch, so that nothing is unlearned; corrected tiles are
-    rehearsed until the model follows them.
+    rehearsed until the model follows them, and that also chooses the epoch, whatever rule the parent had.
     """
     return dataclasses.replace(
         parent,
@@ -45,6 +45,9 @@ def retrain_recipe(parent: Recipe, *, seed: int = 0) -> Recipe:
         lr=parent.lr * 0.1,
         min_epochs=5,
         patience=8,
+        schedule="cosine",
+        stopping="plain",
+        select_by="score",
         stage1_epochs=0,
         tile_share=0.3,
         record=(),
