@@ -126,11 +126,6 @@ class Target:
         """Whether something is known of the bag as a whole for this task: its label, or its survival."""
         return self.time is not None if isinstance(tree, Survival) else bool(self.slide)
 
-    @property
-    def speaks(self) -> bool:
-        """Whether anything is known of the slide itself."""
-        return bool(self.slide) or self.time is not None
-
     def classes(self, tree: LabelTree) -> tuple[int, ...]:
         """Class index of the slide per level, coarse first; −1 = unknown."""
         return tuple(tree.class_index(self.slide, level) for level in range(tree.levels))

@@ -185,7 +185,9 @@ class MILModel(nn.Module, ABC):
                 watch(at, study)
         targets = [t for _, _, t in examples]
         whole = targets if batch is None else batch
-        share = max(sum(t.speaks for t in targets), 1) / max(sum(t.speaks for t in whole), 1)
+        share = max(sum(t.says(self.tree) for t in targets), 1) / max(
+            sum(t.says(self.tree) for t in whole), 1
+        )
         losses = {n: v * share for n, v in self.slide_losses(studies, targets, progress, weights).items()}
         for name in dict.fromkeys(n for s in studies for n in s.extra):
             said = torch.stack([s.extra[name] for s in studies if name in s.extra])

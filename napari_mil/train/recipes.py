@@ -37,7 +37,7 @@ def retrain_recipe(parent: Recipe, *, seed: int = 0) -> Recipe:
     """The recipe for going on from a model with new labels: its parent's, but gentler and shorter.
 
     The old cases are all met again in every epoch, so that nothing is unlearned; corrected tiles are
-    rehearsed until the model follows them, and an epoch is chosen by that too: no paper has a rule for it.
+    rehearsed until the model follows them, and that also chooses the epoch, whatever rule the parent had.
     """
     return dataclasses.replace(
         parent,
