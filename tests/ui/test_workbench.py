@@ -9,13 +9,15 @@ import os
 import napari
 import numpy as np
 import pytest
+from PIL import Image
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QAction, QApplication
 
 from napari_mil.correction import Cells, Polygon, WholeSlide
-from napari_mil.ui import compat
+from napari_mil.ui import acts, compat
 from napari_mil.ui.hidden import HIDDEN
 from napari_mil.ui.sections.export import CHOICES
+from napari_mil.ui.sections.slides import _inside
 from napari_mil.ui.workbench import Workbench
 from napari_mil.workflow import Project
 from tests.ui.test_reader import write_pyramid
@@ -383,3 +385,25 @@ def test_a_recorded_training_is_replayed_by_its_epochs(bench):
     assert bench.wait(20)
     assert "Simulated" in bench.desk.state.simulated[0].note
     hidden.on.setChecked(False)
+
+
+def test_a_folder_of_photographs_is_one_slide(bench, tmp_path):
+    folder = tmp_path / "patient"
+    folder.mkdir()
+    for name in "abc":
+        Image.fromarray(np.full((120, 170, 3), 200, np.uint8)).save(folder / f"{name}.png")
+    assert _inside(tmp_path) == [folder]
+    bench.slides.add([folder])
+    assert bench.wait(20)
+    [dialog] = [
+        w for w in QApplication.topLevelWidgets() if type(w).__name__ == "MppDialog" and w.isVisible()
+    ]
+    dialog.reject()
+    assert bench.wait(20)
+    state = bench.desk.state
+    assert (state.record.name, state.slide.mpp) == ("patient", None)
+    assert state.lattice.pitch_px == tuple(map(float, state.slide.montage.cell_px))
+    assert any("positions mean nothing" in layer.name for layer in bench.viewer.layers)
+    acts.correct(bench.desk, Cells([[0, 1]], state.lattice.pitch_px), "Malignant", tool="paint")
+    node = state.project.tree.node("Malignant")
+    assert bench.desk.state.nodes.tolist() == [0, node, 0, 0]
