@@ -129,7 +129,7 @@ def read_manifest(path: Path) -> dict[str, dict[str, str]]:
             reader = csv.DictReader(stream)
             names = set(reader.fieldnames or [])
             rows = list(reader)
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise LabelError(
             f"The manifest {path} cannot be read ({reason(error)}); expected a CSV file in UTF-8."
         ) from error
@@ -144,7 +144,9 @@ def read_manifest(path: Path) -> dict[str, dict[str, str]]:
                 f"The manifest {path.name} gives {row['slide']} the split {row['split']!r}; "
                 f"expected one of {', '.join(PARTS)}."
             )
-    return {Path(row["slide"]).name: {k: v for k, v in row.items() if k and v} for row in rows}
+    return {
+        Path(row["slide"]).name: {k: v for k, v in row.items() if k and v} for row in rows if row["slide"]
+    }
 
 
 def export(project: Project, path: Path, slide: Slide | None, format: str | None) -> Path:

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pickle
+import re
 from pathlib import Path
 
 import pytest
@@ -506,6 +507,17 @@ def test_a_truncated_file_is_refused(tmp_path):
     torch.save(mhim(), path)
     path.write_bytes(path.read_bytes()[:-2000])
     with pytest.raises(ModelError, match=r"model.pth is no readable checkpoint"):
+        official.load(path)
+
+
+def test_an_old_file_that_lost_a_storage_is_refused_in_one_sentence(tmp_path):
+    path = tmp_path / "model.pth"
+    torch.save({"feature.0.weight": torch.ones(3)}, path, _use_new_zipfile_serialization=False)
+    data = path.read_bytes()
+    key = re.findall(rb"\d{9,}", data)[-1]  # in the list of storages, behind the tensors
+    at = data.rindex(key)
+    path.write_bytes(data[:at] + b"0" * len(key) + data[at + len(key) :])
+    with pytest.raises(ModelError, match=r"model.pth is no readable checkpoint: [^.]*\.$"):
         official.load(path)
 
 

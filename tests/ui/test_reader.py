@@ -45,6 +45,14 @@ def test_of_tiff_files_only_tiled_pyramids_are_claimed(tmp_path):
     assert get_reader(tmp_path / "missing.tif") is None
 
 
+def test_a_file_that_the_parser_stumbles_over_is_none_of_ours(tmp_path, monkeypatch):
+    def stumble(_path):
+        raise TypeError("slice indices must be integers")
+
+    monkeypatch.setattr(tifffile, "TiffFile", stumble)
+    assert get_reader(tmp_path / "odd.tif") is None
+
+
 def test_a_slide_becomes_one_layer_in_micrometres(tmp_path):
     [(levels, options, kind)] = read(write_pyramid(tmp_path / "slide.tif"))
     assert kind == "image"

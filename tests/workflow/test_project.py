@@ -1,5 +1,6 @@
 """The project and its stories, on a small real study."""
 
+import csv
 import dataclasses
 import json
 import subprocess
@@ -32,6 +33,7 @@ from napari_mil.workflow import (
     slide_label,
     train_model_steps,
 )
+from napari_mil.workflow.exchange import read_manifest
 from napari_mil.workflow.project import OPEN_SLIDES
 
 pytestmark = pytest.mark.slow
@@ -45,6 +47,19 @@ def test_import_follows_the_manifest(study):
     assert study.slide(NAME).mpp == (0.5, 0.5)
     with pytest.raises(ProjectError, match="its slides are case001a"):
         study.slide("nonsense")
+
+
+def test_an_odd_manifest_is_read_or_refused_in_one_sentence(tmp_path):
+    path = tmp_path / "manifest.csv"
+    path.write_text("case,slide\nP1,a.svs\nP2\n")
+    assert read_manifest(path) == {"a.svs": {"case": "P1", "slide": "a.svs"}}
+    before = csv.field_size_limit(1000)
+    try:
+        path.write_text(f"slide,case\na.svs,{'x' * 2000}\n")
+        with pytest.raises(LabelError, match=r"manifest.csv cannot be read \(field larger than field limit"):
+            read_manifest(path)
+    finally:
+        csv.field_size_limit(before)
 
 
 def test_a_project_of_many_slides_holds_a_few_files_open(tmp_path):
