@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import time
 from collections.abc import Callable
 from typing import Any
@@ -201,6 +202,14 @@ def dismiss_notifications(viewer: Any) -> None:
         shown.close()
 
 
+class _Nowhere(io.TextIOBase):
+    """Takes what tqdm would print: the bar is on screen already."""
+
+    def write(self, words: str) -> int:
+        """Forget the words."""
+        return len(words)
+
+
 class activity:  # noqa: N801 - used like a function
     """A bar in napari's activity dock. It runs the event loop whenever it is told something, so it is told
     seldom.
@@ -209,7 +218,8 @@ class activity:  # noqa: N801 - used like a function
     def __init__(self, title: str) -> None:
         from napari.utils.progress import progress
 
-        self._bar = progress(desc=title, total=0, disable=None)
+        # tqdm switches itself off where there is no terminal, and napari then never takes the bar away
+        self._bar = progress(desc=title, total=0, disable=False, file=_Nowhere())
         self._told = time.monotonic()
 
     def set(self, done: int, total: int | None) -> None:

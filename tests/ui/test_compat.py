@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import sys
+
 import numpy as np
 import pytest
 from napari.components import ViewerModel
@@ -98,3 +101,17 @@ def test_sentences_become_notifications(monkeypatch):
     compat.tell("Hello.")
     compat.tell(TissueError("No tissue."))
     assert [(n.message, n.severity.value) for n in shown] == [("Hello.", "info"), ("No tissue.", "warning")]
+
+
+def test_the_activity_bar_is_taken_away_also_without_a_terminal(monkeypatch):
+    from napari.utils.progress import progress
+
+    printed = io.StringIO()  # no terminal, as under a desktop's launcher
+    monkeypatch.setattr(sys, "stderr", printed)
+    before = set(progress._all_instances)
+    bar = compat.activity("a job")
+    assert len(set(progress._all_instances) - before) == 1
+    bar.set(1, 3)
+    bar.close()
+    assert set(progress._all_instances) == before
+    assert printed.getvalue() == ""
