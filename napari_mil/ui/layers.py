@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from napari_mil.grid import TileGrid
 from napari_mil.labeltree import PALETTE, LabelTree
 from napari_mil.prediction import TileMap
+from napari_mil.ui import ramps
 
 if TYPE_CHECKING:
     from napari_mil.correction import Polygon
@@ -26,8 +27,8 @@ NOTHING_CALLED = "No tile is called: the model is not sure enough of any."
 OPENED = "opened"
 LayerData = tuple[Any, dict[str, Any], str]
 
-#: Score maps are shown with a colour-blind-safe, perceptually even ramp.
-SCORE_COLOURMAP = "viridis"
+#: How opaque maps are at most: scores fade by themselves, the flat colours of codes do not.
+SCORE_OPACITY, CODE_OPACITY = 0.75, 0.6
 #: Colours of role codes: left to learn from, hidden (salient), recycled, hidden (low), hidden (random).
 ROLE_COLOURS = {0: "#56B4E9", 1: "#D55E00", 2: "#F0E442", 3: "#882255", 4: "#CC79A7"}
 MASK_COLOUR = "#D55E00"
@@ -62,12 +63,13 @@ def map_layer(
     (scores only).
     """
     key = f"map/{tile_map.name}"
-    shared = _placed(grid, key, tile_map.name) | {"opacity": 0.6}
+    shared = _placed(grid, key, tile_map.name) | {"opacity": CODE_OPACITY}
     if tile_map.kind == "score":
         values = ranks(tile_map.values) if style == "rank" else tile_map.values
         limits = (0.0, 1.0) if style == "rank" else limits_of(tile_map)
         shared |= {
-            "colormap": SCORE_COLOURMAP,
+            "opacity": SCORE_OPACITY,
+            "colormap": ramps.colormap(signed=style != "rank" and is_signed(tile_map)),
             "contrast_limits": limits,
             "blending": "translucent",
             "interpolation2d": "nearest",
@@ -125,10 +127,25 @@ def ranks(values: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def limits_of(tile_map: TileMap) -> tuple[float, float]:
-    """The range that the colours of a score map span: its own, or that of its finite values, never empty."""
-    finite = tile_map.values[np.isfinite(tile_map.values)]
-    low, high = tile_map.span or ((float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0))
+    """The range that the colours of a score map span: its own, or that of its finite values, never empty.
+
+    Of values on both sides of zero it is the same on either side, so that zero is in the middle.
+    """
+    low, high = _reach(tile_map)
+    if low < 0 < high:
+        return -max(-low, high), max(-low, high)
     return (low, high) if high > low else (low, low + max(abs(low), 1.0) * 1e-6)
+
+
+def is_signed(tile_map: TileMap) -> bool:
+    """Whether a score map speaks for and against: it has values on both sides of zero."""
+    low, high = _reach(tile_map)
+    return low < 0 < high
+
+
+def _reach(tile_map: TileMap) -> tuple[float, float]:
+    finite = tile_map.values[np.isfinite(tile_map.values)]
+    return tile_map.span or ((float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0))
 
 
 def colours_of(tile_map: TileMap, tree: LabelTree | None) -> dict[int, str]:
@@ -153,6 +170,7 @@ class Legend:
     ----------
     title : the map's name in words
     low, high : ends of the ramp of a score map as text, or None for maps of codes
+    ramp : (red, green, blue, opacity) along the ramp of a score map
     entries : (colour, words, number of tiles) of maps of codes
     note : what a reader must know ("simulated", "this region only")
     """
@@ -160,6 +178,7 @@ class Legend:
     title: str
     low: str | None = None
     high: str | None = None
+    ramp: tuple[ramps.Rgba, ...] = ()
     entries: tuple[tuple[str, str, int], ...] = ()
     note: str = ""
 
@@ -169,9 +188,14 @@ def legend(tile_map: TileMap, tree: LabelTree | None = None, *, style: str = "ra
     title = title_of(tile_map.name)
     if tile_map.kind == "score":
         if style == "rank":
-            return Legend(f"{title} (rank)", "lowest tile", "highest tile", note=tile_map.note)
+            words, ramp = ("lowest tile", "highest tile"), ramps.score_ramp()
+            return Legend(f"{title} (rank)", *words, ramp, note=tile_map.note)
         low, high = limits_of(tile_map)
-        return Legend(title, f"{low:.3g}", f"{high:.3g}", note=tile_map.note)
+        if is_signed(tile_map):
+            words, ramp = (f"{low:.3g} against", f"{high:.3g} for"), ramps.signed_ramp()
+        else:
+            words, ramp = (f"{low:.3g}", f"{high:.3g}"), ramps.score_ramp()
+        return Legend(title, *words, ramp, note=tile_map.note)
     values = np.asarray(tile_map.values, np.int64)
     entries = []
     for code, colour in colours_of(tile_map, tree).items():

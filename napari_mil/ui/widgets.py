@@ -24,7 +24,8 @@ from napari_mil.steps import Progress
 from napari_mil.ui import compat
 from napari_mil.ui.desk import Desk
 from napari_mil.ui.job import Job
-from napari_mil.ui.layers import Legend
+from napari_mil.ui.layers import SCORE_OPACITY, Legend
+from napari_mil.ui.ramps import TISSUE, Rgba
 
 #: What changes many times a second is shown this often: every repaint costs the window a frame.
 SETTLE_MS = 250
@@ -60,13 +61,13 @@ class Fold(QWidget):
 class LegendView(QFrame):
     """The legend of one map: a ramp with its range, or a list of colours with counts; its note below."""
 
-    def __init__(self, legend: Legend, ramp: Iterable[Any] = ()) -> None:
+    def __init__(self, legend: Legend) -> None:
         super().__init__()
         self.legend = legend
         title = QLabel(f"<b>{legend.title}</b>")
         parts: list[QWidget] = [title]
         if legend.low is not None:
-            parts.append(_Ramp(list(ramp)))
+            parts.append(_Ramp(legend.ramp))
             parts.append(row(QLabel(legend.low), None, QLabel(str(legend.high))))
         parts += [
             row(swatch(colour), QLabel(words), None, QLabel(f"{count:,} tiles"))
@@ -78,19 +79,22 @@ class LegendView(QFrame):
 
 
 class _Ramp(QWidget):
-    """A colour ramp from left to right."""
+    """A colour ramp from left to right, as it looks over tissue."""
 
-    def __init__(self, colours: list[Any]) -> None:
+    def __init__(self, ramp: tuple[Rgba, ...]) -> None:
         super().__init__()
-        self._colours = [QColor.fromRgbF(*(float(v) for v in c[:3])) for c in colours]
-        self.setFixedHeight(10)
+        self._colours = [QColor.fromRgbF(*rgb, SCORE_OPACITY * opacity) for *rgb, opacity in ramp]
+        self.setFixedHeight(12)
 
     def paintEvent(self, _event: Any) -> None:  # noqa: N802 - Qt's name
         painter = QPainter(self)
         gradient = QLinearGradient(0, 0, self.width(), 0)
         for i, colour in enumerate(self._colours):
             gradient.setColorAt(i / max(1, len(self._colours) - 1), colour)
+        painter.fillRect(self.rect(), QColor(TISSUE))
         painter.fillRect(self.rect(), gradient)
+        painter.setPen(QColor("gray"))
+        painter.drawRect(self.rect().adjusted(0, 0, -1, -1))
         painter.end()
 
 

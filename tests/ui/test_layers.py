@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from napari.components import ViewerModel
 
 from napari_mil.prediction import TileMap
+from napari_mil.ui import ramps
 from napari_mil.ui.layers import (
     OURS,
     corrections_layer,
@@ -70,6 +71,36 @@ def test_limits_are_never_empty(grid):
     assert low == 0.25
     assert high > low
     assert limits_of(TileMap("p", "score", np.full(30, 0.25), span=(0, 1))) == (0, 1)
+
+
+def test_what_scores_low_leaves_the_tissue_visible_and_the_legend_shows_the_same(grid, tree):
+    _, options, _ = map_layer(score(), grid, tree)
+    ramp = options["colormap"]["colors"]
+    opacity = [colour[3] for colour in ramp]
+    assert opacity[0] == 0
+    assert opacity == sorted(opacity)
+    assert opacity[-1] == 1
+    assert legend(score()).ramp == ramp == legend(score(), style="rank").ramp
+
+
+def test_what_speaks_for_and_against_fades_at_zero_in_the_middle(grid, tree):
+    evidence = TileMap("evidence/fine/ADH", "score", np.linspace(-0.2, 0.6, 30))
+    _, options, _ = map_layer(evidence, grid, tree)
+    assert options["contrast_limits"] == pytest.approx((-0.6, 0.6))
+    ramp = options["colormap"]["colors"]
+    assert ramp[len(ramp) // 2][3] == 0
+    assert ramp[0][3] == ramp[-1][3] == 1
+    made = legend(evidence)
+    assert (made.low, made.high, made.ramp) == ("-0.6 against", "0.6 for", ramp)
+    _, options, _ = map_layer(evidence, grid, tree, style="rank")
+    assert options["contrast_limits"] == (0, 1)
+    assert options["colormap"]["colors"][0][3] == 0
+
+
+def test_ramps_are_told_apart_by_brightness_alone():
+    for colours in (ramps.SCORE, ramps.SIGNED):
+        luma = [0.2126 * r + 0.7152 * g + 0.0722 * b for r, g, b in map(ramps.rgb, colours)]
+        assert luma == sorted(luma)
 
 
 def test_legend_counts_tiles_and_says_no_call(tree):

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QCheckBox, QTreeWidget, QTreeWidgetItem, QVBoxLayout, QWidget
 
 from napari_mil.ui import acts
 from napari_mil.ui.desk import Desk, State
 from napari_mil.ui.hidden import HIDDEN, HiddenTiles
-from napari_mil.ui.layers import SCORE_COLOURMAP, legend
+from napari_mil.ui.layers import legend
 from napari_mil.ui.widgets import LegendView, clear, column, hint, soon
 
 _NAME = Qt.ItemDataRole.UserRole
@@ -105,7 +102,7 @@ class InstancesSection(QWidget):
             if found is None:
                 continue
             made = legend(found[0], state.project.tree if state.project else None, style=state.style)
-            self._legends.addWidget(LegendView(made, ramp_colours()))
+            self._legends.addWidget(LegendView(made))
 
 
 def ordered_groups(names: tuple[str, ...]) -> list[tuple[str, str]]:
@@ -120,13 +117,6 @@ def ordered_groups(names: tuple[str, ...]) -> list[tuple[str, str]]:
 def _coarse_first(name: str) -> tuple[bool, bool, bool]:
     """The overall map of a group first, then coarse before fine, what ignores the slide's answer last."""
     return ("without" in name, "/" in name, "/fine" in name)
-
-
-def ramp_colours() -> Any:
-    """Nine colours along the ramp of score maps."""
-    from napari.utils.colormaps import ensure_colormap
-
-    return ensure_colormap(SCORE_COLOURMAP).map(np.linspace(0, 1, 9))
 
 
 def _item(words: str, name: str) -> QTreeWidgetItem:
