@@ -123,6 +123,17 @@ def watch_theme(viewer: Any, when_changed: Callable[[], None]) -> Callable[[], N
     return lambda: viewer.events.theme.disconnect(changed)
 
 
+def watch_zoom(viewer: Any, when_changed: Callable[[], None]) -> Callable[[], None]:
+    """Call `when_changed()` whenever the viewer's zoom changes; returns what ends this."""
+    zoom = camera(viewer).events.zoom
+
+    def changed(_event: Any) -> None:
+        when_changed()
+
+    zoom.connect(changed)
+    return lambda: zoom.disconnect(changed)
+
+
 def place_levels(layer: Any) -> None:
     """`centre_levels` for layers that show one of our slides."""
     if "napari-mil" in layer.metadata and getattr(layer, "multiscale", False):
@@ -170,6 +181,17 @@ def when_painted(labels: Any, act: Callable[[], None]) -> None:
     timer.setSingleShot(True)
     timer.timeout.connect(act)
     labels.events.paint.connect(lambda _event: timer.start(0))
+
+
+def fill_while_painting(labels: Any, opacity: float) -> None:
+    """Let a Labels layer be filled while a tool that changes it is at hand, and empty while one looks."""
+
+    def mode_changed(_event: Any = None) -> None:
+        looking = str(labels.mode) in ("pan_zoom", "transform", "pick")
+        labels.opacity = 0.0 if looking else opacity
+
+    labels.events.mode.connect(mode_changed)
+    mode_changed()
 
 
 def forget_history(labels: Any) -> None:

@@ -24,7 +24,8 @@ from napari_mil.steps import Progress
 from napari_mil.ui import compat
 from napari_mil.ui.desk import Desk
 from napari_mil.ui.job import Job
-from napari_mil.ui.layers import SCORE_OPACITY, Legend
+from napari_mil.ui.layers import SCORE_OPACITY
+from napari_mil.ui.legends import Legend
 from napari_mil.ui.ramps import TISSUE, Rgba
 
 #: What changes many times a second is shown this often: every repaint costs the window a frame.

@@ -72,6 +72,25 @@ def test_a_stroke_is_told_once_and_history_can_be_forgotten(qtbot):
     assert layer.data[2, 3] == 5
 
 
+def test_labels_are_filled_only_while_one_paints():
+    layer = Labels(np.zeros((8, 8), np.int32))
+    compat.fill_while_painting(layer, 0.4)
+    seen = {}
+    for mode in ("paint", "erase", "fill", "polygon", "pan_zoom"):
+        layer.mode = mode
+        seen[mode] = layer.opacity
+    assert seen == {"paint": 0.4, "erase": 0.4, "fill": 0.4, "polygon": 0.4, "pan_zoom": 0.0}
+
+
+def test_the_zoom_is_watched_until_the_end():
+    viewer, seen = ViewerModel(), []
+    end = compat.watch_zoom(viewer, lambda: seen.append(compat.camera(viewer).zoom))
+    compat.camera(viewer).zoom = 3.0
+    end()
+    compat.camera(viewer).zoom = 4.0
+    assert seen == [3.0]
+
+
 def test_layers_and_theme_are_watched_until_the_end():
     viewer, seen = ViewerModel(), []
     one = viewer.add_image(np.zeros((4, 4)))

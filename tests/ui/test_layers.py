@@ -8,20 +8,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from napari.components import ViewerModel
 
+from napari_mil.grid import TileGrid
 from napari_mil.prediction import TileMap
 from napari_mil.ui import ramps
 from napari_mil.ui.layers import (
     OURS,
     corrections_layer,
+    corrections_outlines,
     find,
     key_of,
-    legend,
     limits_of,
     map_layer,
+    map_outlines,
     ranks,
     sync,
     title_of,
 )
+from napari_mil.ui.legends import legend
 
 
 def score(n=30, name="attention", seed=1):
@@ -150,6 +153,27 @@ def test_the_next_map_takes_over_the_layer_of_the_last(grid, tree):
     assert [type(layer).__name__ for layer in viewer.layers] == ["Labels"]
 
 
+def test_corrections_and_maps_of_codes_get_outlines_where_they_lie(grid, tree):
+    nodes = np.zeros(30, int)
+    assert corrections_outlines(nodes, grid, tree, 64) is None
+    nodes[7] = tree.node("IC")
+    lines, options, kind = corrections_outlines(nodes, grid, tree, 64)
+    assert kind == "vectors"
+    ends = np.concatenate([lines[:, 0], lines.sum(1)]) * options["scale"] + options["translate"]
+    y0, x0, y1, x1 = np.array(grid.boxes_px[7]) * 0.5
+    assert (ends > [y0 - 0.5, x0 - 0.5]).all()
+    assert (ends < [y1, x1]).all()
+    assert len(map_outlines(TileMap("class/fine", "nodes", nodes), grid, tree, tile_screen_px=64)[0]) == 4
+    assert map_outlines(score(), grid, tree, tile_screen_px=64) is None
+
+
+def test_outlines_that_would_be_a_texture_are_left_out(tree):
+    wide = TileGrid.full((30_000, 30_000), (0.5, 0.5), tile_px=256, mpp=0.5)
+    nodes = np.indices(wide.shape).sum(0).ravel() % 2 + 1
+    assert len(wide) > 10_000
+    assert map_outlines(TileMap("class/fine", "nodes", nodes), wide, tree, tile_screen_px=4) is None
+
+
 def test_sync_brings_painted_labels_back_to_what_is_wanted(grid, tree):
     viewer = ViewerModel()
     wanted = corrections_layer(np.zeros(30, int), grid, tree)
@@ -158,6 +182,21 @@ def test_sync_brings_painted_labels_back_to_what_is_wanted(grid, tree):
     layer.data[tuple(grid.cells[3])] = 2
     sync(viewer, [corrections_layer(np.zeros(30, int), grid, tree)])
     assert not layer.data.any()
+
+
+def test_sync_redraws_outlines_of_another_number_of_lines(grid, tree):
+    viewer, nodes = ViewerModel(), np.zeros(30, int)
+    nodes[3] = tree.node("IC")
+    sync(viewer, [corrections_outlines(nodes, grid, tree, 64)])
+    layer = find(viewer, "outlines/corrections")
+    nodes[9] = nodes[20] = tree.node("ADH")
+    for size in (64, 512):
+        lines, options, kind = corrections_outlines(nodes, grid, tree, size)
+        sync(viewer, [(lines, options, kind)])
+        assert find(viewer, "outlines/corrections") is layer
+        np.testing.assert_array_equal(layer.data, lines)
+        np.testing.assert_allclose(layer.edge_color, options["edge_color"])
+        assert layer.edge_width == options["edge_width"]
 
 
 def test_sync_orders_ours_and_replaces_a_lattice_of_another_shape(grid, tree):

@@ -10,6 +10,7 @@ import napari
 import numpy as np
 import pytest
 from qtpy.QtCore import Qt
+from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QAction, QApplication
 
 from napari_mil.correction import Cells, Polygon, WholeSlide
@@ -210,6 +211,25 @@ def test_a_stroke_is_one_correction_and_can_be_undone_and_redone(bench, study_fo
     assert (layer.data == node).sum() == 3
     with Project(study_folder) as again:  # what another program, or this one after a restart, would see
         assert len(again.ledger.corrections()) == 1
+
+
+def test_corrections_are_outlined_and_filled_only_while_one_paints(bench):
+    assert bench.desk.layer("outlines/corrections") is None
+    paint(bench, [(2, 3)], "Atypical/ADH")
+    corrections, outlines = bench.desk.layer("corrections"), bench.desk.layer("outlines/corrections")
+    assert corrections.opacity > 0
+    bench.review.look()
+    assert corrections.opacity == 0
+    assert len(outlines.data) == 8
+    corrections.visible = False
+    assert not outlines.visible
+    corrections.visible = True
+    wide = outlines.edge_width
+    compat.camera(bench.viewer).zoom *= 16
+    QTest.qWait(400)
+    assert outlines.edge_width < wide
+    bench.review.undo()
+    assert bench.desk.layer("outlines/corrections") is None
 
 
 def test_taking_labels_away_is_a_correction_too(bench):

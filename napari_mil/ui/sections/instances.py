@@ -8,7 +8,7 @@ from qtpy.QtWidgets import QApplication, QCheckBox, QTreeWidget, QTreeWidgetItem
 from napari_mil.ui import acts
 from napari_mil.ui.desk import Desk, State
 from napari_mil.ui.hidden import HIDDEN, HiddenTiles
-from napari_mil.ui.layers import legend
+from napari_mil.ui.legends import legend
 from napari_mil.ui.widgets import LegendView, clear, column, hint, soon
 
 _NAME = Qt.ItemDataRole.UserRole
