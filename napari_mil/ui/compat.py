@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from qtpy.QtCore import QEvent, QObject, Qt, QTimer
 from qtpy.QtGui import QKeySequence
-from qtpy.QtWidgets import QMainWindow, QShortcut
+from qtpy.QtWidgets import QMainWindow, QShortcut, QWidget
 
 from napari_mil.errors import MILError
 
@@ -25,6 +25,11 @@ def plain(viewer: Any) -> Any:
 def main_window(viewer: Any) -> QMainWindow:
     """The Qt main window of a viewer (dialogs get it as their parent, screenshots are taken of it)."""
     return viewer.window._qt_window
+
+
+def canvas_widget(viewer: Any) -> QWidget:
+    """The Qt widget that the canvas is drawn on."""
+    return main_window(viewer)._qt_viewer.canvas.native
 
 
 def camera(viewer: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_mil.labeltree import LabelTree
 from napari_mil.prediction import TileMap
@@ -25,6 +26,7 @@ class Legend:
     ramp : (red, green, blue, opacity) along the ramp of a score map
     entries : (colour, words, number of tiles) of maps of codes
     note : what a reader must know ("simulated", "this region only")
+    outlined : the colours are those of lines, not of areas
     """
 
     title: str
@@ -33,6 +35,7 @@ class Legend:
     ramp: tuple[ramps.Rgba, ...] = ()
     entries: tuple[tuple[str, str, int], ...] = ()
     note: str = ""
+    outlined: bool = False
 
 
 def legend(tile_map: TileMap, tree: LabelTree | None = None, *, style: str = "raw") -> Legend:
@@ -59,6 +62,14 @@ def legend(tile_map: TileMap, tree: LabelTree | None = None, *, style: str = "ra
         note = note if entries else f"{note} {NOTHING_CALLED}".strip()
         entries.append(("", "no call", none))
     return Legend(title, entries=tuple(entries), note=note)
+
+
+def corrections_legend(nodes: NDArray[np.int32], tree: LabelTree) -> Legend:
+    """The labels that people gave, as they are outlined. nodes: (N,) node per tile, 0 = nothing said."""
+    counts = np.bincount(nodes, minlength=len(tree))
+    given = [node for node in range(1, len(tree)) if counts[node]]
+    entries = tuple((tree.colours[node], tree.path(node), int(counts[node])) for node in given)
+    return Legend("Corrections", entries=entries, outlined=True)
 
 
 def _meaning(tile_map: TileMap, code: int, tree: LabelTree | None) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from qtpy.QtCore import QSize, Qt, QTimer
-from qtpy.QtGui import QColor, QIcon, QImage, QLinearGradient, QPainter, QPixmap
+from qtpy.QtGui import QColor, QIcon, QImage, QLinearGradient, QPainter, QPen, QPixmap
 from qtpy.QtWidgets import (
     QFrame,
     QHBoxLayout,
@@ -26,7 +26,8 @@ from napari_mil.ui.desk import Desk
 from napari_mil.ui.job import Job
 from napari_mil.ui.layers import SCORE_OPACITY
 from napari_mil.ui.legends import Legend
-from napari_mil.ui.ramps import TISSUE, Rgba
+from napari_mil.ui.outlines import DARK, LIGHT
+from napari_mil.ui.ramps import TISSUE, Rgba, is_dark
 
 #: What changes many times a second is shown this often: every repaint costs the window a frame.
 SETTLE_MS = 250
@@ -71,7 +72,7 @@ class LegendView(QFrame):
             parts.append(_Ramp(legend.ramp))
             parts.append(row(QLabel(legend.low), None, QLabel(str(legend.high))))
         parts += [
-            row(swatch(colour), QLabel(words), None, QLabel(f"{count:,} tiles"))
+            row(swatch(colour, outlined=legend.outlined), QLabel(words), None, QLabel(tiles(count)))
             for colour, words, count in legend.entries
         ]
         if legend.note:
@@ -210,20 +211,39 @@ def text(content: str = "") -> QLabel:
     return made
 
 
-def swatch(colour: str, side: int = 12) -> QLabel:
+def tiles(count: int) -> str:
+    """A number of tiles in words."""
+    return "1 tile" if count == 1 else f"{count:,} tiles"
+
+
+def swatch(colour: str, side: int = 14, *, outlined: bool = False) -> QLabel:
     """A small square of a colour; an empty one for "" (nothing is drawn there)."""
     made = QLabel()
     made.setFixedSize(side, side)
-    fill = colour or "transparent"
-    made.setStyleSheet(f"background-color: {fill}; border: 1px solid gray;")
+    made.setStyleSheet("QLabel { padding: 0; margin: 0; }")  # napari's own would cut it
+    made.setPixmap(_square(colour, side, outlined=outlined))
     return made
 
 
-def colour_icon(colour: str, side: int = 12) -> QIcon:
+def colour_icon(colour: str, side: int = 14) -> QIcon:
     """A square of a colour for lists."""
+    return _plain_icon(_square(colour, side))
+
+
+def _square(colour: str, side: int, *, outlined: bool = False) -> QPixmap:
+    """A square with a border, so that colours as dark as the theme read too; or an outline over tissue."""
     pixmap = QPixmap(side, side)
-    pixmap.fill(QColor(colour))
-    return _plain_icon(pixmap)
+    pixmap.fill(QColor(TISSUE) if outlined else QColor(colour) if colour else Qt.GlobalColor.transparent)
+    painter = QPainter(pixmap)
+    if outlined:
+        for inset, line in ((1, colour), (3, LIGHT if is_dark(colour) else DARK)):
+            painter.setPen(QPen(QColor(line), 2))
+            painter.drawRect(inset, inset, side - 2 * inset, side - 2 * inset)
+    else:
+        painter.setPen(QColor("#9a9a9a"))
+        painter.drawRect(0, 0, side - 1, side - 1)
+    painter.end()
+    return pixmap
 
 
 def picture_icon(pixels: np.ndarray, side: int) -> QIcon:

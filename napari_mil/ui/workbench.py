@@ -11,6 +11,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QFrame, QScrollArea, QWidget
 
 from napari_mil.ui import acts, compat
+from napari_mil.ui.canvaslegend import CanvasLegend
 from napari_mil.ui.desk import Desk, State
 from napari_mil.ui.hover import TileReader
 from napari_mil.ui.sections.export import ExportSection
@@ -33,6 +34,7 @@ class Workbench(QWidget):
     desk : state and lanes
     slides, model, instances, review, retrain, export : the sections; their methods are the acts a person can
     do
+    legend : what the colours on the canvas mean
     folds : the foldable headings by section name
     """
 
@@ -68,6 +70,9 @@ class Workbench(QWidget):
         self._stop_watching = compat.when_closing(viewer, self.shut)
         compat.show_scale_bar(viewer)
         self.desk.layer_added.connect(self._layer_added)
+        self.legend = CanvasLegend(self.desk)
+        self.instances.legend.toggled.connect(self.legend.switch)
+        self.desk.key("Alt+L", self.instances.legend.toggle)
 
     def open_project(self, path: str | Path, *, by: str = "") -> None:
         """Open or make a project folder."""
@@ -107,6 +112,8 @@ class Workbench(QWidget):
         """End the work that runs and close the project; everything is kept already."""
         self._stop_watching()
         self.desk.close()
+        self.legend.hide()
+        self.legend.deleteLater()
 
     def _say(self, sentence: str) -> None:
         self.said.setText(sentence)

@@ -24,7 +24,7 @@ from napari_mil.ui.layers import (
     sync,
     title_of,
 )
-from napari_mil.ui.legends import legend
+from napari_mil.ui.legends import corrections_legend, legend
 
 
 def score(n=30, name="attention", seed=1):
@@ -118,6 +118,14 @@ def test_a_map_without_calls_says_so(tree):
     made = legend(TileMap("class/fine", "nodes", np.zeros(30), note="approximate"), tree)
     assert made.entries == (("", "no call", 30),)
     assert made.note.startswith("approximate No tile is called")
+
+
+def test_the_legend_of_corrections_counts_what_people_said(tree):
+    nodes = np.zeros(30, np.int32)
+    nodes[:3], nodes[5] = tree.node("IC"), tree.node("Benign")
+    made = corrections_legend(nodes, tree)
+    assert made.outlined
+    assert [(words, count) for _, words, count in made.entries] == [("Benign", 1), ("Malignant/IC", 3)]
 
 
 def test_titles_are_words():

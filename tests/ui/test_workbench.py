@@ -15,8 +15,10 @@ from qtpy.QtWidgets import QAction, QApplication
 
 from napari_mil.correction import Cells, Polygon, WholeSlide
 from napari_mil.ui import compat
+from napari_mil.ui.canvaslegend import legends
 from napari_mil.ui.hidden import HIDDEN
 from napari_mil.ui.sections.export import CHOICES
+from napari_mil.ui.widgets import LegendView
 from napari_mil.ui.workbench import Workbench
 from napari_mil.workflow import Project
 from tests.ui.test_reader import write_pyramid
@@ -153,7 +155,7 @@ def test_maps_are_one_click_with_a_legend(bench):
     assert bench.desk.layer("map/attention") is None
     layer = bench.desk.layer("map/class/fine without the slide's answer")
     assert bench.viewer.layers.selection.active is layer
-    legend = bench.instances.legends.layout().itemAt(0).widget().legend
+    [legend] = legends(bench.desk.state)
     assert sum(count for _, _, count in legend.entries) == len(bench.desk.state.answer_grid)
     bench.instances.show_map("attention", alone=False)
     assert len(bench.desk.state.shown) == 2
@@ -178,6 +180,26 @@ def test_hidden_tiles_follow_the_sliders_and_say_that_they_are_simulated(bench):
     assert bench.desk.layer(f"map/{HIDDEN}") is None
     use(bench, "hmil")
     assert hidden.isHidden()
+
+
+def test_the_legend_of_what_is_on_show_lies_on_the_canvas(bench):
+    run(bench, "mhim")
+    bench.unfold("Slides")  # whichever section is folded out
+    assert bench.wait(5)
+    assert bench.legend.parent() is compat.canvas_widget(bench.viewer)
+    assert [made.title for made in legends(bench.desk.state)] == ["Attention"]
+    paint(bench, [(2, 3)], "Atypical/ADH")
+    titles = [view.legend.title for view in bench.legend.findChildren(LegendView) if not view.isHidden()]
+    assert titles == ["Attention", "Corrections"]
+    assert not bench.legend.isHidden()
+    bench.desk.keys["Alt+L"].activated.emit()
+    assert bench.legend.isHidden()
+    bench.desk.keys["Alt+L"].activated.emit()
+    assert not bench.legend.isHidden()
+    bench.review.undo()
+    bench.instances.show_map("attention")
+    assert bench.wait(5)
+    assert bench.legend.isHidden()
 
 
 def test_the_status_bar_tells_about_the_tile_under_the_cursor(bench):
