@@ -150,11 +150,17 @@ def test_cancel_leaves_the_window_as_it_was(bench):
 
 def test_maps_are_one_click_with_a_legend(bench):
     run(bench, "hmil")
+    bench.instances.show_map("probability/fine/ADH")
+    [chosen] = bench.instances.list.selectedItems()
+    assert chosen.parent().isExpanded()
     bench.instances.show_map("class/fine without the slide's answer")
     assert bench.wait(10)
     assert bench.desk.layer("map/attention") is None
     layer = bench.desk.layer("map/class/fine without the slide's answer")
     assert bench.viewer.layers.selection.active is layer
+    [chosen] = bench.instances.list.selectedItems()
+    assert chosen.text(0) == "fine without the slide's answer"
+    assert bench.instances.list.visualItemRect(chosen).intersects(bench.instances.list.viewport().rect())
     [legend] = legends(bench.desk.state)
     assert sum(count for _, _, count in legend.entries) == len(bench.desk.state.answer_grid)
     bench.instances.show_map("attention", alone=False)

@@ -71,7 +71,10 @@ class InstancesSection(QWidget):
             self._names = names
             self._fill(names)
         for item in self._items():
-            item.setSelected(item.data(0, _NAME) in state.shown)
+            on = item.data(0, _NAME) in state.shown
+            item.setSelected(on)
+            if on:
+                self.list.scrollToItem(item)  # unfolds its group too
 
     def _fill(self, names: tuple[str, ...]) -> None:
         self.list.clear()
