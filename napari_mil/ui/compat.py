@@ -156,8 +156,35 @@ def activate(_context: Any = None) -> None:
         watch_layers(viewer, place_levels)
 
 
-def describe_cursor(layer: Any, describe: Callable[[float, float], str]) -> None:
-    """Let the status bar end in `describe(y, x)` (world units) while the cursor is over `layer`.
+class Pointer:
+    """Whether the pointer is on the canvas, and has moved there: before, napari takes it to be at (1, 1)."""
+
+    def __init__(self, viewer: Any) -> None:
+        self._viewer = viewer
+        self.moved = False
+        viewer.mouse_move_callbacks.append(self._move)
+
+    @property
+    def known(self) -> bool:
+        """Whether the position that napari tells was measured."""
+        return self.moved and self._viewer.mouse_over_canvas
+
+    def refresh(self) -> None:
+        """Let the status bar say anew what lies under the pointer: the layers changed, it did not."""
+        if self.known:
+            cursor = self._viewer.cursor
+            cursor.events.position(value=cursor.position)
+
+    def forget(self) -> None:
+        """Stop watching."""
+        self._viewer.mouse_move_callbacks.remove(self._move)
+
+    def _move(self, _viewer: Any, _event: Any) -> None:
+        self.moved = True
+
+
+def describe_cursor(layer: Any, describe: Callable[[float, float], str], pointer: Pointer) -> None:
+    """Let the status bar end in `describe(y, x)` (world units) while the pointer is on the canvas.
 
     napari asks from a thread of its own, so `describe` must only read.
     """
@@ -167,8 +194,9 @@ def describe_cursor(layer: Any, describe: Callable[[float, float], str]) -> None
 
     def get_status(position: Any = None, **options: Any) -> dict[str, str]:
         status = plain(position, **options)
-        text = describe(float(position[-2]), float(position[-1])) if position is not None else ""
-        if text:
+        known = position is not None and pointer.known
+        text = describe(float(position[-2]), float(position[-1])) if known else ""
+        if text or not known:
             status["value"] = text
             status["coordinates"] = text
         return status

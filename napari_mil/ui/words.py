@@ -23,7 +23,12 @@ def answer_words(project: Any, answer: Any) -> str:
     if answer.risk is not None:
         return f"risk {answer.risk:.2f}"
     node, p = answer.best(project.tree)[-1]
-    return f"{project.tree.path(node)} {p:.0%}"
+    return f"{project.tree.path(node)} {percent(p)}"
+
+
+def percent(p: float) -> str:
+    """A probability in percent; one that was only rounded to 0 or 100 is not called so."""
+    return ">99%" if p >= 0.995 else "<1%" if p < 0.005 else f"{p:.0%}"
 
 
 def answer_remarks(state: State) -> list[str]:

@@ -45,7 +45,7 @@ class Workbench(QWidget):
         self.setMinimumWidth(WIDTH_PX)
         self.viewer = viewer
         self.desk = Desk(viewer, self)
-        self._reader = TileReader(State())
+        self._reader, self._pointer = TileReader(State()), compat.Pointer(viewer)
         self.slides = SlidesSection(self.desk)
         self.model = ModelSection(self.desk)
         self.instances = InstancesSection(self.desk)
@@ -67,6 +67,7 @@ class Workbench(QWidget):
         self.desk.said.connect(self._say)
         self.desk.changed.connect(self._changed)
         self.desk.jobs.began.connect(lambda _job: self._say(""))
+        self._is_shut = False
         self._stop_watching = compat.when_closing(viewer, self.shut)
         compat.show_scale_bar(viewer)
         self.desk.layer_added.connect(self._layer_added)
@@ -109,8 +110,12 @@ class Workbench(QWidget):
         compat.main_window(self.viewer).resize(width_px, height_px)
 
     def shut(self) -> None:
-        """End the work that runs and close the project; everything is kept already."""
+        """End the work that runs and close the project; everything is kept already. Twice is once."""
+        if self._is_shut:
+            return
+        self._is_shut = True
         self._stop_watching()
+        self._pointer.forget()
         self.desk.close()
         self.legend.hide()
         self.legend.deleteLater()
@@ -125,13 +130,14 @@ class Workbench(QWidget):
         watched = ("lattice", "answer", "answer_grid", "simulated", "bag", "nodes")
         if any(getattr(before, n) is not getattr(after, n) for n in watched):
             self._reader = TileReader(after)
+        self._pointer.refresh()
 
     def _read_tile(self, y: float, x: float) -> str:
         return self._reader.text(y, x)
 
     def _layer_added(self, layer: Any) -> None:
         if "napari-mil" in layer.metadata:
-            compat.describe_cursor(layer, self._read_tile)
+            compat.describe_cursor(layer, self._read_tile, self._pointer)
 
 
 def open_workbench(

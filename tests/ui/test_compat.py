@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from napari.components import ViewerModel
 from napari.layers import Image, Labels
+from napari.utils.interactions import mouse_move_callbacks
 
 from napari_mil.errors import TissueError
 from napari_mil.ui import compat
@@ -55,10 +57,27 @@ def test_visible_box_follows_camera_and_canvas():
 
 
 def test_the_status_ends_in_our_description():
-    layer = Image(np.zeros((10, 10)))
-    compat.describe_cursor(layer, lambda y, x: f"tile at {y:g}, {x:g}")
-    status = layer.get_status((3, 4), view_direction=None, dims_displayed=[0, 1], world=True)
-    assert "tile at 3, 4" in status["coordinates"]
+    viewer, told = ViewerModel(), []
+    layer = viewer.add_image(np.zeros((10, 10)))
+    pointer = compat.Pointer(viewer)
+    compat.describe_cursor(layer, lambda y, x: f"tile at {y:g}, {x:g}", pointer)
+
+    def status():
+        return layer.get_status((3, 4), view_direction=None, dims_displayed=[0, 1], world=True)["coordinates"]
+
+    viewer.cursor.events.position.connect(told.append)
+    viewer.mouse_over_canvas = True  # but where, nobody knows yet
+    assert status() == ""
+    pointer.refresh()
+    assert told == []
+    mouse_move_callbacks(viewer, SimpleNamespace(is_dragging=False))
+    assert "tile at 3, 4" in status()
+    pointer.refresh()
+    assert len(told) == 1
+    viewer.mouse_over_canvas = False
+    assert status() == ""
+    pointer.forget()
+    assert viewer.mouse_move_callbacks == []
 
 
 def test_a_stroke_is_told_once_and_history_can_be_forgotten(qtbot):

@@ -214,11 +214,16 @@ def test_the_status_bar_tells_about_the_tile_under_the_cursor(bench):
     y0, x0, y1, x1 = state.answer_grid.boxes_px[best]
     mpp = state.slide.mpp
     layer = bench.desk.layer("slide")
+    bench.viewer.mouse_over_canvas = bench._pointer.moved = True
     status = layer.get_status(((y0 + y1) / 2 * mpp[0], (x0 + x1) / 2 * mpp[1]), world=True)
+    bench.viewer.mouse_over_canvas = False
     row, col = state.answer_grid.cells[best]
     assert f"tile {row}, {col}" in status["coordinates"]
     assert f"(rank 1 of {len(state.answer_grid):,})" in status["coordinates"]
-    bench.review.choose("Atypical/ADH")
+    here = {tuple(cell) for cell in state.answer_grid.cells.tolist()}
+    row0, col0 = next(cell for cell in np.ndindex(*state.lattice.shape) if cell not in here)
+    pitch = np.array(state.lattice.pitch_px) * mpp
+    assert "not analysed (no tissue, pen or fold)" in bench._read_tile(*((row0 + 0.5, col0 + 0.5) * pitch))
     paint(bench, [(row, col)], "Atypical/ADH")
     assert "you said Atypical/ADH" in bench._read_tile((y0 + 1) * mpp[0], (x0 + 1) * mpp[1])
 
