@@ -50,7 +50,7 @@ class Workbench(QWidget):
         self.model = ModelSection(self.desk)
         self.instances = InstancesSection(self.desk)
         self.review = ReviewSection(self.desk)
-        self.retrain = RetrainSection(self.desk)
+        self.retrain = RetrainSection(self.desk, lambda: self.model.run(region=False))
         self.export = ExportSection(self.desk)
         self.folds = {
             "Slides": Fold("1  Slides", self.slides),

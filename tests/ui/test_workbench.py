@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import shutil
 
 import napari
 import numpy as np
@@ -21,6 +22,7 @@ from napari_mil.ui.sections.export import CHOICES
 from napari_mil.ui.widgets import LegendView
 from napari_mil.ui.workbench import Workbench
 from napari_mil.workflow import Project
+from napari_mil.workflow.learn import Retrained
 from tests.ui.test_reader import write_pyramid
 
 pytestmark = pytest.mark.skipif(
@@ -104,8 +106,6 @@ def test_a_run_shows_attention_over_the_tissue_and_is_kept(bench):
 
 
 def test_maps_fill_in_while_the_work_goes_on(bench, monkeypatch):
-    import shutil
-
     from napari_mil.workflow import analyse
 
     use(bench, "mhim")
@@ -334,6 +334,57 @@ def test_export_and_import_give_the_same_state(bench, tmp_path):
     bench.export.write(tmp_path / "all.csv")
     assert bench.wait(20)
     assert (tmp_path / "all.csv").stat().st_size > 0
+
+
+def retrained(bench, name):
+    """What a retraining might have brought: a model that is there already."""
+    project = bench.desk.state.project
+    card = next(c for c in project.cards if c.name == name)
+    figures = {"fine/auc": (0.9, 0.8, 1.0), "fine/balanced_accuracy": (0.7, 0.6, 0.8)}
+    flipped = ((project.slides[0].case, "Benign/N", project.slides[0].label),)
+    return Retrained(card, figures, figures, flipped, (5, 5), None)
+
+
+def test_loss_and_score_have_a_plot_each(bench):
+    plot = bench.retrain.plot
+    plot.begin()
+    for epoch in (1, 2):
+        plot.add({"epoch": epoch, "loss": 1.5, "validation/score": 0.9})
+    QTest.qWait(400)
+    for name, value in (("loss", 1.5), ("validation score", 0.9)):
+        [line] = plot.plots[name].listDataItems()
+        assert line.getData()[1].tolist() == [value, value]
+
+
+def test_what_a_retraining_changed_is_told_beside_the_labels(bench):
+    bench.retrain._show_result(retrained(bench, "hmil-1"))
+    table = bench.retrain.table
+    words = {table.item(i, 0).text().replace("\n", " ") for i in range(table.rowCount())}
+    assert words == {"AUC fine", "balanced accuracy"}
+    assert "1 case is answered differently</b>: 1 right now" in bench.retrain.verdict.text()
+
+
+def test_an_adopted_model_answers_at_once_where_features_are_kept(bench):
+    run(bench, "mhim")
+    bench.retrain._show_result(retrained(bench, "hmil-1"))
+    bench.retrain.adopt()
+    assert bench.wait(60)
+    assert bench.desk.state.answer.model_id == bench.retrain.result.card.id
+    assert bench.desk.state.shown == ("attention",)
+    assert bench.retrain.run_button.isHidden()
+
+
+def test_an_adopted_model_offers_to_run_where_no_features_are_kept(bench):
+    shutil.rmtree(bench.desk.state.project.path / "bags")
+    bench.retrain._show_result(retrained(bench, "hmil-1"))
+    bench.retrain.adopt()
+    assert bench.wait(60)
+    assert bench.desk.state.answer is None
+    assert not bench.retrain.run_button.isHidden()
+    bench.retrain.run_button.click()
+    assert bench.wait(120)
+    assert bench.desk.state.answer.model_id == bench.retrain.result.card.id
+    assert bench.retrain.run_button.isHidden()
 
 
 def test_a_slide_without_pixel_size_is_asked_for_once_and_kept(bench, tmp_path):
