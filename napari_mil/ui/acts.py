@@ -179,8 +179,8 @@ def show_map(desk: Desk, name: str, *, alone: bool = True) -> None:
         desk.apply(shown=(name,) if alone else (*shown, name))
 
 
-def use_model(desk: Desk, card: Any) -> None:
-    """Choose a model; its kept answer for the slide in front is shown."""
+def use_model(desk: Desk, card: Any, *, then: Callable[[], None] | None = None) -> None:
+    """Choose a model; its kept answer for the slide in front is shown, and `then()` is called."""
     project, slide = _project(desk), desk.state.slide
     desk.apply(card=card, answer=None, answer_grid=None, simulated=(), partial=False)
     if slide is None:
@@ -191,6 +191,8 @@ def use_model(desk: Desk, card: Any) -> None:
         if desk.state.card is card and desk.state.slide is slide:
             grid = bag.grid if answer is not None and bag is not None else None
             desk.apply(bag=bag, answer=answer, answer_grid=grid)
+            if then is not None:
+                then()
 
     desk.asks.ask("kept answer", lambda: kept_answer(project, slide, card), show)
 

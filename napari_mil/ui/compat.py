@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 from qtpy.QtCore import QEvent, QObject, Qt, QTimer
 from qtpy.QtGui import QKeySequence
-from qtpy.QtWidgets import QMainWindow, QShortcut
+from qtpy.QtWidgets import QMainWindow, QShortcut, QWidget
 
 from napari_mil.errors import MILError
 
@@ -24,6 +25,11 @@ def plain(viewer: Any) -> Any:
 def main_window(viewer: Any) -> QMainWindow:
     """The Qt main window of a viewer (dialogs get it as their parent, screenshots are taken of it)."""
     return viewer.window._qt_window
+
+
+def canvas_widget(viewer: Any) -> QWidget:
+    """The Qt widget that the canvas is drawn on."""
+    return main_window(viewer)._qt_viewer.canvas.native
 
 
 def camera(viewer: Any) -> Any:
@@ -125,6 +131,17 @@ def watch_theme(viewer: Any, when_changed: Callable[[], None]) -> Callable[[], N
     return lambda: viewer.events.theme.disconnect(changed)
 
 
+def watch_zoom(viewer: Any, when_changed: Callable[[], None]) -> Callable[[], None]:
+    """Call `when_changed()` whenever the viewer's zoom changes; returns what ends this."""
+    zoom = camera(viewer).events.zoom
+
+    def changed(_event: Any) -> None:
+        when_changed()
+
+    zoom.connect(changed)
+    return lambda: zoom.disconnect(changed)
+
+
 def place_levels(layer: Any) -> None:
     """`centre_levels` for layers that show one of our slides."""
     if "napari-mil" in layer.metadata and getattr(layer, "multiscale", False):
@@ -142,8 +159,35 @@ def activate(_context: Any = None) -> None:
         watch_layers(viewer, place_levels)
 
 
-def describe_cursor(layer: Any, describe: Callable[[float, float], str]) -> None:
-    """Let the status bar end in `describe(y, x)` (world units) while the cursor is over `layer`.
+class Pointer:
+    """Whether the pointer is on the canvas, and has moved there: before, napari takes it to be at (1, 1)."""
+
+    def __init__(self, viewer: Any) -> None:
+        self._viewer = viewer
+        self.moved = False
+        viewer.mouse_move_callbacks.append(self._move)
+
+    @property
+    def known(self) -> bool:
+        """Whether the position that napari tells was measured."""
+        return self.moved and self._viewer.mouse_over_canvas
+
+    def refresh(self) -> None:
+        """Let the status bar say anew what lies under the pointer: the layers changed, it did not."""
+        if self.known:
+            cursor = self._viewer.cursor
+            cursor.events.position(value=cursor.position)
+
+    def forget(self) -> None:
+        """Stop watching."""
+        self._viewer.mouse_move_callbacks.remove(self._move)
+
+    def _move(self, _viewer: Any, _event: Any) -> None:
+        self.moved = True
+
+
+def describe_cursor(layer: Any, describe: Callable[[float, float], str], pointer: Pointer) -> None:
+    """Let the status bar end in `describe(y, x)` (world units) while the pointer is on the canvas.
 
     napari asks from a thread of its own, so `describe` must only read.
     """
@@ -153,8 +197,9 @@ def describe_cursor(layer: Any, describe: Callable[[float, float], str]) -> None
 
     def get_status(position: Any = None, **options: Any) -> dict[str, str]:
         status = plain(position, **options)
-        text = describe(float(position[-2]), float(position[-1])) if position is not None else ""
-        if text:
+        known = position is not None and pointer.known
+        text = describe(float(position[-2]), float(position[-1])) if known else ""
+        if text or not known:
             status["value"] = text
             status["coordinates"] = text
         return status
@@ -172,6 +217,17 @@ def when_painted(labels: Any, act: Callable[[], None]) -> None:
     timer.setSingleShot(True)
     timer.timeout.connect(act)
     labels.events.paint.connect(lambda _event: timer.start(0))
+
+
+def fill_while_painting(labels: Any, opacity: float) -> None:
+    """Let a Labels layer be filled while a tool that changes it is at hand, and empty while one looks."""
+
+    def mode_changed(_event: Any = None) -> None:
+        looking = str(labels.mode) in ("pan_zoom", "transform", "pick")
+        labels.opacity = 0.0 if looking else opacity
+
+    labels.events.mode.connect(mode_changed)
+    mode_changed()
 
 
 def forget_history(labels: Any) -> None:
@@ -204,6 +260,14 @@ def dismiss_notifications(viewer: Any) -> None:
         shown.close()
 
 
+class _Nowhere(io.TextIOBase):
+    """Takes what tqdm would print: the bar is on screen already."""
+
+    def write(self, words: str) -> int:
+        """Forget the words."""
+        return len(words)
+
+
 class activity:  # noqa: N801 - used like a function
     """A bar in napari's activity dock. It runs the event loop whenever it is told something, so it is told
     seldom.
@@ -212,7 +276,8 @@ class activity:  # noqa: N801 - used like a function
     def __init__(self, title: str) -> None:
         from napari.utils.progress import progress
 
-        self._bar = progress(desc=title, total=0, disable=None)
+        # tqdm switches itself off where there is no terminal, and napari then never takes the bar away
+        self._bar = progress(desc=title, total=0, disable=False, file=_Nowhere())
         self._told = time.monotonic()
 
     def set(self, done: int, total: int | None) -> None:

@@ -1,22 +1,31 @@
-"""The live curve of a training, and the survival that a model expects."""
+"""The live curves of a training, and the survival that a model expects."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pyqtgraph as pg
+from qtpy.QtWidgets import QWidget
 
 from napari_mil.labeltree import Survival
 from napari_mil.ui import compat
 from napari_mil.ui.desk import Desk
-from napari_mil.ui.widgets import SETTLE_MS, soon
+from napari_mil.ui.widgets import SETTLE_MS, column, soon
 
 #: Curve → colour; blue and orange are told apart by everybody, on dark and on light.
 CURVES = {"loss": "#E69F00", "validation score": "#3A8DDE"}
 #: Curve → the name of its figure in an epoch's record.
 KEYS = {"loss": "loss", "validation score": "validation/score"}
+#: Curve → what is written above it.
+WORDS = {
+    "loss": "loss while learning (lower is better)",
+    "validation score": "score on validation cases (higher is better)",
+}
+#: Curve → height of its plot; the lower one bears the numbers of the epochs for both.
+HEIGHTS = {"loss": 100, "validation score": 122}
 
 
 class _Plot(pg.PlotWidget):
@@ -57,20 +66,29 @@ class SurvivalPlot(_Plot):
         self.plot(steps, self.survival, stepMode="center", pen=pg.mkPen(CURVES["validation score"], width=2))
 
 
-class Curves(_Plot):
-    """Loss and validation figure over the epochs, in the viewer's colours."""
+class Curves(QWidget):
+    """Loss and validation figure over the epochs: two plots, for the one's scale says nothing of the other's.
+
+    points : per curve, (epoch, value) as they came
+    """
 
     def __init__(self, desk: Desk) -> None:
-        super().__init__(desk, 160)
-        self.setLabel("bottom", "epoch")
-        words = "&nbsp;&nbsp;&nbsp;".join(f'<span style="color:{c}">{n}</span>' for n, c in CURVES.items())
-        self.setTitle(words, size="9pt")
+        super().__init__()
         self.points: dict[str, list[tuple[float, float]]] = {}
-        self._lines = {name: self.plot([], pen=pg.mkPen(c, width=2)) for name, c in CURVES.items()}
+        self.plots = {name: _Plot(desk, HEIGHTS[name]) for name in CURVES}
+        self._lines = {}
+        for name, plot in self.plots.items():
+            plot.setTitle(f'<span style="color:{CURVES[name]}">{WORDS[name]}</span>', size="9pt")
+            plot.getAxis("left").setWidth(42)  # so that the epochs of one stand under those of the other
+            pen = pg.mkPen(CURVES[name], width=2)
+            self._lines[name] = plot.plot([], pen=pen, symbol="o", symbolSize=5, symbolBrush=CURVES[name])
+        self.plots["validation score"].setLabel("bottom", "epoch")
+        self.plots["validation score"].setXLink(self.plots["loss"])
+        column(self, *self.plots.values(), margins=(0, 0, 0, 0), spacing=0)
         self._draw_soon = soon(self, self._draw, ms=SETTLE_MS)
 
     def begin(self) -> None:
-        """Empty the plot and show it."""
+        """Empty the plots and show them."""
         self.points = {name: [] for name in CURVES}
         for line in self._lines.values():
             line.setData([], [])
@@ -88,3 +106,5 @@ class Curves(_Plot):
         for name, points in self.points.items():
             if points:
                 self._lines[name].setData(*np.array(points).T)
+                step = max(1, math.ceil(len(points) / 9))
+                self.plots[name].getAxis("bottom").setTickSpacing(levels=[(step, 0)])  # whole epochs only

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from qtpy.QtCore import QObject, Signal
+from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_mil.correction import Correction, Polygon
 from napari_mil.grid import TileGrid
@@ -16,10 +17,14 @@ from napari_mil.prediction import TileMap
 from napari_mil.ui import compat
 from napari_mil.ui.job import AskLane, Job, JobLane
 from napari_mil.ui.layers import (
+    OUTLINES,
     LayerData,
     corrections_layer,
+    corrections_outlines,
     find,
+    key_of,
     map_layer,
+    map_outlines,
     regions_layer,
     slide_layer,
     sync,
@@ -53,6 +58,7 @@ class State:
     corrections : in force on this slide, in the order they were said
     nodes : (cells of the lattice,) int32 node that people gave each cell, 0 = nothing said
     node : the label to give next
+    tile_screen_px : width of a tile on screen, to the nearest power of two; lines are drawn for it
     changed_models : counts up when models come or are adopted
     """
 
@@ -71,6 +77,7 @@ class State:
     corrections: tuple[Correction, ...] = ()
     nodes: NDArray[np.int32] | None = None
     node: int = 0
+    tile_screen_px: float = 64.0
     changed_models: int = 0
 
     @property
@@ -89,8 +96,13 @@ class State:
         return None
 
 
+#: Lines are drawn anew when the zoom has rested for so long.
+ZOOM_MS = 150
 #: A change of one of these is a change of the picture.
-_DRAWN = ("slide", "answer", "answer_grid", "simulated", "shown", "style", "nodes", "corrections", "bag")
+_DRAWN = (
+    "slide", "answer", "answer_grid", "simulated", "shown", "style", "nodes", "corrections", "bag",
+    "tile_screen_px",
+)  # fmt: skip
 
 
 class Desk(QObject):
@@ -114,9 +126,14 @@ class Desk(QObject):
         self._fit: float | None = None
         self.keys: dict[str, Any] = {}
         compat.watch_layers(viewer, compat.place_levels)
+        self._settled = QTimer(self)
+        self._settled.setSingleShot(True)
+        self._settled.setInterval(ZOOM_MS)
+        self._settled.timeout.connect(self._measure_tiles)
         self._ends = [
-            compat.watch_layers(viewer, self.layer_added.emit),
+            compat.watch_layers(viewer, self._layer_added),
             compat.watch_theme(viewer, self.theme_changed.emit),
+            compat.watch_zoom(viewer, self._settled.start),
         ]
 
     def apply(self, **changes: Any) -> State:
@@ -140,11 +157,34 @@ class Desk(QObject):
         layers = self.viewer.layers
         active = layers.selection.active
         sync(self.viewer, wanted(self.state))
+        self._pair()
         if active not in layers or (new_map and active.mode == "pan_zoom"):
             shown = [self.layer(f"map/{name}") for name in reversed(self.state.shown)]
             active = next((layer for layer in (*shown, self.layer("slide")) if layer is not None), None)
         if active is not None:
             layers.selection.active = active
+
+    def _layer_added(self, layer: Any) -> None:
+        if key_of(layer) is not None:
+            layer.events.visible.connect(self._pair)
+        self.layer_added.emit(layer)
+
+    def _pair(self, _event: Any = None) -> None:
+        """Outlines are seen as long as what they outline is."""
+        for layer in self.viewer.layers:
+            key = key_of(layer) or ""
+            leader = self.layer(key.removeprefix(OUTLINES)) if key.startswith(OUTLINES) else None
+            if leader is not None and layer.visible != leader.visible:
+                layer.visible = leader.visible
+
+    def _measure_tiles(self) -> None:
+        """Lines keep about the same width on screen at every zoom."""
+        lattice = self.state.lattice
+        if lattice is None:
+            return
+        mpp = (lattice.slide_mpp or (1.0, 1.0))[0]
+        wide = max(compat.camera(self.viewer).zoom * mpp * lattice.pitch_px[0], 1.0)
+        self.apply(tile_screen_px=2.0 ** round(math.log2(wide)))
 
     def layer(self, key: str) -> Any:
         """The viewer's layer with our key, or None."""
@@ -219,24 +259,26 @@ def wanted(state: State) -> list[LayerData]:
     if state.slide is None or state.project is None:
         return []
     tree = state.project.tree
-    made = [slide_layer(state.slide)]
+    made: list[LayerData | None] = [slide_layer(state.slide)]
     for name in state.shown:
         found = state.map(name)
         if found is not None:
             made.append(map_layer(*found, tree, style=state.style))
+            made.append(map_outlines(*found, tree, tile_screen_px=state.tile_screen_px))
     if state.lattice is not None and state.nodes is not None:
         made.append(corrections_layer(state.nodes, state.lattice, tree))
+        made.append(corrections_outlines(state.nodes, state.lattice, tree, state.tile_screen_px))
     regions = [
         (c.place, c.label) for c in state.corrections if isinstance(c.place, Polygon) and c.label is not None
     ]
     if regions:
         colours = {tree.path(node): tree.colours[node] for node in range(1, len(tree))}
         made.append(regions_layer(regions, state.slide, colours=colours))
-    return made
+    return [layer for layer in made if layer is not None]
 
 
 def fresh(state: State) -> dict[str, Any]:
     """Changes that clear everything that belongs to one slide."""
-    kept = ("project", "card", "shown", "style", "node", "changed_models")
+    kept = ("project", "card", "shown", "style", "node", "tile_screen_px", "changed_models")
     empty = State()
     return {f.name: getattr(empty, f.name) for f in fields(state) if f.name not in kept}

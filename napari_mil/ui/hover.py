@@ -9,6 +9,7 @@ import numpy as np
 from napari_mil.correction import WholeSlide
 from napari_mil.ui.desk import State
 from napari_mil.ui.layers import ranks
+from napari_mil.ui.words import percent
 
 
 class TileReader:
@@ -36,6 +37,9 @@ class TileReader:
         if self._photographs and (row, col) not in self._photographs:
             return ""
         what = self._photographs.get((row, col), f"tile {row}, {col}")
+        height, width = lattice.slide_px
+        if y / mpp[0] > height - 0.5 or x / mpp[1] > width - 0.5:
+            return f"{what} reaches over the slide's edge; there is nothing here"
         parts = [what, *self._model(row, col), *self._role(row, col), *self._said(row, col)]
         return " · ".join(parts)
 
@@ -50,7 +54,7 @@ class TileReader:
             return []
         i = int(self._lookup[row, col])
         if i < 0:
-            return ["no tissue here"]
+            return [_not_analysed(state)]
         parts = []
         maps = {m.name: m for m in answer.maps}
         if (attention := maps.get("attention")) is not None:
@@ -59,7 +63,7 @@ class TileReader:
         finest = state.project.tree.levels - 1
         chances = [(m.values[i], name) for name, m in maps.items() if name.startswith("probability/")]
         best = sorted(chances, reverse=True)[:3]
-        parts += [", ".join(f"{name.rsplit('/', 1)[-1]} {p:.0%}" for p, name in best)] if best else []
+        parts += [", ".join(f"{name.rsplit('/', 1)[-1]} {percent(p)}" for p, name in best)] if best else []
         called = maps.get("class/fine") if finest >= 0 else None
         if called is not None:
             parts.append("called " + (state.project.tree.path(int(called.values[i])) or "nothing"))
@@ -87,3 +91,11 @@ class TileReader:
         slide = [c.label for c in state.corrections if isinstance(c.place, WholeSlide) and c.label]
         parts = [f"you said {state.project.tree.path(node)}"] if node else []
         return parts + ([f"slide: {slide[-1]}"] if slide else [])
+
+
+def _not_analysed(state: State) -> str:
+    if state.partial:
+        return "not analysed yet, or no tissue"
+    if state.answer is not None and state.answer.scope == "region":
+        return "not analysed (outside the region, or no tissue)"
+    return "not analysed (no tissue, pen or fold)"

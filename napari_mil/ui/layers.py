@@ -6,7 +6,6 @@ Our layers are found by a key in their metadata, never by their names: people re
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,19 +14,24 @@ from numpy.typing import NDArray
 from napari_mil.grid import TileGrid
 from napari_mil.labeltree import PALETTE, LabelTree
 from napari_mil.prediction import TileMap
+from napari_mil.ui import ramps
+from napari_mil.ui.outlines import line_width, outline
 
 if TYPE_CHECKING:
     from napari_mil.correction import Polygon
     from napari_mil.slides import Slide
 
 OURS = "napari-mil"
-NOTHING_CALLED = "No tile is called: the model is not sure enough of any."
 #: Key of slides that napari opened through our reader; the workbench takes them into the project.
 OPENED = "opened"
 LayerData = tuple[Any, dict[str, Any], str]
 
-#: Score maps are shown with a colour-blind-safe, perceptually even ramp.
-SCORE_COLOURMAP = "viridis"
+#: Keys of layers of outlines begin so; the key of what they outline follows.
+OUTLINES = "outlines/"
+#: More lines than this are a texture, and cost more than they tell.
+MOST_LINES = 20_000
+#: How opaque maps are at most: scores fade by themselves, the flat colours of codes do not.
+SCORE_OPACITY, CODE_OPACITY = 0.75, 0.6
 #: Colours of role codes: left to learn from, hidden (salient), recycled, hidden (low), hidden (random).
 ROLE_COLOURS = {0: "#56B4E9", 1: "#D55E00", 2: "#F0E442", 3: "#882255", 4: "#CC79A7"}
 MASK_COLOUR = "#D55E00"
@@ -64,32 +68,88 @@ def map_layer(
     (scores only).
     """
     key = f"map/{tile_map.name}"
-    shared = _placed(grid, key, tile_map.name) | {"opacity": 0.6}
+    shared = _placed(grid, key, tile_map.name) | {"opacity": CODE_OPACITY}
     if tile_map.kind == "score":
         values = ranks(tile_map.values) if style == "rank" else tile_map.values
         limits = (0.0, 1.0) if style == "rank" else limits_of(tile_map)
         shared |= {
-            "colormap": SCORE_COLOURMAP,
+            "opacity": SCORE_OPACITY,
+            "colormap": ramps.colormap(signed=style != "rank" and is_signed(tile_map)),
             "contrast_limits": limits,
             "blending": "translucent",
             "interpolation2d": "nearest",
         }
         return grid.raster(np.asarray(values, np.float32)), shared, "image"
-    colours = colours_of(tile_map, tree)
-    codes = np.asarray(tile_map.values, np.int32) + (tile_map.kind == "groups")
-    shared["colormap"] = _direct({code + (tile_map.kind == "groups"): c for code, c in colours.items()})
+    codes, colours = _codes(tile_map, tree)
+    shared["colormap"] = _direct(colours)
     return grid.raster(codes), shared, "labels"
+
+
+def map_outlines(
+    tile_map: TileMap, grid: TileGrid, tree: LabelTree | None = None, *, tile_screen_px: float
+) -> LayerData | None:
+    """Thin lines between the colours of a map of codes, so that dark ones read too; None for scores."""
+    if tile_map.kind == "score":
+        return None
+    codes, colours = _codes(tile_map, tree)
+    return outlines_layer(codes, grid, colours, of=f"map/{tile_map.name}", tile_screen_px=tile_screen_px)
+
+
+def _codes(tile_map: TileMap, tree: LabelTree | None) -> tuple[NDArray[np.int32], dict[int, str]]:
+    """(N,) codes as layers show them and their colours; 0 is nothing there, so groups move up by one."""
+    up = int(tile_map.kind == "groups")
+    colours = {code + up: colour for code, colour in colours_of(tile_map, tree).items()}
+    return np.asarray(tile_map.values, np.int32) + up, colours
 
 
 def corrections_layer(nodes: NDArray[np.int32], grid: TileGrid, tree: LabelTree) -> LayerData:
     """What people said, per tile, as labels that can be painted on. nodes: (N,) node of the tree, 0 =
     nothing said.
+
+    It is filled only while somebody paints; `outlines_layer` shows it without hiding what lies under it.
     """
     options = _placed(grid, "corrections", "corrections") | {
-        "opacity": 0.8,
-        "colormap": _direct({node: tree.colours[node] for node in range(1, len(tree))}),
+        "opacity": 0.0,
+        "colormap": _direct(_node_colours(tree)),
     }
     return grid.raster(np.asarray(nodes, np.int32)), options, "labels"
+
+
+def corrections_outlines(
+    nodes: NDArray[np.int32], grid: TileGrid, tree: LabelTree, tile_screen_px: float
+) -> LayerData | None:
+    """What people said as bold outlines; None while nothing is said."""
+    return outlines_layer(
+        nodes, grid, _node_colours(tree), of="corrections", tile_screen_px=tile_screen_px, bold=True
+    )
+
+
+def outlines_layer(
+    codes: NDArray[np.int32],
+    grid: TileGrid,
+    colours: Mapping[int, str],
+    *,
+    of: str,
+    tile_screen_px: float,
+    bold: bool = False,
+) -> LayerData | None:
+    """Lines around the regions of equal code, or None where there are none, or too many to be told apart.
+
+    codes : (N,) one per tile, 0 = none
+    of : key of the layer that they belong to, and whose eye they follow
+    tile_screen_px : width of a tile on screen
+    bold : see `outlines.outline`
+    """
+    width = line_width(tile_screen_px)
+    lines, rgba = outline(grid.raster(np.asarray(codes, np.int32)), colours, width, bold=bold)
+    if not 0 < len(lines) <= MOST_LINES:
+        return None
+    options = _placed(grid, OUTLINES + of, f"outlines of {of.removeprefix('map/')}") | {
+        "edge_width": width if bold else width / 2,
+        "edge_color": rgba,
+        "vector_style": "line",
+    }
+    return lines, options, "vectors"
 
 
 def regions_layer(
@@ -127,10 +187,25 @@ def ranks(values: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def limits_of(tile_map: TileMap) -> tuple[float, float]:
-    """The range that the colours of a score map span: its own, or that of its finite values, never empty."""
-    finite = tile_map.values[np.isfinite(tile_map.values)]
-    low, high = tile_map.span or ((float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0))
+    """The range that the colours of a score map span: its own, or that of its finite values, never empty.
+
+    Of values on both sides of zero it is the same on either side, so that zero is in the middle.
+    """
+    low, high = _reach(tile_map)
+    if low < 0 < high:
+        return -max(-low, high), max(-low, high)
     return (low, high) if high > low else (low, low + max(abs(low), 1.0) * 1e-6)
+
+
+def is_signed(tile_map: TileMap) -> bool:
+    """Whether a score map speaks for and against: it has values on both sides of zero."""
+    low, high = _reach(tile_map)
+    return low < 0 < high
+
+
+def _reach(tile_map: TileMap) -> tuple[float, float]:
+    finite = tile_map.values[np.isfinite(tile_map.values)]
+    return tile_map.span or ((float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0))
 
 
 def colours_of(tile_map: TileMap, tree: LabelTree | None) -> dict[int, str]:
@@ -140,65 +215,17 @@ def colours_of(tile_map: TileMap, tree: LabelTree | None) -> dict[int, str]:
     if tile_map.kind == "nodes":
         if tree is None:
             raise ValueError(f"the map {tile_map.name} shows labels; it needs the label tree")
-        return {node: tree.colours[node] for node in range(1, len(tree))}
+        return _node_colours(tree)
     codes = sorted(tile_map.legend) or sorted({int(v) for v in np.unique(tile_map.values)})
     if tile_map.name.startswith("hidden"):
         return {code: ROLE_COLOURS.get(code, PALETTE[code % len(PALETTE)]) for code in codes}
     return {code: PALETTE[code % len(PALETTE)] for code in codes}
 
 
-@dataclass(frozen=True, slots=True)
-class Legend:
-    """What the colours of one map mean.
-
-    Attributes
-    ----------
-    title : the map's name in words
-    low, high : ends of the ramp of a score map as text, or None for maps of codes
-    entries : (colour, words, number of tiles) of maps of codes
-    note : what a reader must know ("simulated", "this region only")
-    """
-
-    title: str
-    low: str | None = None
-    high: str | None = None
-    entries: tuple[tuple[str, str, int], ...] = ()
-    note: str = ""
-
-
-def legend(tile_map: TileMap, tree: LabelTree | None = None, *, style: str = "raw") -> Legend:
-    """The legend of a map as it is on show; codes that no tile has are left out, "no call" is counted."""
-    title = title_of(tile_map.name)
-    if tile_map.kind == "score":
-        if style == "rank":
-            return Legend(f"{title} (rank)", "lowest tile", "highest tile", note=tile_map.note)
-        low, high = limits_of(tile_map)
-        return Legend(title, f"{low:.3g}", f"{high:.3g}", note=tile_map.note)
-    values = np.asarray(tile_map.values, np.int64)
-    entries = []
-    for code, colour in colours_of(tile_map, tree).items():
-        count = int((values == code).sum())
-        if count:
-            entries.append((colour, _meaning(tile_map, code, tree), count))
-    note = tile_map.note
-    if tile_map.kind == "nodes" and (none := int((values == 0).sum())):
-        note = note if entries else f"{note} {NOTHING_CALLED}".strip()
-        entries.append(("", "no call", none))
-    return Legend(title, entries=tuple(entries), note=note)
-
-
 def title_of(name: str) -> str:
     """A map's path-like name in words: "attention/fine/ADH" → "Attention · fine · ADH"."""
     parts = name.split("/")
     return " · ".join([parts[0][:1].upper() + parts[0][1:], *parts[1:]])
-
-
-def _meaning(tile_map: TileMap, code: int, tree: LabelTree | None) -> str:
-    if tile_map.kind == "nodes" and tree is not None:
-        return tree.path(code)
-    if tile_map.kind == "mask":
-        return tile_map.legend.get(1, "yes")
-    return tile_map.legend.get(code, f"group {code}")
 
 
 def _placed(grid: TileGrid, key: str, name: str) -> dict[str, Any]:
@@ -210,6 +237,10 @@ def _placed(grid: TileGrid, key: str, name: str) -> dict[str, Any]:
         "units": (unit(grid),) * 2,
         "metadata": {OURS: {"key": key, "grid": grid.id}},
     }
+
+
+def _node_colours(tree: LabelTree) -> dict[int, str]:
+    return {node: tree.colours[node] for node in range(1, len(tree))}
 
 
 def _direct(colours: Mapping[int, str]) -> dict[int | None, str]:
@@ -277,6 +308,8 @@ def _recycled(spare: list[Any], key: str, data: Any, kind: str) -> Any:
 def _updatable(layer: Any, data: Any, kind: str, options: Mapping[str, Any] | None = None) -> bool:
     if _kind(layer) != kind:
         return False
+    if kind == "vectors":
+        return True
     if kind == "shapes" or (options or {}).get("multiscale"):
         return _same(layer.metadata[OURS].get("wanted_data"), data)
     return bool(np.shape(layer.data) == np.shape(data))

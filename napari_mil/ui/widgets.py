@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from qtpy.QtCore import QSize, Qt, QTimer
-from qtpy.QtGui import QColor, QIcon, QImage, QLinearGradient, QPainter, QPixmap
+from qtpy.QtGui import QColor, QIcon, QImage, QLinearGradient, QPainter, QPen, QPixmap
 from qtpy.QtWidgets import (
     QFrame,
     QHBoxLayout,
@@ -24,7 +24,10 @@ from napari_mil.steps import Progress
 from napari_mil.ui import compat
 from napari_mil.ui.desk import Desk
 from napari_mil.ui.job import Job
-from napari_mil.ui.layers import Legend
+from napari_mil.ui.layers import SCORE_OPACITY
+from napari_mil.ui.legends import Legend
+from napari_mil.ui.outlines import DARK, LIGHT
+from napari_mil.ui.ramps import TISSUE, Rgba, is_dark
 
 #: What changes many times a second is shown this often: every repaint costs the window a frame.
 SETTLE_MS = 250
@@ -60,16 +63,16 @@ class Fold(QWidget):
 class LegendView(QFrame):
     """The legend of one map: a ramp with its range, or a list of colours with counts; its note below."""
 
-    def __init__(self, legend: Legend, ramp: Iterable[Any] = ()) -> None:
+    def __init__(self, legend: Legend) -> None:
         super().__init__()
         self.legend = legend
         title = QLabel(f"<b>{legend.title}</b>")
         parts: list[QWidget] = [title]
         if legend.low is not None:
-            parts.append(_Ramp(list(ramp)))
+            parts.append(_Ramp(legend.ramp))
             parts.append(row(QLabel(legend.low), None, QLabel(str(legend.high))))
         parts += [
-            row(swatch(colour), QLabel(words), None, QLabel(f"{count:,} tiles"))
+            row(swatch(colour, outlined=legend.outlined), QLabel(words), None, QLabel(tiles(count)))
             for colour, words, count in legend.entries
         ]
         if legend.note:
@@ -78,19 +81,22 @@ class LegendView(QFrame):
 
 
 class _Ramp(QWidget):
-    """A colour ramp from left to right."""
+    """A colour ramp from left to right, as it looks over tissue."""
 
-    def __init__(self, colours: list[Any]) -> None:
+    def __init__(self, ramp: tuple[Rgba, ...]) -> None:
         super().__init__()
-        self._colours = [QColor.fromRgbF(*(float(v) for v in c[:3])) for c in colours]
-        self.setFixedHeight(10)
+        self._colours = [QColor.fromRgbF(*rgb, SCORE_OPACITY * opacity) for *rgb, opacity in ramp]
+        self.setFixedHeight(12)
 
     def paintEvent(self, _event: Any) -> None:  # noqa: N802 - Qt's name
         painter = QPainter(self)
         gradient = QLinearGradient(0, 0, self.width(), 0)
         for i, colour in enumerate(self._colours):
             gradient.setColorAt(i / max(1, len(self._colours) - 1), colour)
+        painter.fillRect(self.rect(), QColor(TISSUE))
         painter.fillRect(self.rect(), gradient)
+        painter.setPen(QColor("gray"))
+        painter.drawRect(self.rect().adjusted(0, 0, -1, -1))
         painter.end()
 
 
@@ -205,20 +211,39 @@ def text(content: str = "") -> QLabel:
     return made
 
 
-def swatch(colour: str, side: int = 12) -> QLabel:
+def tiles(count: int) -> str:
+    """A number of tiles in words."""
+    return "1 tile" if count == 1 else f"{count:,} tiles"
+
+
+def swatch(colour: str, side: int = 14, *, outlined: bool = False) -> QLabel:
     """A small square of a colour; an empty one for "" (nothing is drawn there)."""
     made = QLabel()
     made.setFixedSize(side, side)
-    fill = colour or "transparent"
-    made.setStyleSheet(f"background-color: {fill}; border: 1px solid gray;")
+    made.setStyleSheet("QLabel { padding: 0; margin: 0; }")  # napari's own would cut it
+    made.setPixmap(_square(colour, side, outlined=outlined))
     return made
 
 
-def colour_icon(colour: str, side: int = 12) -> QIcon:
+def colour_icon(colour: str, side: int = 14) -> QIcon:
     """A square of a colour for lists."""
+    return _plain_icon(_square(colour, side))
+
+
+def _square(colour: str, side: int, *, outlined: bool = False) -> QPixmap:
+    """A square with a border, so that colours as dark as the theme read too; or an outline over tissue."""
     pixmap = QPixmap(side, side)
-    pixmap.fill(QColor(colour))
-    return _plain_icon(pixmap)
+    pixmap.fill(QColor(TISSUE) if outlined else QColor(colour) if colour else Qt.GlobalColor.transparent)
+    painter = QPainter(pixmap)
+    if outlined:
+        for inset, line in ((1, colour), (3, LIGHT if is_dark(colour) else DARK)):
+            painter.setPen(QPen(QColor(line), 2))
+            painter.drawRect(inset, inset, side - 2 * inset, side - 2 * inset)
+    else:
+        painter.setPen(QColor("#9a9a9a"))
+        painter.drawRect(0, 0, side - 1, side - 1)
+    painter.end()
+    return pixmap
 
 
 def picture_icon(pixels: np.ndarray, side: int) -> QIcon:

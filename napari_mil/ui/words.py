@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from napari_mil.correction import Cells, Correction, Polygon
+from napari_mil.correction import Cells, Correction, Polygon, WholeSlide
 from napari_mil.labeltree import level_names
 
 if TYPE_CHECKING:
@@ -24,7 +24,12 @@ def answer_words(project: Any, answer: Any) -> str:
     if answer.risk is not None:
         return f"risk {answer.risk:.2f}"
     node, p = answer.best(project.tree)[-1]
-    return f"{project.tree.path(node)} {p:.0%}"
+    return f"{project.tree.path(node)} {percent(p)}"
+
+
+def percent(p: float) -> str:
+    """A probability in percent; one that was only rounded to 0 or 100 is not called so."""
+    return ">99%" if p >= 0.995 else "<1%" if p < 0.005 else f"{p:.0%}"
 
 
 def answer_remarks(state: State) -> list[str]:
@@ -124,7 +129,21 @@ def since_words(name: str, corrections: Any) -> str:
     """How much was said since the model was trained, by label."""
     if not corrections:
         return f"Nothing was corrected since {name} was trained."
-    by_label = Counter(c.label or "taken away" for c in corrections)
-    labels = ", ".join(f"{n} × {label}" for label, n in by_label.most_common())
-    n = len(corrections)
-    return f"{n} correction{'' if n == 1 else 's'} since {name} was trained: {labels}."
+    by_label: dict[str, list[Correction]] = {}
+    for c in corrections:
+        by_label.setdefault(c.label or "label taken away", []).append(c)
+    labels = [f"{label}: {amount_words(said)}" for label, said in by_label.items()]
+    return f"Said since {name} was trained:<br>" + "<br>".join(labels)
+
+
+def amount_words(corrections: Sequence[Correction]) -> str:
+    """How many tiles, regions and slides corrections speak of: "5 tiles, 1 slide"."""
+    tiles = sum(len(c.place.cells) for c in corrections if isinstance(c.place, Cells))
+    regions = sum(isinstance(c.place, Polygon) for c in corrections)
+    counts = {"tile": tiles, "region": regions, "slide": sum(map(is_whole, corrections))}
+    return ", ".join(f"{n:,} {what}{'' if n == 1 else 's'}" for what, n in counts.items() if n)
+
+
+def is_whole(correction: Correction) -> bool:
+    """Whether a correction speaks of the whole slide."""
+    return isinstance(correction.place, WholeSlide)

@@ -11,6 +11,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QFrame, QScrollArea, QWidget
 
 from napari_mil.ui import acts, compat
+from napari_mil.ui.canvaslegend import CanvasLegend
 from napari_mil.ui.desk import Desk, State
 from napari_mil.ui.hover import TileReader
 from napari_mil.ui.sections.export import ExportSection
@@ -33,6 +34,7 @@ class Workbench(QWidget):
     desk : state and lanes
     slides, model, instances, review, retrain, export : the sections; their methods are the acts a person can
     do
+    legend : what the colours on the canvas mean
     folds : the foldable headings by section name
     """
 
@@ -43,12 +45,12 @@ class Workbench(QWidget):
         self.setMinimumWidth(WIDTH_PX)
         self.viewer = viewer
         self.desk = Desk(viewer, self)
-        self._reader = TileReader(State())
+        self._reader, self._pointer = TileReader(State()), compat.Pointer(viewer)
         self.slides = SlidesSection(self.desk)
         self.model = ModelSection(self.desk)
         self.instances = InstancesSection(self.desk)
         self.review = ReviewSection(self.desk)
-        self.retrain = RetrainSection(self.desk)
+        self.retrain = RetrainSection(self.desk, lambda: self.model.run(region=False))
         self.export = ExportSection(self.desk)
         self.folds = {
             "Slides": Fold("1  Slides", self.slides),
@@ -65,9 +67,13 @@ class Workbench(QWidget):
         self.desk.said.connect(self._say)
         self.desk.changed.connect(self._changed)
         self.desk.jobs.began.connect(lambda _job: self._say(""))
+        self._is_shut = False
         self._stop_watching = compat.when_closing(viewer, self.shut)
         compat.show_scale_bar(viewer)
         self.desk.layer_added.connect(self._layer_added)
+        self.legend = CanvasLegend(self.desk)
+        self.instances.legend.toggled.connect(self.legend.switch)
+        self.desk.key("Alt+L", self.instances.legend.toggle)
 
     def open_project(self, path: str | Path, *, by: str = "") -> None:
         """Open or make a project folder."""
@@ -104,9 +110,15 @@ class Workbench(QWidget):
         compat.main_window(self.viewer).resize(width_px, height_px)
 
     def shut(self) -> None:
-        """End the work that runs and close the project; everything is kept already."""
+        """End the work that runs and close the project; everything is kept already. Twice is once."""
+        if self._is_shut:
+            return
+        self._is_shut = True
         self._stop_watching()
+        self._pointer.forget()
         self.desk.close()
+        self.legend.hide()
+        self.legend.deleteLater()
 
     def _say(self, sentence: str) -> None:
         self.said.setText(sentence)
@@ -118,13 +130,14 @@ class Workbench(QWidget):
         watched = ("lattice", "answer", "answer_grid", "simulated", "bag", "nodes")
         if any(getattr(before, n) is not getattr(after, n) for n in watched):
             self._reader = TileReader(after)
+        self._pointer.refresh()
 
     def _read_tile(self, y: float, x: float) -> str:
         return self._reader.text(y, x)
 
     def _layer_added(self, layer: Any) -> None:
         if "napari-mil" in layer.metadata:
-            compat.describe_cursor(layer, self._read_tile)
+            compat.describe_cursor(layer, self._read_tile, self._pointer)
 
 
 def open_workbench(

@@ -86,7 +86,7 @@ def test_retraining_leaves_the_window_alive_and_ends_in_a_choice(shown, qtbot):
     shown.review.paint()
     shown.desk.layer("corrections").paint((3, 3), shown.desk.state.node)
     assert shown.wait(10)
-    assert "1 correction since hmil-1" in shown.retrain.since.text()
+    assert "since hmil-1 was trained:<br>Atypical/ADH: 1 tile" in shown.retrain.since.text()
     rest = resting(shown, qtbot)
     beat = Heartbeat()
     job = shown.retrain.start(recipe={"epochs": 4, "min_epochs": 1})
@@ -105,6 +105,8 @@ def test_retraining_leaves_the_window_alive_and_ends_in_a_choice(shown, qtbot):
     assert shown.desk.state.card.id == shown.retrain.result.card.id
     assert shown.model.choice.currentText() == shown.desk.state.card.name
     assert "Nothing was corrected since" in shown.retrain.since.text()
+    assert shown.wait(60)  # the adopted model answers at once: the slide's features are kept
+    assert shown.desk.state.answer.model_id == shown.desk.state.card.id
 
 
 def test_stopping_a_training_keeps_the_best_so_far(shown, qtbot):

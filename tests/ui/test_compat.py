@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from napari.components import ViewerModel
 from napari.layers import Image, Labels
+from napari.utils.interactions import mouse_move_callbacks
 
 from napari_mil.errors import TissueError
 from napari_mil.ui import compat
@@ -52,10 +57,27 @@ def test_visible_box_follows_camera_and_canvas():
 
 
 def test_the_status_ends_in_our_description():
-    layer = Image(np.zeros((10, 10)))
-    compat.describe_cursor(layer, lambda y, x: f"tile at {y:g}, {x:g}")
-    status = layer.get_status((3, 4), view_direction=None, dims_displayed=[0, 1], world=True)
-    assert "tile at 3, 4" in status["coordinates"]
+    viewer, told = ViewerModel(), []
+    layer = viewer.add_image(np.zeros((10, 10)))
+    pointer = compat.Pointer(viewer)
+    compat.describe_cursor(layer, lambda y, x: f"tile at {y:g}, {x:g}", pointer)
+
+    def status():
+        return layer.get_status((3, 4), view_direction=None, dims_displayed=[0, 1], world=True)["coordinates"]
+
+    viewer.cursor.events.position.connect(told.append)
+    viewer.mouse_over_canvas = True  # but where, nobody knows yet
+    assert status() == ""
+    pointer.refresh()
+    assert told == []
+    mouse_move_callbacks(viewer, SimpleNamespace(is_dragging=False))
+    assert "tile at 3, 4" in status()
+    pointer.refresh()
+    assert len(told) == 1
+    viewer.mouse_over_canvas = False
+    assert status() == ""
+    pointer.forget()
+    assert viewer.mouse_move_callbacks == []
 
 
 def test_a_stroke_is_told_once_and_history_can_be_forgotten(qtbot):
@@ -67,6 +89,25 @@ def test_a_stroke_is_told_once_and_history_can_be_forgotten(qtbot):
     compat.forget_history(layer)
     layer.undo()
     assert layer.data[2, 3] == 5
+
+
+def test_labels_are_filled_only_while_one_paints():
+    layer = Labels(np.zeros((8, 8), np.int32))
+    compat.fill_while_painting(layer, 0.4)
+    seen = {}
+    for mode in ("paint", "erase", "fill", "polygon", "pan_zoom"):
+        layer.mode = mode
+        seen[mode] = layer.opacity
+    assert seen == {"paint": 0.4, "erase": 0.4, "fill": 0.4, "polygon": 0.4, "pan_zoom": 0.0}
+
+
+def test_the_zoom_is_watched_until_the_end():
+    viewer, seen = ViewerModel(), []
+    end = compat.watch_zoom(viewer, lambda: seen.append(compat.camera(viewer).zoom))
+    compat.camera(viewer).zoom = 3.0
+    end()
+    compat.camera(viewer).zoom = 4.0
+    assert seen == [3.0]
 
 
 def test_layers_and_theme_are_watched_until_the_end():
@@ -98,3 +139,17 @@ def test_sentences_become_notifications(monkeypatch):
     compat.tell("Hello.")
     compat.tell(TissueError("No tissue."))
     assert [(n.message, n.severity.value) for n in shown] == [("Hello.", "info"), ("No tissue.", "warning")]
+
+
+def test_the_activity_bar_is_taken_away_also_without_a_terminal(monkeypatch):
+    from napari.utils.progress import progress
+
+    printed = io.StringIO()  # no terminal, as under a desktop's launcher
+    monkeypatch.setattr(sys, "stderr", printed)
+    before = set(progress._all_instances)
+    bar = compat.activity("a job")
+    assert len(set(progress._all_instances) - before) == 1
+    bar.set(1, 3)
+    bar.close()
+    assert set(progress._all_instances) == before
+    assert printed.getvalue() == ""

@@ -9,24 +9,28 @@ from hypothesis import strategies as st
 from napari.components import ViewerModel
 from PIL import Image
 
+from napari_mil.grid import TileGrid
 from napari_mil.prediction import TileMap
 from napari_mil.slides import open_slide
 from napari_mil.tissue import lattice
+from napari_mil.ui import ramps
 from napari_mil.ui.desk import State
 from napari_mil.ui.hover import TileReader
 from napari_mil.ui.layers import (
     OURS,
     corrections_layer,
+    corrections_outlines,
     find,
     key_of,
-    legend,
     limits_of,
     map_layer,
+    map_outlines,
     ranks,
     slide_layer,
     sync,
     title_of,
 )
+from napari_mil.ui.legends import corrections_legend, legend
 
 
 def score(n=30, name="attention", seed=1):
@@ -78,6 +82,36 @@ def test_limits_are_never_empty(grid):
     assert limits_of(TileMap("p", "score", np.full(30, 0.25), span=(0, 1))) == (0, 1)
 
 
+def test_what_scores_low_leaves_the_tissue_visible_and_the_legend_shows_the_same(grid, tree):
+    _, options, _ = map_layer(score(), grid, tree)
+    ramp = options["colormap"]["colors"]
+    opacity = [colour[3] for colour in ramp]
+    assert opacity[0] == 0
+    assert opacity == sorted(opacity)
+    assert opacity[-1] == 1
+    assert legend(score()).ramp == ramp == legend(score(), style="rank").ramp
+
+
+def test_what_speaks_for_and_against_fades_at_zero_in_the_middle(grid, tree):
+    evidence = TileMap("evidence/fine/ADH", "score", np.linspace(-0.2, 0.6, 30))
+    _, options, _ = map_layer(evidence, grid, tree)
+    assert options["contrast_limits"] == pytest.approx((-0.6, 0.6))
+    ramp = options["colormap"]["colors"]
+    assert ramp[len(ramp) // 2][3] == 0
+    assert ramp[0][3] == ramp[-1][3] == 1
+    made = legend(evidence)
+    assert (made.low, made.high, made.ramp) == ("-0.6 against", "0.6 for", ramp)
+    _, options, _ = map_layer(evidence, grid, tree, style="rank")
+    assert options["contrast_limits"] == (0, 1)
+    assert options["colormap"]["colors"][0][3] == 0
+
+
+def test_ramps_are_told_apart_by_brightness_alone():
+    for colours in (ramps.SCORE, ramps.SIGNED):
+        luma = [0.2126 * r + 0.7152 * g + 0.0722 * b for r, g, b in map(ramps.rgb, colours)]
+        assert luma == sorted(luma)
+
+
 def test_legend_counts_tiles_and_says_no_call(tree):
     nodes = np.zeros(30, int)
     nodes[:4] = tree.node("ADH")
@@ -90,6 +124,14 @@ def test_a_map_without_calls_says_so(tree):
     made = legend(TileMap("class/fine", "nodes", np.zeros(30), note="approximate"), tree)
     assert made.entries == (("", "no call", 30),)
     assert made.note.startswith("approximate No tile is called")
+
+
+def test_the_legend_of_corrections_counts_what_people_said(tree):
+    nodes = np.zeros(30, np.int32)
+    nodes[:3], nodes[5] = tree.node("IC"), tree.node("Benign")
+    made = corrections_legend(nodes, tree)
+    assert made.outlined
+    assert [(words, count) for _, words, count in made.entries] == [("Benign", 1), ("Malignant/IC", 3)]
 
 
 def test_titles_are_words():
@@ -125,6 +167,27 @@ def test_the_next_map_takes_over_the_layer_of_the_last(grid, tree):
     assert [type(layer).__name__ for layer in viewer.layers] == ["Labels"]
 
 
+def test_corrections_and_maps_of_codes_get_outlines_where_they_lie(grid, tree):
+    nodes = np.zeros(30, int)
+    assert corrections_outlines(nodes, grid, tree, 64) is None
+    nodes[7] = tree.node("IC")
+    lines, options, kind = corrections_outlines(nodes, grid, tree, 64)
+    assert kind == "vectors"
+    ends = np.concatenate([lines[:, 0], lines.sum(1)]) * options["scale"] + options["translate"]
+    y0, x0, y1, x1 = np.array(grid.boxes_px[7]) * 0.5
+    assert (ends > [y0 - 0.5, x0 - 0.5]).all()
+    assert (ends < [y1, x1]).all()
+    assert len(map_outlines(TileMap("class/fine", "nodes", nodes), grid, tree, tile_screen_px=64)[0]) == 4
+    assert map_outlines(score(), grid, tree, tile_screen_px=64) is None
+
+
+def test_outlines_that_would_be_a_texture_are_left_out(tree):
+    wide = TileGrid.full((30_000, 30_000), (0.5, 0.5), tile_px=256, mpp=0.5)
+    nodes = np.indices(wide.shape).sum(0).ravel() % 2 + 1
+    assert len(wide) > 10_000
+    assert map_outlines(TileMap("class/fine", "nodes", nodes), wide, tree, tile_screen_px=4) is None
+
+
 def test_sync_brings_painted_labels_back_to_what_is_wanted(grid, tree):
     viewer = ViewerModel()
     wanted = corrections_layer(np.zeros(30, int), grid, tree)
@@ -133,6 +196,21 @@ def test_sync_brings_painted_labels_back_to_what_is_wanted(grid, tree):
     layer.data[tuple(grid.cells[3])] = 2
     sync(viewer, [corrections_layer(np.zeros(30, int), grid, tree)])
     assert not layer.data.any()
+
+
+def test_sync_redraws_outlines_of_another_number_of_lines(grid, tree):
+    viewer, nodes = ViewerModel(), np.zeros(30, int)
+    nodes[3] = tree.node("IC")
+    sync(viewer, [corrections_outlines(nodes, grid, tree, 64)])
+    layer = find(viewer, "outlines/corrections")
+    nodes[9] = nodes[20] = tree.node("ADH")
+    for size in (64, 512):
+        lines, options, kind = corrections_outlines(nodes, grid, tree, size)
+        sync(viewer, [(lines, options, kind)])
+        assert find(viewer, "outlines/corrections") is layer
+        np.testing.assert_array_equal(layer.data, lines)
+        np.testing.assert_allclose(layer.edge_color, options["edge_color"])
+        assert layer.edge_width == options["edge_width"]
 
 
 def test_sync_orders_ours_and_replaces_a_lattice_of_another_shape(grid, tree):

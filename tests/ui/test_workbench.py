@@ -5,21 +5,26 @@ from __future__ import annotations
 import gc
 import json
 import os
+import shutil
 
 import napari
 import numpy as np
 import pytest
 from PIL import Image
 from qtpy.QtCore import Qt
+from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QAction, QApplication
 
 from napari_mil.correction import Cells, Polygon, WholeSlide
 from napari_mil.ui import acts, compat
+from napari_mil.ui.canvaslegend import legends
 from napari_mil.ui.hidden import HIDDEN
 from napari_mil.ui.sections.export import CHOICES
 from napari_mil.ui.sections.slides import _inside
+from napari_mil.ui.widgets import LegendView
 from napari_mil.ui.workbench import Workbench
 from napari_mil.workflow import Project
+from napari_mil.workflow.learn import Retrained
 from tests.ui.test_reader import write_pyramid
 
 pytestmark = pytest.mark.skipif(
@@ -103,8 +108,6 @@ def test_a_run_shows_attention_over_the_tissue_and_is_kept(bench):
 
 
 def test_maps_fill_in_while_the_work_goes_on(bench, monkeypatch):
-    import shutil
-
     from napari_mil.workflow import analyse
 
     use(bench, "mhim")
@@ -149,12 +152,18 @@ def test_cancel_leaves_the_window_as_it_was(bench):
 
 def test_maps_are_one_click_with_a_legend(bench):
     run(bench, "hmil")
+    bench.instances.show_map("probability/fine/ADH")
+    [chosen] = bench.instances.list.selectedItems()
+    assert chosen.parent().isExpanded()
     bench.instances.show_map("class/fine without the slide's answer")
     assert bench.wait(10)
     assert bench.desk.layer("map/attention") is None
     layer = bench.desk.layer("map/class/fine without the slide's answer")
     assert bench.viewer.layers.selection.active is layer
-    legend = bench.instances.legends.layout().itemAt(0).widget().legend
+    [chosen] = bench.instances.list.selectedItems()
+    assert chosen.text(0) == "fine without the slide's answer"
+    assert bench.instances.list.visualItemRect(chosen).intersects(bench.instances.list.viewport().rect())
+    [legend] = legends(bench.desk.state)
     assert sum(count for _, _, count in legend.entries) == len(bench.desk.state.answer_grid)
     bench.instances.show_map("attention", alone=False)
     assert len(bench.desk.state.shown) == 2
@@ -181,17 +190,42 @@ def test_hidden_tiles_follow_the_sliders_and_say_that_they_are_simulated(bench):
     assert hidden.isHidden()
 
 
+def test_the_legend_of_what_is_on_show_lies_on_the_canvas(bench):
+    run(bench, "mhim")
+    bench.unfold("Slides")  # whichever section is folded out
+    assert bench.wait(5)
+    assert bench.legend.parent() is compat.canvas_widget(bench.viewer)
+    assert [made.title for made in legends(bench.desk.state)] == ["Attention"]
+    paint(bench, [(2, 3)], "Atypical/ADH")
+    titles = [view.legend.title for view in bench.legend.findChildren(LegendView) if not view.isHidden()]
+    assert titles == ["Attention", "Corrections"]
+    assert not bench.legend.isHidden()
+    bench.desk.keys["Alt+L"].activated.emit()
+    assert bench.legend.isHidden()
+    bench.desk.keys["Alt+L"].activated.emit()
+    assert not bench.legend.isHidden()
+    bench.review.undo()
+    bench.instances.show_map("attention")
+    assert bench.wait(5)
+    assert bench.legend.isHidden()
+
+
 def test_the_status_bar_tells_about_the_tile_under_the_cursor(bench):
     state = run(bench, "mhim")
     best = int(np.argmax(state.answer.map("attention").values))
     y0, x0, y1, x1 = state.answer_grid.boxes_px[best]
     mpp = state.slide.mpp
     layer = bench.desk.layer("slide")
+    bench.viewer.mouse_over_canvas = bench._pointer.moved = True
     status = layer.get_status(((y0 + y1) / 2 * mpp[0], (x0 + x1) / 2 * mpp[1]), world=True)
+    bench.viewer.mouse_over_canvas = False
     row, col = state.answer_grid.cells[best]
     assert f"tile {row}, {col}" in status["coordinates"]
     assert f"(rank 1 of {len(state.answer_grid):,})" in status["coordinates"]
-    bench.review.choose("Atypical/ADH")
+    here = {tuple(cell) for cell in state.answer_grid.cells.tolist()}
+    row0, col0 = next(cell for cell in np.ndindex(*state.lattice.shape) if cell not in here)
+    pitch = np.array(state.lattice.pitch_px) * mpp
+    assert "not analysed (no tissue, pen or fold)" in bench._read_tile(*((row0 + 0.5, col0 + 0.5) * pitch))
     paint(bench, [(row, col)], "Atypical/ADH")
     assert "you said Atypical/ADH" in bench._read_tile((y0 + 1) * mpp[0], (x0 + 1) * mpp[1])
 
@@ -212,6 +246,25 @@ def test_a_stroke_is_one_correction_and_can_be_undone_and_redone(bench, study_fo
     assert (layer.data == node).sum() == 3
     with Project(study_folder) as again:  # what another program, or this one after a restart, would see
         assert len(again.ledger.corrections()) == 1
+
+
+def test_corrections_are_outlined_and_filled_only_while_one_paints(bench):
+    assert bench.desk.layer("outlines/corrections") is None
+    paint(bench, [(2, 3)], "Atypical/ADH")
+    corrections, outlines = bench.desk.layer("corrections"), bench.desk.layer("outlines/corrections")
+    assert corrections.opacity > 0
+    bench.review.look()
+    assert corrections.opacity == 0
+    assert len(outlines.data) == 8
+    corrections.visible = False
+    assert not outlines.visible
+    corrections.visible = True
+    wide = outlines.edge_width
+    compat.camera(bench.viewer).zoom *= 16
+    QTest.qWait(400)
+    assert outlines.edge_width < wide
+    bench.review.undo()
+    assert bench.desk.layer("outlines/corrections") is None
 
 
 def test_taking_labels_away_is_a_correction_too(bench):
@@ -283,6 +336,57 @@ def test_export_and_import_give_the_same_state(bench, tmp_path):
     bench.export.write(tmp_path / "all.csv")
     assert bench.wait(20)
     assert (tmp_path / "all.csv").stat().st_size > 0
+
+
+def retrained(bench, name):
+    """What a retraining might have brought: a model that is there already."""
+    project = bench.desk.state.project
+    card = next(c for c in project.cards if c.name == name)
+    figures = {"fine/auc": (0.9, 0.8, 1.0), "fine/balanced_accuracy": (0.7, 0.6, 0.8)}
+    flipped = ((project.slides[0].case, "Benign/N", project.slides[0].label),)
+    return Retrained(card, figures, figures, flipped, (5, 5), None)
+
+
+def test_loss_and_score_have_a_plot_each(bench):
+    plot = bench.retrain.plot
+    plot.begin()
+    for epoch in (1, 2):
+        plot.add({"epoch": epoch, "loss": 1.5, "validation/score": 0.9})
+    QTest.qWait(400)
+    for name, value in (("loss", 1.5), ("validation score", 0.9)):
+        [line] = plot.plots[name].listDataItems()
+        assert line.getData()[1].tolist() == [value, value]
+
+
+def test_what_a_retraining_changed_is_told_beside_the_labels(bench):
+    bench.retrain._show_result(retrained(bench, "hmil-1"))
+    table = bench.retrain.table
+    words = {table.item(i, 0).text().replace("\n", " ") for i in range(table.rowCount())}
+    assert words == {"AUC fine", "balanced accuracy"}
+    assert "1 case is answered differently</b>: 1 right now" in bench.retrain.verdict.text()
+
+
+def test_an_adopted_model_answers_at_once_where_features_are_kept(bench):
+    run(bench, "mhim")
+    bench.retrain._show_result(retrained(bench, "hmil-1"))
+    bench.retrain.adopt()
+    assert bench.wait(60)
+    assert bench.desk.state.answer.model_id == bench.retrain.result.card.id
+    assert bench.desk.state.shown == ("attention",)
+    assert bench.retrain.run_button.isHidden()
+
+
+def test_an_adopted_model_offers_to_run_where_no_features_are_kept(bench):
+    shutil.rmtree(bench.desk.state.project.path / "bags")
+    bench.retrain._show_result(retrained(bench, "hmil-1"))
+    bench.retrain.adopt()
+    assert bench.wait(60)
+    assert bench.desk.state.answer is None
+    assert not bench.retrain.run_button.isHidden()
+    bench.retrain.run_button.click()
+    assert bench.wait(120)
+    assert bench.desk.state.answer.model_id == bench.retrain.result.card.id
+    assert bench.retrain.run_button.isHidden()
 
 
 def test_a_slide_without_pixel_size_is_asked_for_once_and_kept(bench, tmp_path):

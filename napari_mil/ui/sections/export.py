@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from napari_mil.errors import MILError
 from napari_mil.ui import acts, compat
 from napari_mil.ui.desk import Desk, State
 from napari_mil.ui.widgets import button, column, hint, row, text
-from napari_mil.ui.words import place_words
+from napari_mil.ui.words import amount_words, is_whole
 
 #: What can be written: (words, suffix, of one slide or of all).
 CHOICES = (
@@ -119,7 +118,9 @@ def preview_words(state: State, *, one: bool) -> str:
         slides = len(project.slides)
         return f"{labelled:,} slide labels and {len(corrections):,} corrections of {slides:,} slides."
     lines = [f"<b>{record.name}</b>: slide label {slide_label(project, record) or 'none'}"]
-    places = Counter((c.label or "taken away", place_words(c).split(" ")[-1]) for c in state.corrections)
-    kinds = {"tile": "strokes of tiles", "tiles": "strokes of tiles", "region": "regions"}
-    lines += [f"{n} {kinds[kind]} → {label}" for (label, kind), n in places.items() if kind in kinds]
+    by_label: dict[str, list[Any]] = {}
+    for c in state.corrections:
+        if not is_whole(c):
+            by_label.setdefault(c.label or "label taken away", []).append(c)
+    lines += [f"{amount_words(said)} → {label}" for label, said in by_label.items()]
     return "<br>".join(lines if len(lines) > 1 else [*lines, "no tiles or regions are labelled yet"])

@@ -1,18 +1,14 @@
-"""Instances: what the model saw. Maps at one click with their legends, and the tiles that MHIM hides."""
+"""Instances: what the model saw. Maps at one click, and the tiles that MHIM hides."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QApplication, QCheckBox, QTreeWidget, QTreeWidgetItem, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QApplication, QCheckBox, QTreeWidget, QTreeWidgetItem, QWidget
 
 from napari_mil.ui import acts
 from napari_mil.ui.desk import Desk, State
 from napari_mil.ui.hidden import HIDDEN, HiddenTiles
-from napari_mil.ui.layers import SCORE_COLOURMAP, legend
-from napari_mil.ui.widgets import LegendView, clear, column, hint, soon
+from napari_mil.ui.widgets import column, hint, row
 
 _NAME = Qt.ItemDataRole.UserRole
 #: What the first part of a map's name is called on screen, in the order of the list.
@@ -43,14 +39,12 @@ class InstancesSection(QWidget):
         self.rank.setToolTip("Colour tiles by their place among all tiles instead of by the score itself")
         self.rank.toggled.connect(lambda on: desk.apply(style="rank" if on else "raw"))
         self.hidden = HiddenTiles(desk)
-        self.legends = QWidget()
-        self._legends = QVBoxLayout(self.legends)
-        self._legends.setContentsMargins(0, 0, 0, 0)
-        column(self, self.empty, self.legends, self.rank, self.list, self.hidden)
+        self.legend = QCheckBox("Legend")
+        self.legend.setToolTip("What the colours mean, on the picture (Alt+L)")
+        self.legend.setChecked(True)
+        column(self, self.empty, self.list, row(self.rank, None, self.legend), self.hidden)
         self._names: tuple[str, ...] = ()
-        self._draw_legends = soon(self, self._show_legends)
         acts.whenever(desk, ("answer", "shown", "simulated"), self._show_list)
-        acts.whenever(desk, ("answer", "shown", "simulated", "style"), lambda _state: self._draw_legends())
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -71,13 +65,16 @@ class InstancesSection(QWidget):
     def _show_list(self, state: State) -> None:
         names = tuple(m.name for m in state.maps if m.name != HIDDEN)
         self.empty.setVisible(not names)
-        for part in (self.list, self.rank):
+        for part in (self.list, self.rank, self.legend):
             part.setVisible(bool(names))
         if names != self._names:
             self._names = names
             self._fill(names)
         for item in self._items():
-            item.setSelected(item.data(0, _NAME) in state.shown)
+            on = item.data(0, _NAME) in state.shown
+            item.setSelected(on)
+            if on:
+                self.list.scrollToItem(item)  # unfolds its group too
 
     def _fill(self, names: tuple[str, ...]) -> None:
         self.list.clear()
@@ -97,16 +94,6 @@ class InstancesSection(QWidget):
         every = [t.child(i) for t in tops for i in range(t.childCount())] + tops
         return [item for item in every if item.data(0, _NAME)]
 
-    def _show_legends(self) -> None:
-        clear(self._legends)
-        state = self.desk.state
-        for name in state.shown:
-            found = state.map(name)
-            if found is None:
-                continue
-            made = legend(found[0], state.project.tree if state.project else None, style=state.style)
-            self._legends.addWidget(LegendView(made, ramp_colours()))
-
 
 def ordered_groups(names: tuple[str, ...]) -> list[tuple[str, str]]:
     """(first part of the names, words) in the order of GROUPS, then whatever else there is."""
@@ -120,13 +107,6 @@ def ordered_groups(names: tuple[str, ...]) -> list[tuple[str, str]]:
 def _coarse_first(name: str) -> tuple[bool, bool, bool]:
     """The overall map of a group first, then coarse before fine, what ignores the slide's answer last."""
     return ("without" in name, "/" in name, "/fine" in name)
-
-
-def ramp_colours() -> Any:
-    """Nine colours along the ramp of score maps."""
-    from napari.utils.colormaps import ensure_colormap
-
-    return ensure_colormap(SCORE_COLOURMAP).map(np.linspace(0, 1, 9))
 
 
 def _item(words: str, name: str) -> QTreeWidgetItem:

@@ -11,7 +11,7 @@ from napari_mil.ui import acts
 from napari_mil.ui.curves import SurvivalPlot
 from napari_mil.ui.desk import Desk, State
 from napari_mil.ui.widgets import button, clear, column, hint, row, text
-from napari_mil.ui.words import answer_remarks, card_words, device_words, span_words
+from napari_mil.ui.words import answer_remarks, card_words, device_words, percent, span_words
 
 if TYPE_CHECKING:
     from napari_mil.card import ModelCard
@@ -166,6 +166,6 @@ class ModelSection(QWidget):
             self._answer.addWidget(text(risk))
             self._answer.addWidget(SurvivalPlot(self.desk, state.card.tree, state.answer.survival))
         for node, p in state.answer.best(tree):
-            self._answer.addWidget(text(f"<b>{tree.path(node)}</b> {p:.0%}"))
+            self._answer.addWidget(text(f"<b>{tree.path(node)}</b> {percent(p)}"))
         for sentence in answer_remarks(state):
             self._answer.addWidget(hint(sentence))

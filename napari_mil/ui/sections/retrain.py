@@ -4,35 +4,27 @@ result.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QTableWidget, QTableWidgetItem, QWidget
+from qtpy.QtWidgets import QWidget
 
 from napari_mil.ui import acts
 from napari_mil.ui.curves import Curves
 from napari_mil.ui.desk import Desk, State
+from napari_mil.ui.figuretable import FigureTable
+from napari_mil.ui.flips import flip_words, flips
 from napari_mil.ui.widgets import button, column, hint, row, text
-from napari_mil.ui.words import figure, since_words
+from napari_mil.ui.words import since_words
 
 if TYPE_CHECKING:
     from napari_mil.steps import Progress
 
 
-#: The figures that are compared: name in a card → words.
-FIGURES = {
-    "lesion/auc": "AUC lesion",
-    "coarse/auc": "AUC coarse",
-    "fine/auc": "AUC fine",
-    "fine/balanced_accuracy": "accuracy",
-}
-
-
 class RetrainSection(QWidget):
     """Train a child of the chosen model on everything that was said, compare, and adopt it or not."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, run: Callable[[], Any]) -> None:
         super().__init__()
         self.desk = desk
         self.result: Any = None
@@ -42,14 +34,7 @@ class RetrainSection(QWidget):
             "Stop, keep the best", self.stop, "End the training; its best state is kept"
         )
         self.plot = Curves(desk)
-        self.table = QTableWidget(0, 3)
-        self.table.setHorizontalHeaderLabels(["held out", "before", "after"])
-        self.table.verticalHeader().hide()
-        self.table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
-        self.table.horizontalHeader().setStretchLastSection(True)
-        self.table.verticalHeader().setDefaultSectionSize(24)
-        self.table.setFixedHeight(len(FIGURES) * 24 + 30)
-        self.table.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.table = FigureTable()
         self.verdict = text()
         self.adopt_button = button(
             "Adopt the new model", self.adopt, "It answers from now on; the old one is kept"
@@ -58,6 +43,9 @@ class RetrainSection(QWidget):
             "Keep the old one", self.keep, "The new model stays in the list and is not used"
         )
         self.note = hint()
+        self._run = run
+        self.run_button = button("Run it on this slide", run, "Ask the adopted model", key="Ctrl+Return")
+        self.run_button.clicked.connect(self.run_button.hide)
         column(
             self,
             self.since,
@@ -67,6 +55,7 @@ class RetrainSection(QWidget):
             self.verdict,
             row(self.adopt_button, self.keep_button),
             self.note,
+            self.run_button,
         )
         self._job: Any = None
         self._show_result(None)
@@ -120,10 +109,14 @@ class RetrainSection(QWidget):
             return
         card = adopt(project, result.card.id)
         self.desk.apply(changed_models=self.desk.state.changed_models + 1)
-        acts.use_model(self.desk, card)
-        self._decided(
-            f"{card.name} is adopted. Run it to see its maps; the earlier models are still in the list."
-        )
+        acts.use_model(self.desk, card, then=self._ask_adopted)
+        self._decided(f"{card.name} is adopted; the earlier models are still in the list.")
+
+    def _ask_adopted(self) -> None:
+        """Show what the adopted model says: at once where the slide's features are kept."""
+        if self.desk.state.answer is None and self.desk.state.bag is not None:
+            self._run()
+        self.run_button.setVisible(self.desk.state.answer is None and self.desk.state.bag is None)
 
     def keep(self) -> None:
         """Do not adopt; the new model stays among the models."""
@@ -156,20 +149,15 @@ class RetrainSection(QWidget):
         self.result = result
         for part in (self.table, self.verdict, self.adopt_button, self.keep_button):
             part.setVisible(result is not None)
+        self.run_button.hide()
         self.note.setText("")
         if result is None:
             return
-        keys = [k for k in FIGURES if k in result.before and k in result.after]
-        self.table.setRowCount(len(keys))
-        for i, key in enumerate(keys):
-            self.table.setItem(i, 0, QTableWidgetItem(FIGURES[key]))
-            for j, values in enumerate((result.before[key], result.after[key])):
-                self.table.setItem(i, j + 1, QTableWidgetItem(figure(values)))
-        self.table.setVisible(bool(keys))
-        self.table.resizeColumnsToContents()
+        self.table.fill(result.before, result.after)
         done, of = result.obeyed
         lines = [f"The new model follows {done:,} of {of:,} corrected tiles."] if of else []
-        lines += [f"{case}: {old} → {new}" for case, old, new in result.flipped[:6]]
+        if self.desk.state.project is not None:
+            lines.append(flip_words(flips(self.desk.state.project, result)))
         if result.worse:
             lines.insert(0, f"<b>Worse on slides held out:</b> {result.worse}")
         self.verdict.setText("<br>".join(lines))

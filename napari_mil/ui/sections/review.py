@@ -19,6 +19,8 @@ from napari_mil.ui.widgets import button, column, hint, row, text
 from napari_mil.ui.words import contradictions, history_line
 
 HISTORY = 30
+#: How opaque labels are while one paints; at other times only their outlines are seen.
+FILL = 0.4
 
 
 class ReviewSection(QWidget):
@@ -158,6 +160,7 @@ class ReviewSection(QWidget):
             return
         self._painted_on = layer
         compat.when_painted(layer, self._stroke)
+        compat.fill_while_painting(layer, FILL)
         compat.bind(layer, "Control-Z", self.undo)
         compat.bind(layer, "Control-Shift-Z", self.redo)
         self._set_brush()

@@ -1,0 +1,61 @@
+"""The colours of score maps over stained tissue. Pure.
+
+What says little is transparent, so that the tissue stays as it is. Hues that haematoxylin and eosin have
+(pink, violet) are left out. Steps are told apart in every form of colour blindness.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+#: The upper part of matplotlib's viridis, from teal to yellow; low values fade.
+SCORE = ("#2a788e", "#21908c", "#22a884", "#43bf71", "#7ad151", "#bcdf27", "#fde725")
+#: Below zero from navy to blue, above zero from green to yellow; what lies near zero fades.
+SIGNED = ("#08306b", "#1a4f9c", "#3f7fd0", "#43bf71", "#7ad151", "#bcdf27", "#fde725")
+#: How fast a ramp becomes opaque: opacity is the distance from its transparent value, to this power.
+FADE = 0.6
+#: Stained tissue as legends paint it under a ramp.
+TISSUE = "#e9bcd8"
+
+Rgba = tuple[float, float, float, float]
+
+
+def score_ramp(steps: int = 33) -> tuple[Rgba, ...]:
+    """(red, green, blue, opacity), each 0–1, from the lowest score to the highest."""
+    return tuple((*_between(SCORE, at), at**FADE) for at in _places(steps))
+
+
+def signed_ramp(steps: int = 33) -> tuple[Rgba, ...]:
+    """(red, green, blue, opacity) from −1 over a transparent 0 to 1."""
+    return tuple((*_between(SIGNED, at), abs(2 * at - 1) ** FADE) for at in _places(steps))
+
+
+def colormap(*, signed: bool) -> dict[str, Any]:
+    """A ramp as napari takes it, under a name of its own in the layer controls."""
+    name, ramp = ("MIL signed", signed_ramp()) if signed else ("MIL score", score_ramp())
+    return {"name": name, "colors": ramp}
+
+
+def _places(steps: int) -> list[float]:
+    return [i / (steps - 1) for i in range(steps)]
+
+
+def _between(colours: tuple[str, ...], at: float) -> tuple[float, float, float]:
+    """The colour at 0–1 along evenly spaced ones."""
+    position = at * (len(colours) - 1)
+    left = min(int(position), len(colours) - 2)
+    low, high = rgb(colours[left]), rgb(colours[left + 1])
+    red, green, blue = (a + (b - a) * (position - left) for a, b in zip(low, high, strict=True))
+    return red, green, blue
+
+
+def rgb(colour: str) -> tuple[float, float, float]:
+    """Give "#rrggbb" as red, green, blue, each 0–1."""
+    red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    return red, green, blue
+
+
+def is_dark(colour: str) -> bool:
+    """Whether a light line reads better beside a colour than a dark one (luma below the middle)."""
+    red, green, blue = rgb(colour)
+    return 0.299 * red + 0.587 * green + 0.114 * blue < 0.55
