@@ -28,11 +28,12 @@ def import_(
         Path, typer.Argument(help="The project's folder; made when missing.", show_default=False)
     ],
     paths: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Argument(help="Slides, folders of slides, label files, or checkpoints.", show_default=False),
-    ],
+    ] = None,
     manifest: Annotated[
-        Path | None, typer.Option(help="CSV: slide, and maybe case, label, time, event, split.")
+        Path | None,
+        typer.Option(help="CSV: slide (path, name or stem), and maybe case, label, time, event, split."),
     ] = None,
     slide: Annotated[str | None, typer.Option(help="The slide that a label file speaks of.")] = None,
     tree: Annotated[Path | None, typer.Option(help="labeltree.json for a new project.")] = None,
@@ -44,7 +45,7 @@ def import_(
     from napari_mil.workflow import import_paths_steps
 
     about: dict[str, Any] = {"manifest": manifest, "slide": slide, "tree": tree, "mpp": mpp}
-    rows = show(import_paths_steps(project, paths, encoder=encoder, by=by, **about))
+    rows = show(import_paths_steps(project, paths or [], encoder=encoder, by=by, **about))
     for row in rows:
         print(line(row))
     if any(not row["ok"] for row in rows):

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from napari_mil.workflow.analyse import PartialAnswer, analyse_steps, answer_row, bag_steps
 from napari_mil.workflow.child import told_to_stop
-from napari_mil.workflow.exchange import import_paths_steps, label_rows, write_rows
+from napari_mil.workflow.exchange import import_paths_steps
+from napari_mil.workflow.labels import label_rows
 from napari_mil.workflow.learn import (
     Retrained,
     evaluate_steps,
@@ -24,6 +25,7 @@ from napari_mil.workflow.project import (
     slide_label,
 )
 from napari_mil.workflow.sample import sample_project_steps
+from napari_mil.workflow.tables import write_rows
 
 __all__ = [
     "PartialAnswer",

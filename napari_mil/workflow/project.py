@@ -12,6 +12,7 @@ from napari_mil.labeltree import LabelTree
 from napari_mil.ledger import SlideRecord
 from napari_mil.steps import Progress, drain
 from napari_mil.store import Store
+from napari_mil.workflow.naming import called, shown_names
 
 if TYPE_CHECKING:
     from napari_mil.bag import Bag
@@ -84,6 +85,7 @@ class Project:
         case: str | None = None,
         label: str | None = None,
         mpp: float | tuple[float, float] | None = None,
+        mpp_if_unsaid: float | tuple[float, float] | None = None,
         survival: tuple[float, bool] | None = None,
         split: str = "",
     ) -> Slide:
@@ -94,7 +96,8 @@ class Project:
         path : the slide file
         case : patient or specimen; None: the slide is its own case
         label : label text of the whole slide, as a manifest gives it
-        mpp : µm per pixel for a slide that does not say its own; kept
+        mpp : µm per pixel, whatever the file says; kept, until another one is given
+        mpp_if_unsaid : µm per pixel if the file says none, or none that can be; kept
         survival : follow-up time of the case, and whether the event was observed
         split : "train", "validation" or "test" where that is fixed
         """
@@ -103,7 +106,9 @@ class Project:
         text = self.tree.path(self.tree.node(label)) or None
         slide = open_slide(path, mpp=mpp)
         known = next((r for r in self.slides if r.id == slide.fingerprint), None)
-        if known and mpp is None and slide.mpp is None and known.mpp:
+        if mpp is None and mpp_if_unsaid is not None and slide.mpp is None:
+            slide = slide.with_mpp(mpp_if_unsaid)
+        elif mpp is None and known and known.mpp:
             slide = slide.with_mpp(known.mpp)
         time, event = survival or ((known.time, known.event) if known else (None, None))
         self.ledger.add_slide(
@@ -111,7 +116,7 @@ class Project:
                 id=slide.fingerprint,
                 path=str(Path(path).absolute()),
                 name=slide.name,
-                case=case or (known.case if known else slide.name),
+                case=case or (known.case if known else self._own_case(slide)),
                 label=text or (known.label if known else None),
                 mpp=slide.mpp,
                 split=split or (known.split if known else ""),
@@ -121,6 +126,12 @@ class Project:
         )
         self._open[slide.fingerprint] = slide
         return slide
+
+    def _own_case(self, slide: Slide) -> str:
+        """A case for a slide of which nobody said one: its name, unless another slide's case is called so."""
+        taken = {r.case for r in self.slides}
+        names = (slide.name, f"{slide.path.absolute().parent.name}/{slide.name}", slide.fingerprint)
+        return next(name for name in names if name not in taken)
 
     def slide(self, which: str | Slide | SlideRecord) -> Slide:
         """The opened slide of an id, a name or a record; ProjectError naming the slides there are."""
@@ -200,7 +211,7 @@ class Project:
         self, path: str | Path, *, slide: str | Slide | None = None, format: str | None = None
     ) -> Path:
         """Write labels as GeoJSON or CSV (by suffix, or `format`): of one slide, or of all into one CSV."""
-        from napari_mil.workflow.exchange import export
+        from napari_mil.workflow.labels import export
 
         return export(self, Path(path), None if slide is None else self.slide(slide), format)
 
@@ -208,7 +219,7 @@ class Project:
         """Read a label file into the ledger, all of it or nothing; a correction that is there already is
         not doubled.
         """
-        from napari_mil.workflow.exchange import import_labels
+        from napari_mil.workflow.labels import import_labels
 
         return import_labels(self, Path(path), self.slide(slide))
 
@@ -221,14 +232,18 @@ def default_tree() -> LabelTree:
 
 
 def find_record(project: Project, which: str | SlideRecord) -> SlideRecord:
-    """The record of a slide id, name or path; ProjectError naming the slides there are."""
+    """The record of a slide id, path or name; ProjectError naming the slides there are, or those that a name
+    may mean.
+    """
     if isinstance(which, SlideRecord):
         return which
-    full = str(Path(which).absolute())
-    for record in project.slides:
-        if which in (record.id, record.name) or full == record.path:
-            return record
-    names = ", ".join(r.name for r in project.slides[:8]) or "none yet"
+    found = called(project.slides, which)
+    if len(found) > 1:
+        paths = ", ".join(r.path for r in found)
+        raise ProjectError(f"{which!r} may be any of {paths}; give the path of the one you mean.")
+    if found:
+        return found[0]
+    names = ", ".join(list(shown_names(project.slides).values())[:8]) or "none yet"
     raise ProjectError(f"{which!r} is no slide of {project.path.name}; its slides are {names}; add it first.")
 
 
