@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from napari_mil.errors import MILError, ProjectError
-from napari_mil.steps import Progress, Steps, drain
+from napari_mil.steps import ASIDE, Progress, Steps, drain
 
 T = TypeVar("T")
 
@@ -55,6 +55,9 @@ def show(steps: Steps[T], *, as_json: bool = False) -> T:
         tasks: dict[str, Any] = {}
 
         def tell(now: Progress) -> None:
+            if now.stage == ASIDE:
+                bars.console.print(f"napari-mil: {now.note}", markup=False, highlight=False, soft_wrap=True)
+                return
             if now.stage not in tasks:
                 tasks[now.stage] = bars.add_task(now.stage, note="")
             bars.update(tasks[now.stage], completed=now.done, total=now.total, note=now.note)

@@ -19,6 +19,7 @@ from napari_mil.workflow.project import Box, Project, find_card
 
 if TYPE_CHECKING:
     from napari_mil.encoders import Encoder
+    from napari_mil.ledger import SlideRecord
     from napari_mil.slides import Slide
 
 #: Seconds between two answers from the tiles done so far.
@@ -73,6 +74,16 @@ def bag_steps(
     if region is None:
         project.store.save_bag(bag)
     return bag
+
+
+def kept_bag(project: Project, record: SlideRecord, *, encoder: str = "builtin") -> Bag | None:
+    """The features that the project keeps of a slide, or None; the slide's file is not looked at."""
+    from napari_mil.encoders import create
+
+    machine = create(encoder)
+    mpp = None if record.mpp is None else machine.mpp
+    kept = project.store.load_bag(record.id, machine.id, machine.tile_px, mpp)
+    return kept if kept is not None and kept.grid.slide_mpp == record.mpp else None
 
 
 def _encode(slide: Slide, grid: TileGrid, machine: Encoder, view: Box | None) -> Steps[Bag]:

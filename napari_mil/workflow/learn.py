@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_mil.card import ModelCard, Recipe
-from napari_mil.correction import Target, tile_nodes
 from napari_mil.errors import BagError, LabelError, ModelError
 from napari_mil.labeltree import LabelTree, Survival
-from napari_mil.ledger import SlideRecord
 from napari_mil.options import build
 from napari_mil.steps import Progress, Steps
+from napari_mil.workflow.cases import cases_steps, split_words, told_split
 from napari_mil.workflow.child import Stop, child_steps
-from napari_mil.workflow.project import Project, find_card, slide_label
+from napari_mil.workflow.manifest import PARTS
+from napari_mil.workflow.project import Project, find_card
 
 if TYPE_CHECKING:
     from napari_mil.evaluate import Split, TrainingCase
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 #: A retrained model that loses more lesion AUC (or macro AUC) than this on held-out cases is called worse.
 TOLERATED_LOSS = 0.02
-PARTS = ("train", "validation", "test")
+#: Fewer cases than this are not trained on.
+LEAST_CASES = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,50 +79,6 @@ class Retrained:
         return "\n".join([*lines, *([f"  WORSE: {self.worse}"] if self.worse else [])])
 
 
-def cases_steps(
-    project: Project, encoder: str, *, everything: bool = False, survival: bool = False
-) -> Steps[list[TrainingCase]]:
-    """The project's cases with a label of the slide or of tiles (or all of them), embedding what is not yet
-    embedded.
-
-    When the slides of a case are labelled differently, the label that stands last in the tree counts for
-    the case. For `survival` it is the cases with a follow-up time; labels of tiles say nothing of it.
-    """
-    from napari_mil.evaluate import TrainingCase
-    from napari_mil.workflow.analyse import bag_steps
-
-    by_case: dict[str, list[Any]] = {}
-    for record in project.slides:
-        by_case.setdefault(record.case, []).append(record)
-    made, tree = [], project.tree
-    for n, (case, records) in enumerate(by_case.items()):
-        said = {r.id: () if survival else project.ledger.corrections(r.id) for r in records}
-        target = _known(project, case, records)
-        if not (everything or (target.time is not None if survival else target.slide or any(said.values()))):
-            continue
-        bags, tiles = [], []
-        for record in records:
-            bag = yield from bag_steps(project, project.slide(record), encoder=encoder)
-            nodes = tile_nodes(said[record.id], bag.grid, tree)
-            bags.append(bag)
-            tiles.append(nodes if nodes.any() else None)
-        made.append(TrainingCase(case, tuple(bags), target, tuple(tiles)))
-        yield Progress("cases", n + 1, len(by_case), case)
-    return made
-
-
-def _known(project: Project, case: str, records: Sequence[SlideRecord]) -> Target:
-    """What is known of a case as a whole; LabelError when its slides tell different follow-up times."""
-    node = max(project.tree.node(slide_label(project, r)) for r in records)
-    told = {(r.time, r.event) for r in records if r.time is not None and r.event is not None}
-    if len(told) > 1:
-        raise LabelError(
-            f"The slides of case {case!r} tell different follow-up times: {sorted(told)}; mend the manifest."
-        )
-    time, event = told.pop() if told else (None, None)
-    return Target(node, time=time, event=event)
-
-
 def _task(
     project: Project, cases: Sequence[TrainingCase], split: Split, survival: bool, bins: int
 ) -> LabelTree:
@@ -149,26 +106,25 @@ def train_model_steps(
     With `survival` it learns the follow-up times of the cases instead of their labels, in `bins` intervals.
 
     The split is the manifest's where it has one, else by case: about 20 % to report on, 15 % of the rest to
-    decide with. `stop` is asked after every step: True ends the training early and keeps the best so far. A
-    run that was killed goes on from its last epoch when the same line is given again.
+    decide with. With fewer than five cases none is left to report on; the card's note says so, and which
+    slides were set aside. `stop` is asked after every step: True ends the training early and keeps the best
+    so far. A run that was killed goes on from its last epoch when the same line is given again.
     """
     from napari_mil.train import Training, recipe_for
 
     chosen = recipe_for(method, recipe)
-    cases = yield from cases_steps(project, encoder, survival=survival)
-    if len(cases) < 3:
-        what = "cases with a follow-up time" if survival else "labelled cases"
-        remedy = "give a manifest with time and event" if survival else "label slides of at least three cases"
-        raise LabelError(f"{len(cases)} {what} are too few to train on; {remedy}.")
+    aside: list[str] = []
+    cases = yield from cases_steps(project, encoder, survival=survival, aside=aside)
+    if len(cases) < LEAST_CASES:
+        raise LabelError(_too_few(len(cases), survival=survival))
     split = _split(project, cases, chosen.seed)
     tree = _task(project, cases, split, survival, bins)
     checkpoint = project.path / "runs" / f"{method}-{name or 'model'}-{chosen.seed}.ckpt"
     checkpoint.parent.mkdir(exist_ok=True)
     run = Training(cases, split, method=method, config=config, recipe=chosen, tree=tree, resume=checkpoint)
     trained = yield from _run(run, stop)
-    card = _keep(
-        project, trained, cases, split, run.config, chosen, method, name or _next_name(project, method)
-    )
+    name = name or _next_name(project, method)
+    card = _keep(project, trained, cases, split, run.config, chosen, method, name, aside=aside)
     checkpoint.unlink(missing_ok=True)
     return card
 
@@ -195,14 +151,18 @@ def _run(run: Any, stop: Stop | None) -> Steps[Trained]:
         steps.close()
 
 
-def _split(project: Project, cases: Sequence[TrainingCase], seed: int) -> Split:
-    from napari_mil.evaluate import Split, split_by_case, stratum
+def _too_few(cases: int, *, survival: bool) -> str:
+    what = f"case{'' if cases == 1 else 's'}" + (" with a follow-up time" if survival else " with a label")
+    remedy = "give a manifest with time and event" if survival else "label slides"
+    verb = "is" if cases == 1 else "are"
+    return f"{cases} {what} {verb} too few to train on; {remedy} of at least {LEAST_CASES} cases."
 
-    told = {r.case: r.split for r in project.slides if r.split}
-    names = [c.case for c in cases]
-    if any(told.get(name) == "test" for name in names):
-        return Split(*(tuple(n for n in names if told.get(n, "train") == part) for part in PARTS))
-    return split_by_case({c.case: stratum(c.target) for c in cases}, seed=seed)
+
+def _split(project: Project, cases: Sequence[TrainingCase], seed: int) -> Split:
+    from napari_mil.evaluate import split_by_case, stratum
+
+    told = told_split(project, cases)
+    return told or split_by_case({c.case: stratum(c.target) for c in cases}, seed=seed)
 
 
 def _keep(
@@ -215,6 +175,7 @@ def _keep(
     method: str,
     name: str,
     parent: str | None = None,
+    aside: Sequence[str] = (),
 ) -> ModelCard:
     from napari_mil.workflow.models import model_id, weight_bytes
 
@@ -233,6 +194,7 @@ def _keep(
         tree=trained.model.tree,
         recipe=recipe,
         parent=parent,
+        note="; ".join(filter(None, (split_words(split), *aside))),
         ledger_head=project.ledger.head,
         slides={part: tuple(s for c in getattr(split, part) for s in slides[c]) for part in PARTS},
         metrics=dict(trained.metrics),
@@ -268,7 +230,8 @@ def retrain_here_steps(
 
     parent, network = find_card(project, model), project.model(model)
     survival = isinstance(parent.tree, Survival)
-    cases = yield from cases_steps(project, parent.encoder.rsplit("-", 1)[0], survival=survival)
+    left: list[str] = []
+    cases = yield from cases_steps(project, parent.encoder.rsplit("-", 1)[0], survival=survival, aside=left)
     for case in cases:
         parent.check(case.bags[0])
     split = _split_like(parent, cases)
@@ -285,7 +248,7 @@ def retrain_here_steps(
     old, new = answers(network, cases), answers(trained.model, cases)
     learned = [c for c in cases if c.case in set(split.train)]
     name = _next_name(project, parent.name.split("+")[0], "+")
-    card = _keep(project, trained, cases, split, run.config, chosen, parent.method, name, parent.id)
+    card = _keep(project, trained, cases, split, run.config, chosen, parent.method, name, parent.id, left)
     yield Progress("comparing", 1, 1)
     aside = sum(int((t > 0).sum()) for c in cases if c not in learned for t in c.tiles if t is not None)
     return Retrained(
