@@ -87,17 +87,19 @@ def each(
     project: Any, names: list[str] | None, act: Callable[[Any], dict[str, Any]], *, as_json: bool
 ) -> tuple[list[dict[str, Any]], int]:
     """Do `act` for every slide; each succeeds or fails alone. Returns the rows and the number that failed."""
-    from napari_mil.workflow import find_record
+    from napari_mil.workflow import find_record, shown_names
 
     records = [find_record(project, name) for name in names] if names else list(project.slides)
     if not records:
         raise ProjectError(f"{project.path} has no slides yet; add some with `napari-mil import`.")
+    shown = shown_names(project.slides)
     rows, failed = [], 0
     for n, record in enumerate(records, 1):
+        about = {"slide": shown[record.id]}
         try:
-            row = {"slide": record.name, "ok": True, **act(record)}
+            row = {**about, "ok": True, **act(record)}
         except (MILError, OSError) as error:
-            row, failed = {"slide": record.name, "ok": False, "error": str(error)}, failed + 1
+            row, failed = {**about, "ok": False, "error": str(error)}, failed + 1
         rows.append(row)
         print(json.dumps(row) if as_json else f"[{n}/{len(records)}] {line(row)}", flush=True)
     if failed:

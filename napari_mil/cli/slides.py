@@ -61,12 +61,12 @@ def embed(
     as_json: AsJson = False,
 ) -> None:
     """Find tissue, cut tiles and compute features; bags that are there already are not computed again."""
-    from napari_mil.workflow import bag_steps
+    from napari_mil.workflow import slide_bag_steps
 
     with opened(project) as p:
 
         def act(record: Any) -> dict[str, Any]:
-            bag = show(bag_steps(p, p.slide(record), encoder=encoder), as_json=as_json)
+            bag = show(slide_bag_steps(p, record, encoder=encoder), as_json=as_json)
             return {"tiles": len(bag), "features": bag.width}
 
         if each(p, slides, act, as_json=as_json)[1]:

@@ -4,7 +4,7 @@ when used.
 
 from __future__ import annotations
 
-from napari_mil.workflow.analyse import PartialAnswer, analyse_steps, answer_row, bag_steps
+from napari_mil.workflow.analyse import PartialAnswer, analyse_steps, answer_row, bag_steps, slide_bag_steps
 from napari_mil.workflow.child import told_to_stop
 from napari_mil.workflow.exchange import import_paths_steps
 from napari_mil.workflow.labels import label_rows
@@ -15,6 +15,7 @@ from napari_mil.workflow.learn import (
     retrain_steps,
     train_model_steps,
 )
+from napari_mil.workflow.naming import shown_names
 from napari_mil.workflow.project import (
     Project,
     adopt,
@@ -45,6 +46,8 @@ __all__ = [
     "retrain_here_steps",
     "retrain_steps",
     "sample_project_steps",
+    "shown_names",
+    "slide_bag_steps",
     "slide_label",
     "told_to_stop",
     "train_model_steps",

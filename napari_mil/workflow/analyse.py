@@ -86,6 +86,15 @@ def kept_bag(project: Project, record: SlideRecord, *, encoder: str = "builtin")
     return kept if kept is not None and kept.grid.slide_mpp == record.mpp else None
 
 
+def slide_bag_steps(project: Project, record: SlideRecord, *, encoder: str = "builtin") -> Steps[Bag]:
+    """`bag_steps` of a slide that the project knows; features that are kept need no file."""
+    kept = kept_bag(project, record, encoder=encoder)
+    if kept is not None:
+        yield Progress("features", len(kept), len(kept), "from the project")
+        return kept
+    return (yield from bag_steps(project, project.slide(record), encoder=encoder))
+
+
 def _encode(slide: Slide, grid: TileGrid, machine: Encoder, view: Box | None) -> Steps[Bag]:
     """Drive the encoder; payloads grow into bags of the tiles done so far."""
     from napari_mil.encode import encode_steps

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from napari_mil.correction import Target, tile_nodes
-from napari_mil.errors import LabelError, ProjectError, SlideError, TissueError
+from napari_mil.errors import LabelError, SlideError, TissueError
 from napari_mil.ledger import SlideRecord
 from napari_mil.steps import ASIDE, Progress, Steps
-from napari_mil.workflow.analyse import bag_steps, kept_bag
+from napari_mil.workflow.analyse import slide_bag_steps
 from napari_mil.workflow.manifest import PARTS
 from napari_mil.workflow.naming import shown_names
 from napari_mil.workflow.project import Project, slide_label
@@ -65,18 +65,10 @@ def cases_steps(
 
 
 def _bag_steps(project: Project, record: SlideRecord, encoder: str) -> Steps[Bag | str]:
-    """The features of a slide, or why there are none. Those that are kept need no file."""
-    kept = kept_bag(project, record, encoder=encoder)
-    if kept is not None:
-        yield Progress("features", len(kept), len(kept), "from the project")
-        return kept
+    """The features of a slide, or why there are none."""
     try:
-        slide = project.slide(record)
-    except (SlideError, ProjectError) as error:  # gone, damaged, or another one now
-        return str(error)
-    try:
-        return (yield from bag_steps(project, slide, encoder=encoder))
-    except (SlideError, TissueError) as error:
+        return (yield from slide_bag_steps(project, record, encoder=encoder))
+    except (SlideError, TissueError) as error:  # gone, damaged, another one now, or empty
         return str(error)
 
 

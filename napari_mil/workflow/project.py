@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from napari_mil.correction import Cells, Correction, Place, WholeSlide
-from napari_mil.errors import LabelError, ModelError, ProjectError
+from napari_mil.errors import LabelError, ModelError, ProjectError, SlideError
 from napari_mil.labeltree import LabelTree
 from napari_mil.ledger import SlideRecord
 from napari_mil.steps import Progress, drain
@@ -144,7 +144,7 @@ class Project:
             slide = open_slide(record.path, mpp=record.mpp)
             if slide.fingerprint != record.id:
                 slide.close()
-                raise ProjectError(
+                raise SlideError(
                     f"{record.path} is no longer the slide added as {record.name}: its content changed; "
                     "put the file back, or add the new one as a slide of its own."
                 )
