@@ -127,6 +127,17 @@ def settings(pairs: list[str] | None) -> dict[str, Any]:
     return out
 
 
+def label_mapping(pairs: list[str] | None) -> dict[str, str | None]:
+    """`THEIRS=OURS` pairs as a mapping; nothing after the sign is None."""
+    out: dict[str, str | None] = {}
+    for pair in pairs or []:
+        theirs, sep, ours = pair.rpartition("=")
+        if not sep or not theirs:
+            raise MILError(f"{pair!r} maps no label; write THEIRS=OURS, such as Tumor=Malignant, or THEIRS=.")
+        out[theirs] = ours or None
+    return out
+
+
 def metric_lines(metrics: dict[str, Any]) -> list[str]:
     """Figures with their intervals as text."""
     lines = []

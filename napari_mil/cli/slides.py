@@ -14,6 +14,7 @@ from napari_mil.cli.running import (
     ModelName,
     SlideNames,
     each,
+    label_mapping,
     line,
     opened,
     show,
@@ -39,12 +40,20 @@ def import_(
     tree: Annotated[Path | None, typer.Option(help="labeltree.json for a new project.")] = None,
     mpp: Annotated[str | None, typer.Option(help="µm per pixel, for slides that do not say.")] = None,
     encoder: Annotated[str | None, typer.Option(help="Encoder whose features a checkpoint reads.")] = None,
+    map_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map",
+            help="A label of a label file as one of ours, THEIRS=OURS; THEIRS= leaves it aside; repeat.",
+        ),
+    ] = None,
     by: By = "",
 ) -> None:
     """Take slides, label files or published checkpoints into a project; each file succeeds or fails alone."""
     from napari_mil.workflow import import_paths_steps
 
     about: dict[str, Any] = {"manifest": manifest, "slide": slide, "tree": tree, "mpp": mpp}
+    about["mapping"] = label_mapping(map_)
     rows = show(import_paths_steps(project, paths or [], encoder=encoder, by=by, **about))
     for row in rows:
         print(line(row))

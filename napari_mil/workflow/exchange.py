@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from napari_mil.steps import Progress, Steps
 from napari_mil.workflow.labels import LABEL_SUFFIXES
 from napari_mil.workflow.manifest import Matched, Row, match, read_manifest
 from napari_mil.workflow.naming import shown_names, told_apart
-from napari_mil.workflow.project import Project, parse_mpp
+from napari_mil.workflow.project import Project, default_tree, parse_mpp
 
 MODEL_SUFFIXES = (".pt", ".pth", ".safetensors", ".bin", ".ckpt")
 
@@ -28,36 +28,35 @@ def import_paths_steps(
     tree: Path | None = None,
     mpp: str | None = None,
     encoder: str | None = None,
+    mapping: Mapping[str, str | None] | None = None,
     by: str = "",
 ) -> Steps[list[dict[str, Any]]]:
     """Take slides, folders of slides, label files, checkpoints into the project at `folder`; made if missing.
 
     Each file succeeds or fails alone: one row per file, {"slide", "ok", "error"}. Slides of the project that
     the manifest names follow it too, and rows of it that name no slide are said. The inputs that concern
-    every file (manifest, tree, mpp) are checked before anything is written.
+    every file (manifest, tree, mpp, mapping) are checked before anything is written.
 
     mpp : µm per pixel of slides that do not say theirs
+    mapping : label of a label file -> label of the tree, or None: leave it aside
     """
     said = read_manifest(manifest) if manifest else ()
     resolution = parse_mpp(mpp) if mpp else None
     files = _found(paths, needed=manifest is None)
-    chosen = _read_tree(tree) if tree else None
+    chosen = _tree_for(folder, tree)
+    for label in (mapping or {}).values():
+        chosen.node(label)
     with Project(folder, tree=chosen, by=by) as project:
-        if chosen is not None and chosen != project.tree:
-            labels = ", ".join(project.tree.path(leaf) for leaf in project.tree.leaves)
-            raise ProjectError(
-                f"{folder} keeps its own label tree ({labels}), and {tree} is another; leave --tree out, or "
-                "make a new project."
-            )
         folders = [*([manifest.parent] if manifest else []), *(p for p in paths if p.is_dir())]
         matched = _matched(project, said, files, folders)
         rows = []
         for n, (file, name) in enumerate(zip(files, told_apart(files, [f.name for f in files]), strict=True)):
             yield Progress("import", n, len(files), name)
             try:
-                taken = _take(project, file, matched if manifest else None, slide, resolution, encoder)
+                about = (slide, resolution, encoder, dict(mapping or {}))
+                taken = _take(project, file, matched if manifest else None, *about)
                 rows.append({"slide": name, "ok": True, **taken})
-            except MILError as error:
+            except (MILError, OSError) as error:
                 rows.append({"slide": name, "ok": False, "error": str(error)})
         yield Progress("import", len(files), len(files))
         return rows + _follow(project, matched, files)
@@ -86,6 +85,23 @@ def _files(path: Path) -> Iterator[Path]:
     yield from sorted(f for f in path.rglob("*") if f.is_file() and f.name.lower().endswith(tuple(SUFFIXES)))
 
 
+def _tree_for(folder: Path, tree: Path | None) -> LabelTree:
+    """The label tree of the project at `folder`, or that a new one gets; ProjectError when the project has
+    another one than `tree`.
+    """
+    chosen = None if tree is None else _read_tree(tree)
+    if not (folder / "labeltree.json").exists():
+        return chosen or default_tree()
+    kept = _read_tree(folder / "labeltree.json")
+    if chosen is not None and chosen != kept:
+        labels = ", ".join(kept.path(leaf) for leaf in kept.leaves)
+        raise ProjectError(
+            f"{folder} keeps its own label tree ({labels}), and {tree} is another; leave --tree out, or make "
+            "a new project."
+        )
+    return kept
+
+
 def _read_tree(path: Path) -> LabelTree:
     try:
         return LabelTree.from_json(path.read_bytes())
@@ -102,6 +118,7 @@ def _take(
     slide: str | None,
     mpp: float | None,
     encoder: str | None,
+    mapping: Mapping[str, str | None],
 ) -> dict[str, Any]:
     if file.name.lower().endswith(MODEL_SUFFIXES):
         from napari_mil.workflow.models import import_model
@@ -109,9 +126,9 @@ def _take(
         card = import_model(project, file, encoder=encoder)
         return {"model": card.name, "method": card.method, "assumed": "; ".join(card.assumed)}
     if file.name.lower().endswith(LABEL_SUFFIXES):
-        if slide is None:
-            raise LabelError(f"{file.name} holds labels; say of which slide with --slide NAME.")
-        return {"labels": len(project.import_labels(file, slide))}
+        remarks: list[str] = []
+        read = project.import_labels(file, slide, mapping=mapping, remark=remarks.append)
+        return {"labels": len(read)} | ({"note": " ".join(remarks)} if remarks else {})
     return _take_slide(project, file, matched, mpp)
 
 

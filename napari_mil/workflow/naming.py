@@ -37,11 +37,21 @@ def called(records: Sequence[SlideRecord], which: str) -> list[SlideRecord]:
     """The records that an id, a path, a name as shown, a name or a file's name may mean: the first of these
     ways that means any.
     """
+    if found := [r for r in records if which == r.id]:
+        return found
     full, shown = str(Path(which).absolute()), shown_names(records)
     ways = (
-        [r for r in records if which == r.id],
         [r for r in records if full == r.path],
         [r for r in records if which == shown[r.id]],
         [r for r in records if which in (r.name, Path(r.path).name)],
     )
     return next((found for found in ways if found), [])
+
+
+def ids_by_name(records: Sequence[SlideRecord]) -> dict[str, str]:
+    """{id, name as shown, or name that one slide alone has: id}."""
+    names = [(name, r.id) for r in records for name in {r.name, Path(r.path).name}]
+    counts = Counter(name for name, _ in names)
+    shown = {name: slide for slide, name in shown_names(records).items()}
+    alone = {name: slide for name, slide in names if counts[name] == 1}
+    return alone | shown | {r.id: r.id for r in records}

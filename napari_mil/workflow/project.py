@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -151,6 +151,10 @@ class Project:
             self._open[record.id] = slide
         return self._open[record.id]
 
+    def _record(self, slide: str | Slide) -> SlideRecord:
+        """What is known of a slide; its file is not needed."""
+        return find_record(self, slide if isinstance(slide, str) else slide.fingerprint)
+
     def bag(self, slide: str | Slide, *, encoder: str = "builtin", progress: Watch = None) -> Bag:
         """Features of the slide's tissue tiles; kept in the project and never computed twice."""
         from napari_mil.workflow.analyse import bag_steps
@@ -184,9 +188,10 @@ class Project:
         about : further fields of Correction, such as tool, note, model_id, model_said, model_confidence,
             visible
         """
-        slide_id = self.slide(slide).fingerprint
+        record = self._record(slide)
+        slide_id = record.id
         text = self.tree.path(self.tree.node(label)) or None
-        about.setdefault("was", _was(self.ledger.corrections(slide_id), place))
+        about.setdefault("was", _was(self, record, place))
         correction = Correction(slide_id, place, text, by=about.pop("by", self.by), **about)
         self.ledger.correct(correction)
         return correction
@@ -195,11 +200,11 @@ class Project:
         """Take back the latest act on a slide; False when there is none. Never forgets: undo is an event
         too.
         """
-        return self.ledger.undo(self.slide(slide).fingerprint, self.by) is not None
+        return self.ledger.undo(self._record(slide).id, self.by) is not None
 
     def redo(self, slide: str | Slide) -> bool:
         """Restore what was undone last on a slide; False when there is nothing."""
-        return self.ledger.redo(self.slide(slide).fingerprint, self.by) is not None
+        return self.ledger.redo(self._record(slide).id, self.by) is not None
 
     def retrain(self, model: str, *, seed: int = 0, progress: Watch = None) -> ModelCard:
         """Train a child of `model` on everything the ledger knows; it is stored, not adopted."""
@@ -215,13 +220,27 @@ class Project:
 
         return export(self, Path(path), None if slide is None else self.slide(slide), format)
 
-    def import_labels(self, path: str | Path, slide: str | Slide) -> list[Correction]:
+    def import_labels(
+        self,
+        path: str | Path,
+        slide: str | Slide | None = None,
+        *,
+        mapping: Mapping[str, str | None] | None = None,
+        remark: Callable[[str], None] | None = None,
+    ) -> list[Correction]:
         """Read a label file into the ledger, all of it or nothing; a correction that is there already is
         not doubled.
+
+        Parameters
+        ----------
+        slide : whose labels they are; None: a CSV that names the slide of each row
+        mapping : label of the file -> label of the tree, or None: leave such areas aside
+        remark : told what was left aside
         """
         from napari_mil.workflow.labels import import_labels
 
-        return import_labels(self, Path(path), self.slide(slide))
+        which = None if slide is None else self.slide(slide)
+        return import_labels(self, Path(path), which, mapping=mapping, remark=remark)
 
 
 def default_tree() -> LabelTree:
@@ -280,14 +299,15 @@ def slide_label(project: Project, record: SlideRecord) -> str | None:
     return said[-1].label if said else record.label
 
 
-def _was(corrections: tuple[Correction, ...], place: Place) -> str | None:
+def _was(project: Project, record: SlideRecord, place: Place) -> str | None:
     """What the place was called before, where it was called one thing; None when it had no label or
     several.
     """
     if isinstance(place, WholeSlide):
-        return next((c.label for c in reversed(corrections) if isinstance(c.place, WholeSlide)), None)
+        return slide_label(project, record)
     if not isinstance(place, Cells):
         return None
+    corrections = project.ledger.corrections(record.id)
     before: dict[tuple[int, ...], str | None] = {}
     for c in corrections:
         if isinstance(c.place, Cells) and c.place.pitch_px == place.pitch_px:
