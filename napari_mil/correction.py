@@ -72,7 +72,9 @@ class Correction:
     place : the whole slide, a polygon, or painted cells
     label : label path ("Atypical/ADH", or coarse "Atypical"), or None: withdrawn
     was : label text of the place before, or None
-    model_id, model_said, model_confidence : what the model had said there at that moment, where there was one
+    model_id, model_said, model_confidence : what the model had said there at that moment, where there was
+        one: its label of the slide, or of all tiles of the place, whose mean probability then is the
+        confidence; "no call" where it called none of them, None where it called them differently
     visible : names of the maps that were on screen
     by, at, tool, note : who, when (UTC; None where nobody knows, as for a manifest's label), with which tool,
         why
