@@ -8,6 +8,7 @@
     bags/<slide>/<encoder>-<tile>px-<mpp>/    zarr: features (N, D), cells (N, 2)
     maps/<slide>/<model>/<scope>-<grid>/      zarr: the maps of one answer, by kind
     models/<id>/                              weights.safetensors, card.json
+    parts/<slide>/<encoder-…>/<grid>/         features of a slide that was interrupted, until its bag is whole
     unfinished/                               what is being written; moved to its place when whole
 
 Names of folders are the keys, so what is there needs not be computed again. Checksums tell damage.
@@ -46,6 +47,7 @@ from napari_mil.store.disk import (
     said,
     whole,
 )
+from napari_mil.store.parts import Parts
 
 WEIGHTS = "weights.safetensors"
 _ROWS = 4096  # tiles per chunk of features
@@ -121,6 +123,12 @@ class Store:
             self.folder, self._bag_folder(bag.slide_id, bag.encoder, grid.tile_px, grid.mpp)
         ) as folder:
             write_arrays(folder, about, arrays, rows=_ROWS)
+
+    def parts(self, slide_id: str, encoder: str, grid: TileGrid) -> Parts:
+        """What was computed of a bag before its computation was interrupted."""
+        bag = self._bag_folder(slide_id, encoder, grid.tile_px, grid.mpp)
+        place = self.folder / "parts" / bag.relative_to(self.folder / "bags") / name_of(grid.id)
+        return Parts(self.folder, place, len(grid))
 
     def load_prediction(
         self, slide_id: str, grid_id: str, model_id: str, *, scope: Scope = "slide"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mil.bag import Bag
-from napari_mil.errors import TissueError
+from napari_mil.errors import MILError, TissueError
 from napari_mil.grid import TileGrid
 from napari_mil.labeltree import LabelTree, class_names
 from napari_mil.prediction import Prediction
@@ -21,9 +22,12 @@ if TYPE_CHECKING:
     from napari_mil.encoders import Encoder
     from napari_mil.ledger import SlideRecord
     from napari_mil.slides import Slide
+    from napari_mil.store.parts import Parts
 
 #: Seconds between two answers from the tiles done so far.
 REFRESH_S = 1.0
+#: Seconds between two times that features of an unfinished slide are kept; a killed program loses no more.
+KEEP_S = 20.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,9 +74,12 @@ def bag_steps(
                 "There is no tissue in this region; move the view over tissue, or run the whole slide."
             )
     yield Progress("tissue", 1, 1, f"{len(grid):,} tiles")
-    bag = yield from _encode(slide, grid, machine, view)
-    if region is None:
-        project.store.save_bag(bag)
+    if region is not None:
+        return (yield from _encode(slide, grid, machine, view, None))
+    parts = project.store.parts(slide.fingerprint, machine.id, grid)
+    bag = yield from _encode(slide, grid, machine, view, parts)
+    project.store.save_bag(bag)
+    parts.clear()
     return bag
 
 
@@ -95,13 +102,24 @@ def slide_bag_steps(project: Project, record: SlideRecord, *, encoder: str = "bu
     return (yield from bag_steps(project, project.slide(record), encoder=encoder))
 
 
-def _encode(slide: Slide, grid: TileGrid, machine: Encoder, view: Box | None) -> Steps[Bag]:
-    """Drive the encoder; payloads grow into bags of the tiles done so far."""
+def _encode(
+    slide: Slide, grid: TileGrid, machine: Encoder, view: Box | None, parts: Parts | None
+) -> Steps[Bag]:
+    """Drive the encoder; payloads grow into bags of the tiles done so far. With `parts`, what is done is kept
+    now and then, and when the work ends early; and not done again.
+    """
     from napari_mil.encode import encode_steps
 
-    done: list[NDArray[np.int64]] = []
-    features: list[NDArray[np.float16]] = []
-    shown = time.monotonic()
+    known = None if parts is None else parts.load(machine.width)
+    done, features = ([], []) if known is None else ([known[0]], [known[1]])
+    shown = kept_at = time.monotonic()
+    kept = len(done)
+
+    def keep() -> None:
+        nonlocal kept, kept_at
+        if parts is not None and len(done) > kept:
+            parts.add(np.concatenate(done[kept:]), np.concatenate(features[kept:]))
+            kept, kept_at = len(done), time.monotonic()
 
     def retell(now: Progress) -> Progress:
         nonlocal shown
@@ -109,6 +127,8 @@ def _encode(slide: Slide, grid: TileGrid, machine: Encoder, view: Box | None) ->
         if now.payload is not None:
             done.append(np.asarray(now.payload[0]))
             features.append(np.asarray(now.payload[1], np.float16))
+            if time.monotonic() - kept_at > KEEP_S:
+                keep()
             if time.monotonic() - shown > REFRESH_S:
                 shown = time.monotonic()
                 so_far = grid.with_cells(grid.cells[np.concatenate(done)])
@@ -116,7 +136,12 @@ def _encode(slide: Slide, grid: TileGrid, machine: Encoder, view: Box | None) ->
         return replace(now, payload=partial)
 
     first = None if view is None else _from_the_middle(grid, view)
-    return (yield from told(encode_steps(slide, grid, machine, first=first), retell))
+    try:
+        return (yield from told(encode_steps(slide, grid, machine, first=first, known=known), retell))
+    except BaseException:  # cancelled, interrupted, a tile that cannot be read
+        with contextlib.suppress(MILError):
+            keep()
+        raise
 
 
 def _from_the_middle(grid: TileGrid, view: Box) -> NDArray[np.int64]:
