@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -70,15 +71,17 @@ def embed(
     as_json: AsJson = False,
 ) -> None:
     """Find tissue, cut tiles and compute features; bags that are there already are not computed again."""
+    from napari_mil.encoders import create
     from napari_mil.workflow import slide_bag_steps
 
     with opened(project) as p:
+        create(encoder)  # a name that is none is said once, before any slide
 
-        def act(record: Any) -> dict[str, Any]:
-            bag = show(slide_bag_steps(p, record, encoder=encoder), as_json=as_json)
+        def act(record: Any, name: str) -> dict[str, Any]:
+            bag = show(slide_bag_steps(p, record, encoder=encoder), as_json=as_json, slide=name)
             return {"tiles": len(bag), "features": bag.width}
 
-        if each(p, slides, act, as_json=as_json)[1]:
+        if each(p, slides, act, as_json=as_json):
             raise typer.Exit(1)
 
 
@@ -92,17 +95,22 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Answer for every slide, or for those named; maps are kept in the project."""
-    from napari_mil.workflow import analyse_steps, answer_row, find_card, write_rows
+    from napari_mil.workflow import Table, analyse_steps, answer_columns, answer_numbers, find_card
 
-    with opened(project) as p:
+    with opened(project) as p, ExitStack() as stack:
         card = find_card(p, model)
+        p.model(card.id)  # weights that are damaged are said once, before any slide
+        table = stack.enter_context(Table(csv, answer_columns(card))) if csv else None
 
-        def act(record: Any) -> dict[str, Any]:
-            said = show(analyse_steps(p, p.slide(record), model=card.id), as_json=as_json)
-            return {**answer_row(said, card.tree), "model": card.name}
+        def act(record: Any, name: str) -> dict[str, Any]:
+            steps = analyse_steps(p, p.slide(record), model=card.id)
+            said = show(steps, as_json=as_json, slide=name)
+            return {**answer_numbers(said, card), "model": card.name}
 
-        rows, failed = each(p, slides, act, as_json=as_json)
-    if csv is not None:
-        write_rows(csv, rows)
-    if failed:
-        raise typer.Exit(1)
+        def keep(record: Any, row: dict[str, Any]) -> None:
+            if table is not None:
+                table.add({"slide_id": record.id, "case": record.case, "model": card.name, **row})
+
+        said = ("label", "probability", "risk", "model")
+        if each(p, slides, act, as_json=as_json, done=keep, said=said):
+            raise typer.Exit(1)

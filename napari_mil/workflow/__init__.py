@@ -4,7 +4,7 @@ when used.
 
 from __future__ import annotations
 
-from napari_mil.workflow.analyse import PartialAnswer, analyse_steps, answer_row, bag_steps, slide_bag_steps
+from napari_mil.workflow.analyse import PartialAnswer, analyse_steps, bag_steps, slide_bag_steps
 from napari_mil.workflow.child import told_to_stop
 from napari_mil.workflow.exchange import import_paths_steps
 from napari_mil.workflow.labels import label_rows
@@ -26,15 +26,17 @@ from napari_mil.workflow.project import (
     slide_label,
 )
 from napari_mil.workflow.sample import sample_project_steps
-from napari_mil.workflow.tables import write_rows
+from napari_mil.workflow.tables import Table, answer_columns, answer_numbers
 
 __all__ = [
     "PartialAnswer",
     "Project",
     "Retrained",
+    "Table",
     "adopt",
     "analyse_steps",
-    "answer_row",
+    "answer_columns",
+    "answer_numbers",
     "bag_steps",
     "current_card",
     "evaluate_steps",
@@ -51,5 +53,4 @@ __all__ = [
     "slide_label",
     "told_to_stop",
     "train_model_steps",
-    "write_rows",
 ]

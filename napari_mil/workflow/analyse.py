@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from napari_mil.bag import Bag
 from napari_mil.errors import MILError, TissueError
 from napari_mil.grid import TileGrid
-from napari_mil.labeltree import LabelTree, class_names
 from napari_mil.prediction import Prediction
 from napari_mil.steps import Progress, Steps, told
 from napari_mil.workflow.project import Box, Project, find_card
@@ -151,18 +150,6 @@ def _from_the_middle(grid: TileGrid, view: Box) -> NDArray[np.int64]:
     middle = np.array([(view[0] + view[2]) / 2, (view[1] + view[3]) / 2])
     distance = np.linalg.norm((boxes[:, :2] + boxes[:, 2:]) / 2 - middle, axis=1)
     return inside[np.argsort(distance, kind="stable")]
-
-
-def answer_row(prediction: Prediction, tree: LabelTree) -> dict[str, Any]:
-    """A prediction as one row of a table: the finest label with its probability, or risk and survival."""
-    if prediction.hazards is None or prediction.survival is None:
-        node, probability = prediction.best(tree)[-1]
-        return {"label": tree.path(node), "probability": round(probability, 4)}
-    curve = zip(class_names(tree, 0), prediction.survival, strict=True)
-    return {
-        "risk": round(prediction.risk or 0.0, 4),
-        **{f"S {name}": round(float(s), 4) for name, s in curve},
-    }
 
 
 def analyse_steps(
