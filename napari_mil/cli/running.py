@@ -95,12 +95,14 @@ def _record(now: Progress) -> dict[str, Any]:
 
 @contextmanager
 def opened(path: Path, *, by: str = "") -> Iterator[Any]:
-    """The project at `path`, which must exist already."""
+    """The project at `path`, which must exist already; models that cannot be read are named."""
     from napari_mil.workflow import Project
 
     if not (path / "project.json").exists():
         raise ProjectError(f"{path} is no napari-mil project; `napari-mil import {path} SLIDE...` makes one.")
     with Project(path, by=by) as project:
+        for sentence in project.store.damaged_cards():
+            say_error(sentence)
         yield project
 
 

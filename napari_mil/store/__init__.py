@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -213,12 +213,21 @@ class Store:
             return checked(folder, name)
 
     def cards(self) -> tuple[ModelCard, ...]:
-        """The cards of the project's models, oldest first."""
-        found = []
-        for folder in (self.folder / "models").glob("[!.]*"):
-            with damage(self.folder, folder):
-                found.append(ModelCard.from_json(checked(folder, "card.json")))
+        """The cards of the project's models, oldest first; those that are damaged are left out."""
+        found = [card for card in self._read_cards() if isinstance(card, ModelCard)]
         return tuple(sorted(found, key=lambda card: (card.created, card.id)))
+
+    def damaged_cards(self) -> tuple[str, ...]:
+        """A sentence for each model whose card cannot be read."""
+        return tuple(sorted(said for said in self._read_cards() if isinstance(said, str)))
+
+    def _read_cards(self) -> Iterator[ModelCard | str]:
+        for folder in (self.folder / "models").glob("[!.]*"):
+            try:
+                with damage(self.folder, folder):
+                    yield ModelCard.from_json(checked(folder, "card.json"))
+            except ProjectError as error:
+                yield str(error)
 
     @property
     def current(self) -> str | None:

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from napari_mil.errors import LabelError, MILError, ProjectError
-from napari_mil.labeltree import LabelTree
+from napari_mil.labeltree import LabelTree, Survival
 from napari_mil.ledger import SlideRecord
 from napari_mil.steps import Progress, Steps
 from napari_mil.workflow.labels import LABEL_SUFFIXES
 from napari_mil.workflow.manifest import Matched, Row, match, read_manifest
 from napari_mil.workflow.naming import shown_names, told_apart
 from napari_mil.workflow.project import Project, default_tree, parse_mpp
+from napari_mil.workflow.travel import model_folder, read_card, take_model
 
 MODEL_SUFFIXES = (".pt", ".pth", ".safetensors", ".bin", ".ckpt")
 
@@ -43,7 +44,7 @@ def import_paths_steps(
     said = read_manifest(manifest) if manifest else ()
     resolution = parse_mpp(mpp) if mpp else None
     files = _found(paths, needed=manifest is None)
-    chosen = _tree_for(folder, tree)
+    chosen = _tree_for(folder, tree, files)
     for label in (mapping or {}).values():
         chosen.node(label)
     with Project(folder, tree=chosen, by=by) as project:
@@ -77,7 +78,7 @@ def _found(paths: Sequence[Path], *, needed: bool) -> list[Path]:
 
 
 def _files(path: Path) -> Iterator[Path]:
-    if not path.is_dir():
+    if not path.is_dir() or model_folder(path):
         yield path
         return
     from napari_mil.slides import SUFFIXES
@@ -85,13 +86,15 @@ def _files(path: Path) -> Iterator[Path]:
     yield from sorted(f for f in path.rglob("*") if f.is_file() and f.name.lower().endswith(tuple(SUFFIXES)))
 
 
-def _tree_for(folder: Path, tree: Path | None) -> LabelTree:
-    """The label tree of the project at `folder`, or that a new one gets; ProjectError when the project has
-    another one than `tree`.
+def _tree_for(folder: Path, tree: Path | None, files: Sequence[Path]) -> LabelTree:
+    """The label tree of the project at `folder`, or that a new one gets: `tree`, or that of a model that
+    comes along. ProjectError when the project has another one than `tree`.
     """
     chosen = None if tree is None else _read_tree(tree)
     if not (folder / "labeltree.json").exists():
-        return chosen or default_tree()
+        theirs = (read_card(f).tree for f in map(model_folder, files) if f is not None)
+        first = next((t for t in theirs if not isinstance(t, Survival)), None)
+        return chosen or first or default_tree()
     kept = _read_tree(folder / "labeltree.json")
     if chosen is not None and chosen != kept:
         labels = ", ".join(kept.path(leaf) for leaf in kept.leaves)
@@ -120,6 +123,9 @@ def _take(
     encoder: str | None,
     mapping: Mapping[str, str | None],
 ) -> dict[str, Any]:
+    if (whole := model_folder(file)) is not None:
+        card = take_model(project, whole)
+        return {"model": card.name, "method": card.method, "id": card.id}
     if file.name.lower().endswith(MODEL_SUFFIXES):
         from napari_mil.workflow.models import import_model
 
@@ -168,7 +174,8 @@ def _matched(
     """Rows of a manifest and the slides they speak of: those that come, and those that are here already."""
     from napari_mil.slides import SUFFIXES
 
-    coming = [f for f in files if not f.name.lower().endswith((*MODEL_SUFFIXES, *LABEL_SUFFIXES))]
+    other = (*MODEL_SUFFIXES, *LABEL_SUFFIXES)
+    coming = [f for f in files if not f.name.lower().endswith(other) and not model_folder(f)]
     by_name: dict[str, list[Path]] = {}
     for file in coming:
         by_name.setdefault(file.name, []).append(file)

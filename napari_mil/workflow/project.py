@@ -272,16 +272,22 @@ def find_card(project: Project, which: str) -> ModelCard:
         if which in (card.id, card.name):
             return card
     names = ", ".join(c.name for c in project.cards) or "none yet"
+    broken = len(project.store.damaged_cards())
+    more = f" (and {broken} that cannot be read)" if broken else ""
     raise ModelError(
-        f"{which!r} is no model of {project.path.name}; its models are {names}; train or import it first."
+        f"{which!r} is no model of {project.path.name}; its models are {names}{more}; train or import it "
+        "first."
     )
 
 
 def current_card(project: Project) -> ModelCard | None:
-    """The adopted model, or the newest when none was adopted, or None."""
-    known = {card.id: card for card in project.cards}
-    adopted = known.get(project.store.current or "")
-    return adopted or (project.cards[-1] if known else None)
+    """The adopted model, or the newest when none was adopted, or None; None also when the adopted one is
+    damaged, since no other was chosen.
+    """
+    cards, adopted = project.cards, project.store.current
+    if adopted is None:
+        return cards[-1] if cards else None
+    return next((card for card in cards if card.id == adopted), None)
 
 
 def adopt(project: Project, which: str) -> ModelCard:
