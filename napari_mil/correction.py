@@ -76,9 +76,12 @@ class Correction:
     place : the whole slide, a polygon, or painted cells
     label : label path ("Atypical/ADH", or coarse "Atypical"), or None: withdrawn
     was : label text of the place before, or None
-    model_id, model_said, model_confidence : what the model had said there at that moment, where there was one
+    model_id, model_said, model_confidence : what the model had said there at that moment, where there was
+        one: its label of the slide, or of all tiles of the place, whose mean probability then is the
+        confidence; "no call" where it called none of them, None where it called them differently
     visible : names of the maps that were on screen
-    by, at, tool, note : who, when (UTC), with which tool, why
+    by, at, tool, note : who, when (UTC; None where nobody knows, as for a manifest's label), with which tool,
+        why
     id : unique; kept through export and import
     """
 
@@ -93,7 +96,7 @@ class Correction:
     by: str = ""
     tool: str = ""
     note: str = ""
-    at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    at: datetime | None = field(default_factory=lambda: datetime.now(UTC))
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
 
@@ -269,7 +272,6 @@ def _near(box_px: tuple[float, float, float, float], grid: TileGrid) -> NDArray[
 def to_record(correction: Correction) -> dict[str, Any]:
     """A correction as a JSON-ready mapping; `from_record` is its exact inverse."""
     c = correction
-    at = c.at if c.at.tzinfo else c.at.replace(tzinfo=UTC)
     record: dict[str, Any] = {
         "id": c.id,
         "slide_id": c.slide_id,
@@ -277,7 +279,11 @@ def to_record(correction: Correction) -> dict[str, Any]:
         "label": c.label,
     }
     record |= {name: getattr(c, name) for name in _PLAIN}
-    return record | {"visible": list(c.visible), "at": at.astimezone(UTC).isoformat()}
+    return record | {"visible": list(c.visible), "at": c.at and _utc(c.at).isoformat()}
+
+
+def _utc(at: datetime) -> datetime:
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)
 
 
 def from_record(record: Mapping[str, Any]) -> Correction:
@@ -288,7 +294,7 @@ def from_record(record: Mapping[str, Any]) -> Correction:
             place=place_from(record["place"]),
             label=record["label"],
             visible=tuple(record["visible"]),
-            at=datetime.fromisoformat(record["at"]),
+            at=None if record["at"] is None else datetime.fromisoformat(record["at"]),
             id=str(record["id"]),
             **{name: record[name] for name in _PLAIN},
         )

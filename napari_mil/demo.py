@@ -7,14 +7,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from napari_mil.steps import drain
+from napari_mil.steps import Steps, drain
 
 
-def run(output: Path, *, keep_open: bool = True, echo: Callable[[str], Any] = print) -> None:
+def run(
+    output: Path,
+    *,
+    keep_open: bool = True,
+    echo: Callable[[str], Any] = print,
+    show: Callable[[Steps[Path]], Path] = drain,
+) -> None:
     """Make the sample project in `output` if needed, then do the main job in a real window.
 
-    Leaves numbered screenshots and the exported files in `output`; one line per step (what, seconds).
-    MILError when the window's libraries are not installed.
+    Leaves numbered screenshots and the exported files in `output`; one line per step (what, seconds), and
+    `show` drives what takes minutes. MILError when the window's libraries are not installed.
     """
     from importlib.util import find_spec
 
@@ -26,7 +32,8 @@ def run(output: Path, *, keep_open: bool = True, echo: Callable[[str], Any] = pr
             "The demo needs napari and a Qt binding; install them with: pip install 'napari-mil[pyqt5]'."
         )
     began = time.monotonic()
-    project = drain(sample_project_steps(output / "project"))
+    echo(f"sample project: its slides are drawn and embedded once, in {output / 'project'}")
+    project = show(sample_project_steps(output / "project"))
     echo(f"sample project ready in {project} ({time.monotonic() - began:.1f} s)")
     from napari_mil.ui.tour import tour
 

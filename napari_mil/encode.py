@@ -34,6 +34,7 @@ def encode_steps(
     encoder: Encoder,
     *,
     first: Any = None,
+    known: tuple[Any, Any] | None = None,
     batch: int = 64,
     device: str | None = None,
 ) -> Steps[Bag]:
@@ -45,6 +46,7 @@ def encode_steps(
     grid : N tiles; on a montage the photographs, whose vector is the mean over the tiles that cover it
     encoder : gives D numbers per tile
     first : (n,) indices of tiles to do first (those in view), or None
+    known : indices (n,) and features (n, D) of tiles that need not be computed again, or None
     batch : tiles computed at once; halved, and said so in the note, when memory does not suffice
     device : "cpu", "cuda", …; None picks the best
 
@@ -69,12 +71,15 @@ def encode_steps(
     order = _order(slide, grid, first)
     where = pick(device)
     features = np.zeros((len(grid), encoder.width), np.float16)
+    if known is not None:
+        features[known[0]] = known[1]
+        order = order[~np.isin(order, known[0])]
     computing = _Computing(encoder, where, batch)
     views = Views.of(slide, grid)
     tiles = _read_ahead(slide, grid.tile_px, views, views.portions(order, batch))
-    done = 0
+    done = len(grid) - len(order)
     try:
-        yield Progress("features", 0, len(grid), f"on {describe(where)}")
+        yield Progress("features", done, len(grid), f"on {describe(where)}")
         for indices, pixels in tiles:
             made = views.means(indices, computing(pixels))
             features[indices] = made

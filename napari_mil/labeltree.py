@@ -154,7 +154,7 @@ class LabelTree:
             return hits[0]
         known = ", ".join(self.path(i) for i in range(1, len(self)))
         raise LabelError(
-            f"{label!r} is {'not' if not hits else 'more than one'} label of the tree; it has {known}."
+            f"{label!r} is {'no' if not hits else 'more than one'} label of the tree; it has {known}."
         )
 
     def lift_matrix(self, level: int) -> NDArray[np.float32]:

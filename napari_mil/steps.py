@@ -12,6 +12,9 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+#: the stage of a Progress whose note tells what was left out: to be said for good, not as a step of the work
+ASIDE = "set aside"
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:

@@ -135,7 +135,7 @@ def test_the_latest_correction_of_a_tile_counts_and_none_withdraws():
 
 def test_an_unknown_label_names_those_there_are():
     with pytest.raises(
-        LabelError, match="'Sarcoma' is not label of the tree; it has Benign, Malignant, Benign/N"
+        LabelError, match="'Sarcoma' is no label of the tree; it has Benign, Malignant, Benign/N"
     ):
         tile_nodes([Correction("s", Cells([[0, 0]], (100, 100)), "Sarcoma")], GRID, TREE)
 

@@ -271,8 +271,6 @@ def flip(path):
         (lambda s: first(s, "maps/*/*/*/nodes/c/1/0").unlink(), "answer", "maps/"),
         (lambda s: first(s, "maps/*/*/*/zarr.json").unlink(), "latest", "maps/"),
         (lambda s: flip(first(s, "models/m-1/weights.safetensors")), "weights", "models/m-1"),
-        (lambda s: first(s, "models/m-1/card.json").unlink(), "cards", "models/m-1"),
-        (lambda s: flip(first(s, "models/m-1/card.json")), "cards", "models/m-1"),
     ],
 )
 def test_what_is_damaged_is_named(store, harm, act, names):
@@ -285,11 +283,21 @@ def test_what_is_damaged_is_named(store, harm, act, names):
         "answer": lambda: store.load_prediction("s:1/a", GRID.id, "m-1"),
         "latest": lambda: store.latest_answer("s:1/a", "m-1"),
         "weights": lambda: store.model_bytes("m-1"),
-        "cards": store.cards,
     }
     with pytest.raises(ProjectError, match=f"study is damaged: {names}") as caught:
         acts[act]()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("harm", [flip, lambda path: path.unlink(), lambda path: path.write_text("{}")])
+def test_a_damaged_card_is_named_and_stands_in_nobodys_way(store, harm):
+    store.save_model(CARD, b"weights")
+    store.save_model(replace(CARD, id="m-2"), b"other")
+    harm(store.folder / "models" / "m-1" / "card.json")
+    assert [card.id for card in store.cards()] == ["m-2"]
+    [said] = store.damaged_cards()
+    assert "study is damaged: models/m-1 cannot be read" in said
+    assert store.model_bytes("m-2") == b"other"
 
 
 @pytest.mark.parametrize(

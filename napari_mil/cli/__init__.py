@@ -7,17 +7,32 @@ usable, 130 interrupted. Running again resumes: what is kept in the project is n
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from napari_mil import __version__
 from napari_mil.cli import labels, modelgroup, models, slides, window
 from napari_mil.cli.running import disk_sentence, say_error
 from napari_mil.errors import MILError
 
+
+class _InterruptedError(Exception):
+    """Ctrl+C, by a name that the libraries below do not act upon in their own ways."""
+
+
+class _Group(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise _InterruptedError from error
+
+
 app = typer.Typer(
     name="napari-mil",
+    cls=_Group,
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
@@ -45,7 +60,7 @@ def main() -> None:
     except MILError as error:
         say_error(str(error))
         sys.exit(2)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, _InterruptedError):
         say_error("Interrupted; what was finished is kept, run the same line again to go on.")
         sys.exit(130)
     except OSError as error:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from napari_mil.cli.running import AsJson, By, ExistingProject, opened
+from napari_mil.errors import ProjectError
 
 app = typer.Typer()
 
@@ -29,10 +30,27 @@ def labels(
     """Show, take back or verify what people said."""
     from napari_mil.workflow import label_rows
 
+    if verify:
+        _verify(project, as_json=as_json)
+        return
     with opened(project, by=by) as p:
-        rows = label_rows(p, slide=slide, log=log, undo=undo, verify=verify)
+        rows = label_rows(p, slide=slide, log=log, undo=undo)
     for row in rows:
         print(json.dumps(row) if as_json else "  ".join(str(v) for v in row.values() if v not in (None, "")))
+
+
+def _verify(project: Path, *, as_json: bool) -> None:
+    """Say whether a ledger is whole; one that is too damaged to be opened is read as far as that goes."""
+    from napari_mil.ledger import verify
+
+    ledger = project / "ledger.sqlite"
+    if not ledger.exists():
+        raise ProjectError(f"There is no ledger {ledger}; give the folder of a project, or restore it.")
+    report = verify(ledger)
+    row = {"ledger": str(report), "ok": report.ok, "sound": len(report.sound), "head": report.head}
+    print(json.dumps(row) if as_json else str(report))
+    if not report.ok:
+        raise typer.Exit(1)
 
 
 @app.command(epilog="Example: `napari-mil export study/ case-17.geojson --slide case-17`")

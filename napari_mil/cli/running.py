@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from napari_mil.errors import MILError, ProjectError
-from napari_mil.steps import Progress, Steps, drain
+from napari_mil.steps import ASIDE, Progress, Steps, drain
 
 T = TypeVar("T")
 
@@ -41,10 +41,17 @@ def disk_sentence(error: OSError) -> str:
     )
 
 
-def show(steps: Steps[T], *, as_json: bool = False) -> T:
-    """Run a long verb to its end with a progress bar, or as JSON lines."""
+def show(steps: Steps[T], *, as_json: bool = False, slide: str = "", stages: bool = False) -> T:
+    """Run a long verb to its end with a progress bar, or as JSON lines.
+
+    Where standard error is no terminal there is no bar; with `stages` each stage is then one line. JSON lines
+    name the `slide`, where one is given.
+    """
     if as_json:
-        return drain(steps, lambda now: print(json.dumps(_record(now)), flush=True))
+        about = {"slide": slide} if slide else {}
+        return drain(steps, lambda now: print(json.dumps(about | _record(now)), flush=True))
+    if not sys.stderr.isatty():
+        return drain(steps, _plainly(stages=stages))
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
@@ -55,11 +62,28 @@ def show(steps: Steps[T], *, as_json: bool = False) -> T:
         tasks: dict[str, Any] = {}
 
         def tell(now: Progress) -> None:
+            if now.stage == ASIDE:
+                bars.console.print(f"napari-mil: {now.note}", markup=False, highlight=False, soft_wrap=True)
+                return
             if now.stage not in tasks:
                 tasks[now.stage] = bars.add_task(now.stage, note="")
             bars.update(tasks[now.stage], completed=now.done, total=now.total, note=now.note)
 
         return drain(steps, tell)
+
+
+def _plainly(*, stages: bool) -> Callable[[Progress], None]:
+    """What a log gets to see: what was set aside, and each stage once where `stages`."""
+    seen: set[str] = set()
+
+    def tell(now: Progress) -> None:
+        if now.stage == ASIDE:
+            say_error(now.note)
+        elif stages and now.stage not in seen:
+            seen.add(now.stage)
+            print(f"{now.stage} …", flush=True)
+
+    return tell
 
 
 def _record(now: Progress) -> dict[str, Any]:
@@ -71,41 +95,61 @@ def _record(now: Progress) -> dict[str, Any]:
 
 @contextmanager
 def opened(path: Path, *, by: str = "") -> Iterator[Any]:
-    """The project at `path`, which must exist already."""
+    """The project at `path`, which must exist already; models that cannot be read are named."""
     from napari_mil.workflow import Project
 
     if not (path / "project.json").exists():
         raise ProjectError(f"{path} is no napari-mil project; `napari-mil import {path} SLIDE...` makes one.")
     with Project(path, by=by) as project:
+        for sentence in project.store.damaged_cards():
+            say_error(sentence)
         yield project
 
 
 def each(
-    project: Any, names: list[str] | None, act: Callable[[Any], dict[str, Any]], *, as_json: bool
-) -> tuple[list[dict[str, Any]], int]:
-    """Do `act` for every slide; each succeeds or fails alone. Returns the rows and the number that failed."""
-    from napari_mil.workflow import find_record
+    project: Any,
+    names: list[str] | None,
+    act: Callable[[Any, str], dict[str, Any]],
+    *,
+    as_json: bool,
+    done: Callable[[Any, dict[str, Any]], Any] = lambda _record, _row: None,
+    said: tuple[str, ...] = (),
+) -> int:
+    """Do `act` for every slide, given its record and what it is called; each succeeds or fails alone. Returns
+    the number that failed.
+
+    done : told every slide's record and row as it comes
+    said : what of a row is printed as text; all of it when empty
+    """
+    from napari_mil.workflow import find_record, shown_names
 
     records = [find_record(project, name) for name in names] if names else list(project.slides)
     if not records:
         raise ProjectError(f"{project.path} has no slides yet; add some with `napari-mil import`.")
-    rows, failed = [], 0
+    shown, failed = shown_names(project.slides), 0
     for n, record in enumerate(records, 1):
+        about = {"slide": shown[record.id]}
         try:
-            row = {"slide": record.name, "ok": True, **act(record)}
+            row = {**about, "ok": True, **act(record, shown[record.id])}
         except (MILError, OSError) as error:
-            row, failed = {"slide": record.name, "ok": False, "error": str(error)}, failed + 1
-        rows.append(row)
-        print(json.dumps(row) if as_json else f"[{n}/{len(records)}] {line(row)}", flush=True)
+            row, failed = {**about, "ok": False, "error": str(error)}, failed + 1
+        done(record, row)
+        print(json.dumps(row) if as_json else f"[{n}/{len(records)}] {line(row, said)}", flush=True)
     if failed:
-        say_error(f"{failed} of {len(records)} slides failed, as said above; run again to retry them.")
-    return rows, failed
+        slides = "1 slide" if len(records) == 1 else f"{len(records)} slides"
+        say_error(f"{failed} of {slides} failed, as said above; run again to retry.")
+    return failed
 
 
-def line(row: dict[str, Any]) -> str:
+def line(row: dict[str, Any], said: tuple[str, ...] = ()) -> str:
     """A slide's row as text."""
-    rest = ", ".join(f"{k} {v}" for k, v in row.items() if k not in ("slide", "ok", "error"))
+    wanted = {k: v for k, v in row.items() if k not in ("slide", "ok", "error") and (not said or k in said)}
+    rest = ", ".join(f"{k} {_short(v)}" for k, v in wanted.items())
     return f"{row['slide']}: {rest}" if row["ok"] else f"{row['slide']}: FAILED, {row['error']}"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 def settings(pairs: list[str] | None) -> dict[str, Any]:
@@ -119,6 +163,17 @@ def settings(pairs: list[str] | None) -> dict[str, Any]:
             out[key] = json.loads(value)
         except ValueError:
             out[key] = value
+    return out
+
+
+def label_mapping(pairs: list[str] | None) -> dict[str, str | None]:
+    """`THEIRS=OURS` pairs as a mapping; nothing after the sign is None."""
+    out: dict[str, str | None] = {}
+    for pair in pairs or []:
+        theirs, sep, ours = pair.rpartition("=")
+        if not sep or not theirs:
+            raise MILError(f"{pair!r} maps no label; write THEIRS=OURS, such as Tumor=Malignant, or THEIRS=.")
+        out[theirs] = ours or None
     return out
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,7 @@ from napari_mil.cli.running import (
     ModelName,
     SlideNames,
     each,
+    label_mapping,
     line,
     opened,
     show,
@@ -28,25 +30,34 @@ def import_(
         Path, typer.Argument(help="The project's folder; made when missing.", show_default=False)
     ],
     paths: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Argument(
             help="Slides, folders of slides or photographs, label files, or checkpoints.", show_default=False
         ),
-    ],
+    ] = None,
     manifest: Annotated[
-        Path | None, typer.Option(help="CSV: slide, and maybe case, label, time, event, split.")
+        Path | None,
+        typer.Option(help="CSV: slide (path, name or stem), and maybe case, label, time, event, split."),
     ] = None,
     slide: Annotated[str | None, typer.Option(help="The slide that a label file speaks of.")] = None,
     tree: Annotated[Path | None, typer.Option(help="labeltree.json for a new project.")] = None,
     mpp: Annotated[str | None, typer.Option(help="µm per pixel, for slides that do not say.")] = None,
     encoder: Annotated[str | None, typer.Option(help="Encoder whose features a checkpoint reads.")] = None,
+    map_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map",
+            help="A label of a label file as one of ours, THEIRS=OURS; THEIRS= leaves it aside; repeat.",
+        ),
+    ] = None,
     by: By = "",
 ) -> None:
     """Take slides, label files or published checkpoints into a project; each file succeeds or fails alone."""
     from napari_mil.workflow import import_paths_steps
 
     about: dict[str, Any] = {"manifest": manifest, "slide": slide, "tree": tree, "mpp": mpp}
-    rows = show(import_paths_steps(project, paths, encoder=encoder, by=by, **about))
+    about["mapping"] = label_mapping(map_)
+    rows = show(import_paths_steps(project, paths or [], encoder=encoder, by=by, **about))
     for row in rows:
         print(line(row))
     if any(not row["ok"] for row in rows):
@@ -65,17 +76,18 @@ def embed(
     as_json: AsJson = False,
 ) -> None:
     """Find tissue, cut tiles and compute features; bags that are there already are not computed again."""
-    from napari_mil.workflow import add_encoder, bag_steps
+    from napari_mil.workflow import add_encoder, find_encoder, slide_bag_steps
 
     with opened(project) as p:
         if encoder_weights is not None:
             encoder = add_encoder(p, encoder, encoder_weights).id
+        find_encoder(p, encoder)  # a name that is none is said once, before any slide
 
-        def act(record: Any) -> dict[str, Any]:
-            bag = show(bag_steps(p, p.slide(record), encoder=encoder), as_json=as_json)
+        def act(record: Any, name: str) -> dict[str, Any]:
+            bag = show(slide_bag_steps(p, record, encoder=encoder), as_json=as_json, slide=name)
             return {"tiles": len(bag), "features": bag.width}
 
-        if each(p, slides, act, as_json=as_json)[1]:
+        if each(p, slides, act, as_json=as_json):
             raise typer.Exit(1)
 
 
@@ -89,17 +101,22 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Answer for every slide, or for those named; maps are kept in the project."""
-    from napari_mil.workflow import analyse_steps, answer_row, find_card, write_rows
+    from napari_mil.workflow import Table, analyse_steps, answer_columns, answer_numbers, find_card
 
-    with opened(project) as p:
+    with opened(project) as p, ExitStack() as stack:
         card = find_card(p, model)
+        p.model(card.id)  # weights that are damaged are said once, before any slide
+        table = stack.enter_context(Table(csv, answer_columns(card))) if csv else None
 
-        def act(record: Any) -> dict[str, Any]:
-            said = show(analyse_steps(p, p.slide(record), model=card.id), as_json=as_json)
-            return {**answer_row(said, card.tree), "model": card.name}
+        def act(record: Any, name: str) -> dict[str, Any]:
+            steps = analyse_steps(p, p.slide(record), model=card.id)
+            said = show(steps, as_json=as_json, slide=name)
+            return {**answer_numbers(said, card), "model": card.name}
 
-        rows, failed = each(p, slides, act, as_json=as_json)
-    if csv is not None:
-        write_rows(csv, rows)
-    if failed:
-        raise typer.Exit(1)
+        def keep(record: Any, row: dict[str, Any]) -> None:
+            if table is not None:
+                table.add({"slide_id": record.id, "case": record.case, "model": card.name, **row})
+
+        said = ("label", "probability", "risk", "model")
+        if each(p, slides, act, as_json=as_json, done=keep, said=said):
+            raise typer.Exit(1)

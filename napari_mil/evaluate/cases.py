@@ -102,13 +102,14 @@ def split_by_case(
     labels: Mapping[str, int], *, test: float = 0.2, validation: float = 0.15, seed: int = 0
 ) -> Split:
     """One split with about a share `test` of the cases to report on and `validation` of the rest to decide
-    with.
+    with. Where the cases are too few for that share, none is left to report on.
     """
     cases = sorted(labels)
     nodes = np.array([labels[c] for c in cases])
-    if test <= 0:
+    folds = max(2, round(1 / test)) if test > 0 else 0
+    if not folds or len(cases) < folds:
         return _held_out(cases, nodes, np.arange(len(cases)), np.array([], int), validation, seed)
-    return folds_by_case(labels, folds=max(2, round(1 / test)), validation=validation, seed=seed)[0]
+    return folds_by_case(labels, folds=folds, validation=validation, seed=seed)[0]
 
 
 def _held_out(

@@ -13,7 +13,7 @@ import io
 import json
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,13 +24,14 @@ import numpy as np
 from napari_mil.correction import Cells, Correction, from_record, to_record
 from napari_mil.errors import BagError, LabelError, reason
 from napari_mil.grid import TileGrid
-from napari_mil.interop.files import text_of, text_to
+from napari_mil.interop.files import meant, text_of, text_to
 from napari_mil.labeltree import LabelTree
 from napari_mil.prediction import Prediction
 
-#: Columns of the table of corrections; `place` and `visible` hold JSON, an empty field means None.
+#: Columns of the table of corrections; `place` and `visible` hold JSON, an empty field means None. `slide` is
+#: what people call it.
 COLUMNS = (
-    "slide_id", "id", "place_kind", "label", "was", "by", "at", "tool", "note",
+    "slide_id", "slide", "id", "place_kind", "label", "was", "by", "at", "tool", "note",
     "model_id", "model_said", "model_confidence", "visible", "place",
 )  # fmt: skip
 _AS_JSON = ("visible", "place", "model_confidence")
@@ -40,8 +41,16 @@ _TILE_COLUMNS = ("slide_id", "row", "col", "y0_px", "x0_px", "pitch_y_px", "pitc
 _NAMESPACE = uuid.UUID("5b8a7a52-6f0c-5b1c-8a4a-0d3c7c1f5e77")
 
 
-def write(path: str | Path, corrections: Iterable[Correction], tree: LabelTree) -> None:
+def write(
+    path: str | Path,
+    corrections: Iterable[Correction],
+    tree: LabelTree,
+    *,
+    names: Mapping[str, str] | None = None,
+) -> None:
     """Write corrections, of one slide or of many, one row each; the file is written whole or not at all.
+
+    `names` says what the slides are called, by their ids.
 
     LabelError when one states a label that `tree` lacks; ProjectError when the file cannot be written.
     """
@@ -49,7 +58,7 @@ def write(path: str | Path, corrections: Iterable[Correction], tree: LabelTree) 
     for c in corrections:
         tree.node(c.label)
         record = to_record(c)
-        record["place_kind"] = record["place"]["kind"]
+        record["place_kind"], record["slide"] = record["place"]["kind"], (names or {}).get(c.slide_id)
         record |= {k: json.dumps(record[k], separators=(",", ":")) for k in _AS_JSON if record[k] is not None}
         rows.append([_quoted(record[k], k) for k in COLUMNS])
     with text_to(Path(path)) as text:
@@ -63,6 +72,8 @@ def read(
     tree: LabelTree,
     *,
     slide_id: str | None = None,
+    ids: Mapping[str, str] | None = None,
+    mapping: Mapping[str, str | None] | None = None,
     by: str = "",
     remark: Callable[[str], None] | None = None,
 ) -> tuple[Correction, ...]:
@@ -73,35 +84,45 @@ def read(
     Parameters
     ----------
     slide_id : only rows of this slide; None: of every slide
+    ids : what slides are called -> their ids; for rows that name their slide in a column `slide` and do not
+        give its `slide_id`. Rows of other slides are left aside
+    mapping : label text of the file -> label text of the tree, or None: leave such rows aside
     by : who, where the table does not say
     remark : told what was left aside
 
     Raises
     ------
     LabelError : no such file, no such table, a label that the tree lacks, or a row that is no correction (its
-    number
-        is said)
+        number is said)
     """
     path = Path(path)
-    found, others = [], 0
-    for number, row in _rows(path, needs=("slide_id", "label")):
-        if slide_id is not None and row["slide_id"] != slide_id:
-            others += 1
+    found, aside = [], Counter[str]()
+    wanted = {slide_id} if slide_id is not None else None if ids is None else set(ids.values())
+    for number, row in _rows(path, needs=(("slide_id", "slide") if ids else "slide_id", "label")):
+        row["slide_id"] = row.get("slide_id") or (ids or {}).get(row.get("slide") or "")
+        if wanted is not None and row["slide_id"] not in wanted:
+            aside["of other slides"] += 1
             continue
+        if mapping and (theirs := row["label"] or "") in mapping:
+            row["label"] = mapping[theirs]
+            if row["label"] is None:
+                aside["whose label is to be"] += 1
+                continue
         if "place" not in row and row["label"] is None:
             continue  # a slide without a label
         try:
             correction = _correction(row, by)
-            node = tree.node(correction.label)
+            node = meant(tree, correction.label) if correction.label else 0
         except ValueError as error:
             raise LabelError(f"{path.name}, row {number}: {reason(error)}.") from error
         found.append(correction if "place" in row else replace(correction, label=tree.path(node)))
+    others = aside["of other slides"]
     if others and not found:
-        raise LabelError(
-            f"{path.name} holds {others} rows, none of them of slide {slide_id}; choose their slide."
-        )
-    if others and remark is not None:
-        remark(f"{path.name}: {others} rows of other slides left aside.")
+        whose = f"slide {slide_id}" if slide_id else "a slide that is here"
+        raise LabelError(f"{path.name} holds no row of {whose} ({others} of others); choose their slide.")
+    if aside and remark is not None:
+        words = ", ".join(f"{n} row{'' if n == 1 else 's'} {what}" for what, n in aside.items())
+        remark(f"{path.name}: {words} left aside.")
     return tuple(found)
 
 
@@ -187,24 +208,30 @@ def read_tiles(path: str | Path, tree: LabelTree, *, by: str = "") -> tuple[Corr
     )  # fmt: skip
 
 
-def _rows(path: Path, *, needs: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str | None]]]:
-    """(row number, fields) of a table, an empty field as None; LabelError when a column is missing."""
+def _rows(
+    path: Path, *, needs: Sequence[str | tuple[str, ...]]
+) -> Iterator[tuple[int, dict[str, str | None]]]:
+    """(row number, fields) of a table, an empty field as None; LabelError when a column is missing, or all
+    of several that will do.
+    """
+    wanted = [(name,) if isinstance(name, str) else name for name in needs]
+    words = ", ".join(" or ".join(names) for names in wanted)
     csv.field_size_limit(2**31 - 1)
     lines = csv.reader(io.StringIO(text_of(path), newline=""))
     try:
         header = [_unquoted(name) or "" for name in next(lines, [])]
         twice = [name for name, n in Counter(header).items() if n > 1]
-        missing = [name for name in needs if name not in header]
+        missing = [" or ".join(names) for names in wanted if not set(names) & set(header)]
         if missing or twice:
             what = f"has no column {', '.join(missing)}" if missing else f"has the column {twice[0]} twice"
-            raise LabelError(f"{path.name} {what}; expected a table with {', '.join(needs)}.")
+            raise LabelError(f"{path.name} {what}; expected a table with {words}.")
         for number, fields in enumerate(lines, 2):
             if fields:
                 values = (_unquoted(field) for field in fields)
                 yield number, dict.fromkeys(header) | dict(zip(header, values, strict=False))
     except csv.Error as error:
         raise LabelError(
-            f"{path.name} is no CSV table ({reason(error)}); expected columns {', '.join(needs)}."
+            f"{path.name} is no CSV table ({reason(error)}); expected columns {words}."
         ) from error
 
 

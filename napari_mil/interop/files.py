@@ -6,6 +6,7 @@ import errno
 import gzip
 import io
 import os
+import shlex
 import uuid
 import zlib
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TextIO
 
 from napari_mil.errors import LabelError, ProjectError, reason
+from napari_mil.labeltree import LabelTree
 
 
 @contextmanager
@@ -49,4 +51,15 @@ def text_of(path: Path) -> str:
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise LabelError(
             f"{path.name} cannot be read: {reason(error)}; expected a UTF-8 text file, plain or gzipped."
+        ) from error
+
+
+def meant(tree: LabelTree, text: str) -> int:
+    """The node of a label text of a file; LabelError that says how another label of others can be read."""
+    try:
+        return tree.node(text)
+    except LabelError as error:
+        raise LabelError(
+            f"{str(error).rstrip('.')}; say which of them it is with --map {shlex.quote(f'{text}=LABEL')} "
+            f"(`mapping` in Python), or leave it aside with --map {shlex.quote(f'{text}=')}."
         ) from error

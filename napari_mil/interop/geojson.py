@@ -35,7 +35,7 @@ from napari_mil.correction import (
 )
 from napari_mil.errors import BagError, LabelError, reason
 from napari_mil.grid import TileGrid
-from napari_mil.interop.files import text_of, text_to
+from napari_mil.interop.files import meant, text_of, text_to
 from napari_mil.interop.shapes import DECIMALS, from_geometry, outline, same_area, to_geometry
 from napari_mil.interop.space import SlideFacts, Space
 from napari_mil.labeltree import LabelTree
@@ -45,7 +45,7 @@ PREFIX = "mil_"
 _AREAS = ("Polygon", "MultiPolygon")
 _GEOMETRIES = (*_AREAS, "Point", "MultiPoint", "LineString", "MultiLineString")
 _AS_JSON = ("visible", "model_confidence")
-_OPTIONAL = ("label", "was", "model_id", "model_said", "model_confidence")
+_OPTIONAL = ("label", "was", "model_id", "model_said", "model_confidence", "at")
 _NAMESPACE = uuid.UUID("6f1c2f4e-6d0b-5c5a-9d42-6b1d0a0e7c11")
 
 
@@ -334,4 +334,4 @@ class _Reader:
             return self.tree.path(self.tree.node(wanted)) or None
         path = "/".join(map(str, names))
         whole = [node for node in range(1, len(self.tree)) if self.tree.path(node) == path]
-        return self.tree.path(whole[0] if whole else self.tree.node(text))
+        return self.tree.path(whole[0] if whole else meant(self.tree, text))

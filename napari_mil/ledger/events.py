@@ -30,7 +30,7 @@ class SlideRecord:
     name : what a person calls it
     case : patient or specimen; empty = the slide is its own case
     label : label text of the manifest, or None; a slide label in the ledger wins over it
-    mpp : (y, x) µm per level-0 pixel that a person gave, or None: that of the file
+    mpp : (y, x) µm per level-0 pixel: what a person gave, else what the file says; None where nobody knows
     split : "train", "validation", "test" or "" = not fixed
     time, event : survival time and whether it was observed, or None
     """

@@ -141,6 +141,11 @@ class Slide:
         )
 
     @property
+    def stated_mpp(self) -> tuple[float, float] | None:
+        """(y, x) µm per level-0 pixel that the file itself says; None when it does not, or implausibly."""
+        return plausible(self.engine.source.info.mpp)
+
+    @property
     def shape_px(self) -> tuple[int, int]:
         """(H, W) of level 0."""
         return self.levels[0].shape_px

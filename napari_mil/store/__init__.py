@@ -9,6 +9,7 @@
     maps/<slide>/<model>/<scope>-<grid>/      zarr: the maps of one answer, by kind
     models/<id>/                              weights.safetensors, card.json, maybe recording.safetensors
     encoders/<id>.safetensors                 weights that a person gave
+    parts/<slide>/<encoder-…>/<grid>/         features of a slide that was interrupted, until its bag is whole
     unfinished/                               what is being written; moved to its place when whole
 
 Names of folders are the keys, so what is there needs not be computed again. Checksums tell damage.
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -47,6 +48,7 @@ from napari_mil.store.disk import (
     said,
     whole,
 )
+from napari_mil.store.parts import Parts
 
 WEIGHTS = "weights.safetensors"
 _ROWS = 4096  # tiles per chunk of features
@@ -123,6 +125,12 @@ class Store:
             self.folder, self._bag_folder(bag.slide_id, bag.encoder, grid.tile_px, grid.mpp)
         ) as folder:
             write_arrays(folder, about, arrays, rows=_ROWS)
+
+    def parts(self, slide_id: str, encoder: str, grid: TileGrid) -> Parts:
+        """What was computed of a bag before its computation was interrupted."""
+        bag = self._bag_folder(slide_id, encoder, grid.tile_px, grid.mpp)
+        place = self.folder / "parts" / bag.relative_to(self.folder / "bags") / name_of(grid.id)
+        return Parts(self.folder, place, len(grid))
 
     def load_prediction(
         self, slide_id: str, grid_id: str, model_id: str, *, scope: Scope = "slide"
@@ -232,12 +240,21 @@ class Store:
         return {file.stem: file for file in sorted((self.folder / "encoders").glob("[!.]*.safetensors"))}
 
     def cards(self) -> tuple[ModelCard, ...]:
-        """The cards of the project's models, oldest first."""
-        found = []
-        for folder in (self.folder / "models").glob("[!.]*"):
-            with damage(self.folder, folder):
-                found.append(ModelCard.from_json(checked(folder, "card.json")))
+        """The cards of the project's models, oldest first; those that are damaged are left out."""
+        found = [card for card in self._read_cards() if isinstance(card, ModelCard)]
         return tuple(sorted(found, key=lambda card: (card.created, card.id)))
+
+    def damaged_cards(self) -> tuple[str, ...]:
+        """A sentence for each model whose card cannot be read."""
+        return tuple(sorted(said for said in self._read_cards() if isinstance(said, str)))
+
+    def _read_cards(self) -> Iterator[ModelCard | str]:
+        for folder in (self.folder / "models").glob("[!.]*"):
+            try:
+                with damage(self.folder, folder):
+                    yield ModelCard.from_json(checked(folder, "card.json"))
+            except ProjectError as error:
+                yield str(error)
 
     @property
     def current(self) -> str | None:

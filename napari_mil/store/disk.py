@@ -134,8 +134,12 @@ def put(target: Path, data: bytes) -> None:
 
 
 def clean(project: Path) -> None:
-    """Remove what programs that are no longer running left unfinished."""
+    """Remove what programs that are no longer running left unfinished, and parts nobody came back for."""
     import psutil
+
+    for place in (project / "parts").glob("*/*/*"):
+        if time.time() - place.stat().st_mtime > _FORGOTTEN_S:
+            shutil.rmtree(place, ignore_errors=True)
 
     for place in (project / "unfinished").glob("*-*-*"):
         host, pid, *_ = place.name.removesuffix("-old").rsplit("-", 2)

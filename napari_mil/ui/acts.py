@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_mil.correction import Cells, Place, WholeSlide, covered, tile_nodes
+from napari_mil.correction import Place, WholeSlide, covered, tile_nodes
 from napari_mil.errors import MILError
+from napari_mil.labeltree import class_names, level_names
 from napari_mil.ui.desk import Desk, State, fresh
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 #: Tiles before a model says otherwise.
 TILE_PX, MPP = 256, 0.5
+#: What a model says of tiles that it calls nothing.
+NO_CALL = "no call"
 
 
 def open_project(desk: Desk, path: str | Path, *, by: str = "") -> None:
@@ -153,21 +156,35 @@ def _step_ledger(desk: Desk, verb: str, nothing: str) -> bool:
 
 
 def model_said(state: State, place: Place) -> dict[str, Any]:
-    """What the model on show had said of a place: label text and confidence, for the record."""
-    answer, project = state.answer, state.project
+    """What the model on show had said of a place, for the record.
+
+    Of a slide: its label and probability. Of tiles, painted or under a region: what all of them are called,
+    with their mean probability for it, or that none is called; where they are called differently there is no
+    one thing that it said, and only the model is named.
+    """
+    answer, project, grid = state.answer, state.project, state.answer_grid
     if answer is None or project is None or answer.scope != "slide":
         return {}
     about: dict[str, Any] = {"model_id": answer.model_id}
     if isinstance(place, WholeSlide) and answer.probabilities:
         node, confidence = answer.best(project.tree)[-1]
         return about | {"model_said": project.tree.path(node), "model_confidence": confidence}
-    called = state.map("class/fine")
-    if isinstance(place, Cells) and called is not None and state.answer_grid is not None:
-        index = state.answer_grid.lookup()[tuple(place.cells.T)]
-        nodes = called[0].values[index[index >= 0]]
-        if len(nodes) and (nodes == nodes[0]).all():
-            about["model_said"] = project.tree.path(int(nodes[0])) or None
-    return about
+    tree, level = project.tree, project.tree.levels - 1
+    name = level_names(tree)[level]
+    called = state.map(f"class/{name}")
+    if called is None or grid is None:
+        return about
+    inside = covered(place, grid)
+    nodes = set(called[0].values[inside].tolist())
+    if len(nodes) != 1:
+        return about
+    [node] = nodes
+    if not node:
+        return about | {"model_said": NO_CALL}
+    label = class_names(tree, level)[tree.class_index(node, level)]
+    sure = state.map(f"probability/{name}/{label}")
+    mean = None if sure is None else float(sure[0].values[inside].mean())
+    return about | {"model_said": tree.path(node), "model_confidence": mean}
 
 
 def show_map(desk: Desk, name: str, *, alone: bool = True) -> None:

@@ -103,7 +103,7 @@ def place_words(correction: Correction) -> str:
 
 def history_line(correction: Correction) -> str:
     """One line of the history: when, who, where, what; and what the model had said."""
-    when = correction.at.astimezone().strftime("%H:%M")
+    when = correction.at.astimezone().strftime("%H:%M") if correction.at else "–"
     who = f"{correction.by}: " if correction.by else ""
     what = correction.label or "label taken away"
     model = f" (model: {correction.model_said})" if correction.model_said else ""

@@ -4,11 +4,12 @@ when used.
 
 from __future__ import annotations
 
-from napari_mil.workflow.analyse import PartialAnswer, analyse_steps, answer_row, bag_steps
+from napari_mil.workflow.analyse import PartialAnswer, analyse_steps, bag_steps, slide_bag_steps
 from napari_mil.workflow.checkpoints import Question, class_list, import_model, questions, take_checkpoint
 from napari_mil.workflow.child import told_to_stop
 from napari_mil.workflow.encoding import add_encoder, find_encoder
-from napari_mil.workflow.exchange import import_paths_steps, label_rows, write_rows
+from napari_mil.workflow.exchange import import_paths_steps
+from napari_mil.workflow.labels import label_rows
 from napari_mil.workflow.learn import (
     Retrained,
     evaluate_steps,
@@ -17,6 +18,7 @@ from napari_mil.workflow.learn import (
     train_model_steps,
 )
 from napari_mil.workflow.models import compare_cards
+from napari_mil.workflow.naming import shown_names
 from napari_mil.workflow.project import (
     Project,
     adopt,
@@ -30,16 +32,19 @@ from napari_mil.workflow.project import (
 from napari_mil.workflow.runs import has_recording, recordings
 from napari_mil.workflow.sample import sample_project_steps
 from napari_mil.workflow.studies import cross_validate_steps, search_model_steps
+from napari_mil.workflow.tables import Table, answer_columns, answer_numbers
 
 __all__ = [
     "PartialAnswer",
     "Project",
     "Question",
     "Retrained",
+    "Table",
     "add_encoder",
     "adopt",
     "analyse_steps",
-    "answer_row",
+    "answer_columns",
+    "answer_numbers",
     "bag_steps",
     "class_list",
     "compare_cards",
@@ -61,9 +66,10 @@ __all__ = [
     "roll_back",
     "sample_project_steps",
     "search_model_steps",
+    "shown_names",
+    "slide_bag_steps",
     "slide_label",
     "take_checkpoint",
     "told_to_stop",
     "train_model_steps",
-    "write_rows",
 ]

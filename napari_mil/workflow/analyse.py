@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_mil.bag import Bag
-from napari_mil.errors import TissueError
+from napari_mil.errors import MILError, TissueError
 from napari_mil.grid import TileGrid
-from napari_mil.labeltree import LabelTree, class_names
 from napari_mil.prediction import Prediction
 from napari_mil.steps import Progress, Steps, told_as
 from napari_mil.workflow.encoding import find_encoder
@@ -20,10 +20,14 @@ from napari_mil.workflow.project import Box, Project, find_card
 
 if TYPE_CHECKING:
     from napari_mil.encoders import Encoder
+    from napari_mil.ledger import SlideRecord
     from napari_mil.slides import Slide
+    from napari_mil.store.parts import Parts
 
 #: Seconds between two answers from the tiles done so far.
 REFRESH_S = 1.0
+#: Seconds between two times that features of an unfinished slide are kept; a killed program loses no more.
+KEEP_S = 20.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,19 +76,55 @@ def bag_steps(
             )
     things = "tiles" if slide.montage is None else "photographs"
     yield Progress("tissue", 1, 1, f"{len(grid):,} {things}")
-    bag = yield from _encode(slide, grid, machine, view)
-    if region is None:
-        project.store.save_bag(bag)
+    if region is not None:
+        return (yield from _encode(slide, grid, machine, view, None))
+    parts = project.store.parts(slide.fingerprint, features_id(machine, slide), grid)
+    bag = yield from _encode(slide, grid, machine, view, parts)
+    project.store.save_bag(bag)
+    parts.clear()
     return bag
 
 
-def _encode(slide: Slide, grid: TileGrid, machine: Encoder, view: Box | None) -> Steps[Bag]:
-    """Drive the encoder; payloads grow into bags of the tiles done so far."""
+def kept_bag(project: Project, record: SlideRecord, *, encoder: str = "builtin") -> Bag | None:
+    """The features that the project keeps of a slide, or None; the slide's file is not looked at."""
+    from napari_mil.bag import PHOTOGRAPH
+
+    machine = find_encoder(project, encoder)
+    mpp = None if record.mpp is None else machine.mpp
+    for made_by in (machine.id, machine.id + PHOTOGRAPH):
+        kept = project.store.load_bag(record.id, made_by, machine.tile_px, mpp)
+        if kept is not None and kept.grid.slide_mpp == record.mpp:
+            return kept
+    return None
+
+
+def slide_bag_steps(project: Project, record: SlideRecord, *, encoder: str = "builtin") -> Steps[Bag]:
+    """`bag_steps` of a slide that the project knows; features that are kept need no file."""
+    kept = kept_bag(project, record, encoder=encoder)
+    if kept is not None:
+        yield Progress("features", len(kept), len(kept), "from the project")
+        return kept
+    return (yield from bag_steps(project, project.slide(record), encoder=encoder))
+
+
+def _encode(
+    slide: Slide, grid: TileGrid, machine: Encoder, view: Box | None, parts: Parts | None
+) -> Steps[Bag]:
+    """Drive the encoder; payloads grow into bags of the tiles done so far. With `parts`, what is done is kept
+    now and then, and when the work ends early; and not done again.
+    """
     from napari_mil.encode import encode_steps, features_id
 
-    done: list[NDArray[np.int64]] = []
-    features: list[NDArray[np.float16]] = []
-    shown = time.monotonic()
+    known = None if parts is None else parts.load(machine.width)
+    done, features = ([], []) if known is None else ([known[0]], [known[1]])
+    shown = kept_at = time.monotonic()
+    kept = len(done)
+
+    def keep() -> None:
+        nonlocal kept, kept_at
+        if parts is not None and len(done) > kept:
+            parts.add(np.concatenate(done[kept:]), np.concatenate(features[kept:]))
+            kept, kept_at = len(done), time.monotonic()
 
     def retell(now: Progress) -> Progress:
         nonlocal shown
@@ -92,6 +132,8 @@ def _encode(slide: Slide, grid: TileGrid, machine: Encoder, view: Box | None) ->
         if now.payload is not None:
             done.append(np.asarray(now.payload[0]))
             features.append(np.asarray(now.payload[1], np.float16))
+            if time.monotonic() - kept_at > KEEP_S:
+                keep()
             if time.monotonic() - shown > REFRESH_S:
                 shown = time.monotonic()
                 so_far = grid.with_cells(grid.cells[np.concatenate(done)])
@@ -100,7 +142,12 @@ def _encode(slide: Slide, grid: TileGrid, machine: Encoder, view: Box | None) ->
         return replace(now, payload=partial)
 
     first = None if view is None else _from_the_middle(grid, view)
-    return (yield from told_as(encode_steps(slide, grid, machine, first=first), retell))
+    try:
+        return (yield from told_as(encode_steps(slide, grid, machine, first=first, known=known), retell))
+    except BaseException:  # cancelled, interrupted, a tile that cannot be read
+        with contextlib.suppress(MILError):
+            keep()
+        raise
 
 
 def _from_the_middle(grid: TileGrid, view: Box) -> NDArray[np.int64]:
@@ -110,18 +157,6 @@ def _from_the_middle(grid: TileGrid, view: Box) -> NDArray[np.int64]:
     middle = np.array([(view[0] + view[2]) / 2, (view[1] + view[3]) / 2])
     distance = np.linalg.norm((boxes[:, :2] + boxes[:, 2:]) / 2 - middle, axis=1)
     return inside[np.argsort(distance, kind="stable")]
-
-
-def answer_row(prediction: Prediction, tree: LabelTree) -> dict[str, Any]:
-    """A prediction as one row of a table: the finest label with its probability, or risk and survival."""
-    if prediction.hazards is None or prediction.survival is None:
-        node, probability = prediction.best(tree)[-1]
-        return {"label": tree.path(node), "probability": round(probability, 4)}
-    curve = zip(class_names(tree, 0), prediction.survival, strict=True)
-    return {
-        "risk": round(prediction.risk or 0.0, 4),
-        **{f"S {name}": round(float(s), 4) for name, s in curve},
-    }
 
 
 def analyse_steps(

@@ -1,25 +1,23 @@
-"""Slides and label files into a project, labels out of it."""
+"""Slides, label files and models into a project."""
 
 from __future__ import annotations
 
-import csv
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from napari_mil.correction import Cells, Correction, Polygon, WholeSlide, from_record
-from napari_mil.errors import LabelError, MILError, ProjectError, reason
-from napari_mil.labeltree import LabelTree
+from napari_mil.errors import LabelError, MILError, ProjectError
+from napari_mil.labeltree import LabelTree, Survival
+from napari_mil.ledger import SlideRecord
 from napari_mil.steps import Progress, Steps
 from napari_mil.workflow.checkpoints import import_model
-from napari_mil.workflow.project import Project, find_record, parse_mpp, slide_label
+from napari_mil.workflow.labels import LABEL_SUFFIXES
+from napari_mil.workflow.manifest import Matched, Row, match, read_manifest
+from napari_mil.workflow.naming import shown_names, told_apart
+from napari_mil.workflow.project import Project, default_tree, parse_mpp
+from napari_mil.workflow.travel import model_folder, read_card, take_model
 
-if TYPE_CHECKING:
-    from napari_mil.slides import Slide
-
-LABEL_SUFFIXES = (".geojson", ".geojson.gz", ".json", ".csv")
-PARTS = ("train", "validation", "test")
-_EVENT = {"1": True, "0": False, "true": True, "false": False, "yes": True, "no": False}
 MODEL_SUFFIXES = (".pt", ".pth", ".safetensors", ".bin", ".ckpt")
 
 
@@ -32,43 +30,59 @@ def import_paths_steps(
     tree: Path | None = None,
     mpp: str | None = None,
     encoder: str | None = None,
+    mapping: Mapping[str, str | None] | None = None,
     by: str = "",
 ) -> Steps[list[dict[str, Any]]]:
     """Take slides, folders of slides or of photographs (each folder one slide), label files and checkpoints
     into the project at `folder`; made if missing.
 
-    Each file succeeds or fails alone: one row per file, {"slide", "ok", "error"}. The inputs that concern
-    every file (manifest, tree, mpp) are checked before anything is written.
+    Each file succeeds or fails alone: one row per file, {"slide", "ok", "error"}. Slides of the project that
+    the manifest names follow it too, and rows of it that name no slide are said. The inputs that concern
+    every file (manifest, tree, mpp, mapping) are checked before anything is written.
+
+    mpp : µm per pixel of slides that do not say theirs
+    mapping : label of a label file -> label of the tree, or None: leave it aside
     """
+    said = read_manifest(manifest) if manifest else ()
+    resolution = parse_mpp(mpp) if mpp else None
+    files = _found(paths, needed=manifest is None)
+    chosen = _tree_for(folder, tree, files)
+    for label in (mapping or {}).values():
+        chosen.node(label)
+    with Project(folder, tree=chosen, by=by) as project:
+        folders = [*([manifest.parent] if manifest else []), *(p for p in paths if p.is_dir())]
+        matched = _matched(project, said, files, folders)
+        rows = []
+        for n, (file, name) in enumerate(zip(files, told_apart(files, [f.name for f in files]), strict=True)):
+            yield Progress("import", n, len(files), name)
+            try:
+                about = (slide, resolution, encoder, dict(mapping or {}))
+                taken = _take(project, file, matched if manifest else None, *about)
+                rows.append({"slide": name, "ok": True, **taken})
+            except (MILError, OSError) as error:
+                rows.append({"slide": name, "ok": False, "error": str(error)})
+        yield Progress("import", len(files), len(files))
+        return rows + _follow(project, matched, files)
+
+
+def _found(paths: Sequence[Path], *, needed: bool) -> list[Path]:
+    """The files meant; ProjectError when a path does not exist, or when there are none although `needed`."""
     for path in paths:
         if not path.exists():
             raise ProjectError(
                 f"{path} does not exist; give slides, folders of slides or label files that do."
             )
-    entries = read_manifest(manifest) if manifest else {}
-    resolution = parse_mpp(mpp) if mpp else None
-    chosen = LabelTree.from_json(tree.read_bytes()) if tree else None
-    files = [f for path in paths for f in _files(path)]
-    if not files:
+    files = list(dict.fromkeys(f for path in paths for f in _files(path)))
+    if not files and (paths or needed):
+        where = ", ".join(map(str, paths)) or "what was given"
         raise ProjectError(
-            f"There are no slides in {', '.join(map(str, paths))}; expected files such as .svs or .tif, "
-            "or folders of photographs."
+            f"There are no slides in {where}; expected files such as .svs or .tif, or folders of photographs."
         )
-    rows = []
-    with Project(folder, tree=chosen, by=by) as project:
-        for n, file in enumerate(files):
-            yield Progress("import", n, len(files), file.name)
-            try:
-                taken = _take(project, file, entries, slide, resolution, encoder)
-                rows.append({"slide": file.name, "ok": True, **taken})
-            except MILError as error:
-                rows.append({"slide": file.name, "ok": False, "error": str(error)})
-        yield Progress("import", len(files), len(files))
-    return rows
+    return files
 
 
 def _files(path: Path) -> Iterator[Path]:
-    if not path.is_dir():
+    if not path.is_dir() or model_folder(path):
         yield path
         return
     from napari_mil.slides import find_slides
@@ -76,180 +90,142 @@ def _files(path: Path) -> Iterator[Path]:
     yield from find_slides(path)
 
 
+def _tree_for(folder: Path, tree: Path | None, files: Sequence[Path]) -> LabelTree:
+    """The label tree of the project at `folder`, or that a new one gets: `tree`, or that of a model that
+    comes along. ProjectError when the project has another one than `tree`.
+    """
+    chosen = None if tree is None else _read_tree(tree)
+    if not (folder / "labeltree.json").exists():
+        theirs = (read_card(f).tree for f in map(model_folder, files) if f is not None)
+        first = next((t for t in theirs if not isinstance(t, Survival)), None)
+        return chosen or first or default_tree()
+    kept = _read_tree(folder / "labeltree.json")
+    if chosen is not None and chosen != kept:
+        labels = ", ".join(kept.path(leaf) for leaf in kept.leaves)
+        raise ProjectError(
+            f"{folder} keeps its own label tree ({labels}), and {tree} is another; leave --tree out, or make "
+            "a new project."
+        )
+    return kept
+
+
+def _read_tree(path: Path) -> LabelTree:
+    try:
+        return LabelTree.from_json(path.read_bytes())
+    except OSError as error:
+        raise LabelError(
+            f"The label tree {path} cannot be read ({error.strerror}); give a file such as labeltree.json."
+        ) from error
+
+
 def _take(
     project: Project,
     file: Path,
-    entries: Mapping[str, Mapping[str, str]],
+    matched: Matched | None,
     slide: str | None,
     mpp: float | None,
     encoder: str | None,
+    mapping: Mapping[str, str | None],
 ) -> dict[str, Any]:
+    if (whole := model_folder(file)) is not None:
+        card = take_model(project, whole)
+        return {"model": card.name, "method": card.method, "id": card.id}
     if file.name.lower().endswith(MODEL_SUFFIXES):
         card = import_model(project, file, {"encoder": encoder} if encoder else None)
         return {"model": card.name, "method": card.method, "assumed": "; ".join(card.assumed)}
     if file.name.lower().endswith(LABEL_SUFFIXES):
-        if slide is None:
-            raise LabelError(f"{file.name} holds labels; say of which slide with --slide NAME.")
-        return {"labels": len(project.import_labels(file, slide))}
-    entry = entries.get(file.name) or entries.get(file.stem) or entries.get(file.name.split(".")[0]) or {}
+        remarks: list[str] = []
+        read = project.import_labels(file, slide, mapping=mapping, remark=remarks.append)
+        return {"labels": len(read)} | ({"note": " ".join(remarks)} if remarks else {})
+    return _take_slide(project, file, matched, mpp)
+
+
+def _take_slide(project: Project, file: Path, matched: Matched | None, mpp: float | None) -> dict[str, Any]:
+    """Add a slide with what its row of the manifest says; what a reader should know as the note."""
+    notes = []
+    row = Row(0, file.name, {})
+    if matched is not None:
+        if file in matched.refused:
+            raise LabelError(matched.refused[file])
+        row = matched.rows.get(file, row)
+        if file not in matched.rows:
+            notes.append("no row of the manifest names it")
+        elif file in matched.by_name:
+            notes.append(f"taken for {row.slide} (row {row.number} of the manifest) by its name")
     added = project.add(
         file,
-        case=entry.get("case"),
-        label=entry.get("label"),
-        mpp=mpp,
-        survival=_follow_up(entry),
-        split=entry.get("split", ""),
+        case=row.get("case"),
+        label=row.get("label"),
+        mpp_if_unsaid=mpp,
+        survival=row.follow_up,
+        split=row.get("split") or "",
     )
-    note = {} if added.mpp else {"note": "says no µm per pixel: give --mpp"}
+    said, used = added.stated_mpp, added.mpp
+    if used is None:
+        notes.append("says no µm per pixel: give --mpp")
+    elif used != said:
+        stated = f"; the file says {said[0]:g}" if said else ""
+        notes.append(f"µm per pixel {used[0]:g} as given{stated}")
+    size: dict[str, Any] = {"size": f"{added.shape_px[1]} × {added.shape_px[0]} px"}
     if added.montage is not None:
-        return {"photographs": len(added.montage.photographs), **note}
-    return {"size": f"{added.shape_px[1]} × {added.shape_px[0]} px", **note}
+        size = {"photographs": len(added.montage.photographs)}
+    return size | ({"note": "; ".join(notes)} if notes else {})
 
 
-def _follow_up(entry: Mapping[str, str]) -> tuple[float, bool] | None:
-    """Time and event of a manifest's row, or None."""
-    time, event = entry.get("time"), entry.get("event", "").strip().lower()
-    if not time and not event:
-        return None
-    try:
-        return float(time or ""), _EVENT[event]
-    except (ValueError, KeyError):
-        raise LabelError(
-            f"The manifest says time {time!r} and event {event!r} of {entry['slide']}; "
-            "a number and 1 (observed) or 0 (censored) are expected."
-        ) from None
+def _matched(
+    project: Project, rows: Sequence[Row], files: Sequence[Path], folders: Sequence[Path]
+) -> Matched:
+    """Rows of a manifest and the slides they speak of: those that come, and those that are here already."""
+    from napari_mil.slides import SUFFIXES
+
+    other = (*MODEL_SUFFIXES, *LABEL_SUFFIXES)
+    coming = [f for f in files if not f.name.lower().endswith(other) and not model_folder(f)]
+    by_name: dict[str, list[Path]] = {}
+    for file in coming:
+        by_name.setdefault(file.name, []).append(file)
+    here = [Path(r.path) for r in project.slides]
+    here = [path for path in here if not any(_copied(path, file) for file in by_name.get(path.name, ()))]
+    return match(rows, [*coming, *here], folders=folders, suffixes=SUFFIXES)
 
 
-def read_manifest(path: Path) -> dict[str, dict[str, str]]:
-    """A manifest CSV `slide, case, label[, time, event, split]` by slide name; LabelError when a needed
-    column is missing or a split is none.
+def _copied(path: Path, file: Path) -> bool:
+    """Whether a file is the slide at `path` again, or takes its place, as far as the file system knows."""
+    return not path.exists() or path.stat().st_size == file.stat().st_size
+
+
+def _follow(project: Project, matched: Matched, files: Sequence[Path]) -> list[dict[str, Any]]:
+    """Let slides that were here before follow the manifest; a row for each that changed, and for what is
+    left of the manifest.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            names = set(reader.fieldnames or [])
-            rows = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise LabelError(
-            f"The manifest {path} cannot be read ({reason(error)}); expected a CSV file in UTF-8."
-        ) from error
-    if "slide" not in names:
-        raise LabelError(
-            f"The manifest {path.name} has the columns {', '.join(sorted(names)) or 'none'}; "
-            "it needs `slide`, and may have `case`, `label`, `time`, `event` and `split`."
-        )
-    for row in rows:
-        if row.get("split") and row["split"] not in PARTS:
-            raise LabelError(
-                f"The manifest {path.name} gives {row['slide']} the split {row['split']!r}; "
-                f"expected one of {', '.join(PARTS)}."
-            )
-    return {
-        Path(row["slide"]).name: {k: v for k, v in row.items() if k and v} for row in rows if row["slide"]
-    }
+    rows, names = [], shown_names(project.slides)
+    for record in project.slides:
+        path = Path(record.path)
+        if path in files or path not in matched.rows | matched.refused:
+            continue
+        about: dict[str, Any] = {"slide": names[record.id], "ok": True}
+        try:
+            if path in matched.refused:
+                raise LabelError(matched.refused[path])
+            told = _told(project, record, matched.rows[path])
+            if told == record:
+                continue
+            project.ledger.add_slide(told, by=project.by)
+            about["note"] = f"follows row {matched.rows[path].number} of the manifest now"
+        except MILError as error:
+            about |= {"ok": False, "error": str(error)}
+        rows.append(about)
+    left = [(r.slide, f"row {r.number} of the manifest names no slide that is here") for r in matched.unused]
+    return rows + [{"slide": slide, "ok": True, "note": note} for slide, note in left]
 
 
-def export(project: Project, path: Path, slide: Slide | None, format: str | None) -> Path:
-    """Write one slide's labels as GeoJSON or CSV, or every slide's as one CSV; atomic. LabelError on
-    another suffix.
-    """
-    kind = format or ("csv" if path.name.endswith(".csv") else "geojson")
-    if kind not in ("geojson", "csv") or (format is None and not path.name.lower().endswith(LABEL_SUFFIXES)):
-        raise LabelError(
-            f"{path.name}: labels are written as .geojson, .geojson.gz or .csv; choose one of them."
-        )
-    if kind == "geojson" and slide is None:
-        raise LabelError("A GeoJSON file speaks of one slide; say which, or export all slides as .csv.")
-    if kind == "geojson" and slide is not None:
-        from napari_mil.interop import geojson
-
-        geojson.write(path, slide, _labels_of(project, slide.fingerprint), project.tree)
-        return path
-    from napari_mil.interop import csv_labels
-
-    ids = [slide.fingerprint] if slide is not None else [r.id for r in project.slides]
-    csv_labels.write(path, [c for i in ids for c in _labels_of(project, i)], project.tree)
-    return path
-
-
-def _labels_of(project: Project, slide_id: str) -> list[Correction]:
-    """Corrections in force; a manifest's label goes first, as a correction, where nobody has said
-    otherwise.
-    """
-    said = list(project.ledger.corrections(slide_id))
-    record = find_record(project, slide_id)
-    if record.label and not any(isinstance(c.place, WholeSlide) for c in said):
-        said.insert(
-            0, Correction(slide_id, WholeSlide(), record.label, tool="manifest", id=_manifest_id(slide_id))
-        )
-    return said
-
-
-def _manifest_id(slide_id: str) -> str:
-    import uuid
-
-    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"napari-mil:manifest:{slide_id}"))
-
-
-def import_labels(project: Project, path: Path, slide: Slide) -> list[Correction]:
-    """Read a label file into the ledger as one act, all or nothing; what is in force already is not doubled,
-    and what was changed elsewhere is stated anew. Returns what was new.
-    """
-    from napari_mil.interop import csv_labels, geojson
-
-    if not path.exists():
-        raise LabelError(f"{path} does not exist; give a .geojson, .geojson.gz or .csv label file.")
-    if path.name.lower().endswith(".csv"):
-        read = csv_labels.read(path, project.tree, slide_id=slide.fingerprint, by=project.by)
-    else:
-        read = geojson.read(path, slide, project.tree, by=project.by)
-    return [from_record(event.payload["correction"]) for event in project.ledger.correct(*read)]
-
-
-def label_rows(
-    project: Project, *, slide: str | None = None, log: bool = False, undo: bool = False, verify: bool = False
-) -> list[dict[str, Any]]:
-    """What `napari-mil labels` prints: labels in force, the log, one undo, or the state of the hash chain."""
-    if verify:
-        report = project.ledger.verify()
-        return [{"ledger": str(report)}]
-    if undo:
-        if slide is None:
-            raise ProjectError("Undo takes back the latest act on one slide; say which with --slide NAME.")
-        done = project.undo(find_record(project, slide).id)
-        return [{"undo": "done" if done else "there is nothing to undo on this slide"}]
-    records = [find_record(project, slide)] if slide else list(project.slides)
-    if log:
-        names = {r.id: r.name for r in records}
-        return [
-            {
-                "seq": e.seq,
-                "at": str(e.at),
-                "by": e.by,
-                "kind": e.kind,
-                "slide": names.get(e.slide_id or "", ""),
-            }
-            for e in project.ledger.events()
-            if not slide or e.slide_id in names
-        ]
-    return [row for r in records for row in _in_force(project, r)]
-
-
-def _in_force(project: Project, record: Any) -> Iterator[dict[str, Any]]:
-    yield {"slide": record.name, "place": "whole slide", "label": slide_label(project, record) or "no label"}
-    for c in project.ledger.corrections(record.id):
-        if isinstance(c.place, Cells):
-            yield {"slide": record.name, "place": f"{len(c.place.cells)} tiles", "label": c.label, "by": c.by}
-        elif isinstance(c.place, Polygon):
-            yield {"slide": record.name, "place": "region", "label": c.label, "by": c.by}
-
-
-def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Rows of plain values as CSV, written whole or not at all."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, columns)
-        writer.writeheader()
-        writer.writerows(rows)
-    temporary.replace(path)
+def _told(project: Project, record: SlideRecord, row: Row) -> SlideRecord:
+    """A record with what a row of a manifest says of it."""
+    time, event = row.follow_up or (record.time, record.event)
+    return dataclasses.replace(
+        record,
+        case=row.get("case") or record.case,
+        label=project.tree.path(project.tree.node(row.get("label"))) or record.label,
+        split=row.get("split") or record.split,
+        time=time,
+        event=event,
+    )

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_mil.card import ModelCard, Recipe
-from napari_mil.correction import Target, tile_nodes
 from napari_mil.errors import BagError, LabelError, ModelError
 from napari_mil.labeltree import LabelTree, Survival
-from napari_mil.ledger import SlideRecord
 from napari_mil.options import build
 from napari_mil.steps import Progress, Steps
+from napari_mil.workflow.cases import cases_steps, split_words, told_split
 from napari_mil.workflow.child import Stop, child_steps
-from napari_mil.workflow.project import Project, find_card, slide_label
+from napari_mil.workflow.manifest import PARTS
+from napari_mil.workflow.project import Project, find_card
 from napari_mil.workflow.runs import clear_checkpoints, run_folder, with_recorded_ids
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 #: A retrained model that loses more lesion AUC (or macro AUC) than this on held-out cases is called worse.
 TOLERATED_LOSS = 0.02
-PARTS = ("train", "validation", "test")
+#: Fewer cases than this are not trained on.
+LEAST_CASES = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,50 +80,6 @@ class Retrained:
         return "\n".join([*lines, *([f"  WORSE: {self.worse}"] if self.worse else [])])
 
 
-def cases_steps(
-    project: Project, encoder: str, *, everything: bool = False, survival: bool = False
-) -> Steps[list[TrainingCase]]:
-    """The project's cases with a label of the slide or of tiles (or all of them), embedding what is not yet
-    embedded.
-
-    When the slides of a case are labelled differently, the label that stands last in the tree counts for
-    the case. For `survival` it is the cases with a follow-up time; labels of tiles say nothing of it.
-    """
-    from napari_mil.evaluate import TrainingCase
-    from napari_mil.workflow.analyse import bag_steps
-
-    by_case: dict[str, list[Any]] = {}
-    for record in project.slides:
-        by_case.setdefault(record.case, []).append(record)
-    made, tree = [], project.tree
-    for n, (case, records) in enumerate(by_case.items()):
-        said = {r.id: () if survival else project.ledger.corrections(r.id) for r in records}
-        target = known_of(project, case, records)
-        if not (everything or (target.time is not None if survival else target.slide or any(said.values()))):
-            continue
-        bags, tiles = [], []
-        for record in records:
-            bag = yield from bag_steps(project, project.slide(record), encoder=encoder)
-            nodes = tile_nodes(said[record.id], bag.grid, tree)
-            bags.append(bag)
-            tiles.append(nodes if nodes.any() else None)
-        made.append(TrainingCase(case, tuple(bags), target, tuple(tiles)))
-        yield Progress("cases", n + 1, len(by_case), case)
-    return made
-
-
-def known_of(project: Project, case: str, records: Sequence[SlideRecord]) -> Target:
-    """What is known of a case as a whole; LabelError when its slides tell different follow-up times."""
-    node = max(project.tree.node(slide_label(project, r)) for r in records)
-    told = {(r.time, r.event) for r in records if r.time is not None and r.event is not None}
-    if len(told) > 1:
-        raise LabelError(
-            f"The slides of case {case!r} tell different follow-up times: {sorted(told)}; mend the manifest."
-        )
-    time, event = told.pop() if told else (None, None)
-    return Target(node, time=time, event=event)
-
-
 def task_of(
     project: Project, cases: Sequence[TrainingCase], split: Split, *, survival: bool, bins: int
 ) -> LabelTree:
@@ -135,11 +92,13 @@ def task_of(
 
 def enough(cases: list[TrainingCase], *, survival: bool = False) -> list[TrainingCase]:
     """The cases; LabelError when they are too few to train on."""
-    if len(cases) < 3:
-        what = "cases with a follow-up time" if survival else "labelled cases"
-        remedy = "give a manifest with time and event" if survival else "label slides of at least three cases"
-        raise LabelError(f"{len(cases)} {what} are too few to train on; {remedy}.")
-    return cases
+    if len(cases) >= LEAST_CASES:
+        return cases
+    n = len(cases)
+    what = f"case{'' if n == 1 else 's'}" + (" with a follow-up time" if survival else " with a label")
+    remedy = "give a manifest with time and event" if survival else "label slides"
+    verb = "is" if n == 1 else "are"
+    raise LabelError(f"{n} {what} {verb} too few to train on; {remedy} of at least {LEAST_CASES} cases.")
 
 
 def train_model_steps(
@@ -161,15 +120,19 @@ def train_model_steps(
     With `survival` it learns the follow-up times of the cases instead of their labels, in `bins` intervals.
 
     The split is the manifest's where it has one, else by case: about 20 % to report on, 15 % of the rest to
-    decide with. Settings of a paper come by `preset`; what `config` and `recipe` say goes before them. `stop`
-    is asked after every step: True ends the training early and keeps the best so far. A run that was killed
-    goes on from its last epoch when the same line is given again; see `workflow.runs` for its log.
+    decide with. With fewer than five cases none is left to report on; the card's note says so, and which
+    slides were set aside. Settings of a paper come by `preset`; what `config` and `recipe` say goes before
+    them. `stop` is asked after every step: True ends the training early and keeps the best so far. A run that
+    was killed goes on from its last epoch when the same line is given again; see `workflow.runs` for its log.
     """
     from napari_mil.train import Log, Training, config_for, recipe_for
 
     chosen = with_recorded_ids(project, recipe_for(method, recipe, preset=preset))
     options = config_for(method, config, preset=preset)
-    cases = enough((yield from cases_steps(project, encoder, survival=survival)), survival=survival)
+    aside: list[str] = []
+    cases = enough(
+        (yield from cases_steps(project, encoder, survival=survival, aside=aside)), survival=survival
+    )
     split, name = split_of(project, cases, chosen.seed), name or next_name(project, method)
     tree = task_of(project, cases, split, survival=survival, bins=bins)
     folder = run_folder(project, name)
@@ -177,7 +140,10 @@ def train_model_steps(
     run = Training(cases, split, method=method, config=options, recipe=chosen, tree=tree, log=log)
     run.resume = folder / f"{run.key[:12]}.ckpt"
     trained = yield from _run(run, stop)
-    card = keep_model(project, trained, cases, split, run.config, chosen, method, name, preset=preset)
+    note = "; ".join(aside)
+    card = keep_model(
+        project, trained, cases, split, run.config, chosen, method, name, preset=preset, note=note
+    )
     clear_checkpoints(folder)
     return card
 
@@ -206,14 +172,11 @@ def _run(run: Any, stop: Stop | None) -> Steps[Trained]:
 
 
 def split_of(project: Project, cases: Sequence[TrainingCase], seed: int) -> Split:
-    """The manifest's split where it names test cases, else one by case."""
-    from napari_mil.evaluate import Split, split_by_case, stratum
+    """The manifest's split where it has one, else one by case."""
+    from napari_mil.evaluate import split_by_case, stratum
 
-    told = {r.case: r.split for r in project.slides if r.split}
-    names = [c.case for c in cases]
-    if any(told.get(name) == "test" for name in names):
-        return Split(*(tuple(n for n in names if told.get(n, "train") == part) for part in PARTS))
-    return split_by_case({c.case: stratum(c.target) for c in cases}, seed=seed)
+    told = told_split(project, cases)
+    return told or split_by_case({c.case: stratum(c.target) for c in cases}, seed=seed)
 
 
 def keep_model(
@@ -256,7 +219,7 @@ def keep_model(
         temperature=trained.temperature,
         reliability=dict(trained.reliability),
         made_with=dict(trained.made_with),
-        note="; ".join(filter(None, (f"preset {preset}" if preset else "", note))),
+        note="; ".join(filter(None, (f"preset {preset}" if preset else "", note, split_words(split)))),
     )
     extra = {FILE: trained.recorded} if trained.recorded else None
     project.store.save_model(card, weights, extra=extra)
@@ -289,7 +252,8 @@ def retrain_here_steps(
 
     parent, network = find_card(project, model), project.model(model)
     survival = isinstance(parent.tree, Survival)
-    cases = yield from cases_steps(project, parent.encoder, survival=survival)
+    left: list[str] = []
+    cases = yield from cases_steps(project, parent.encoder, survival=survival, aside=left)
     for case in cases:
         parent.check(case.bags[0])
     split = _split_like(parent, cases)
@@ -314,8 +278,9 @@ def retrain_here_steps(
     before, after = (evaluate(m, held, temperature=t) if held else {} for m, t in pairs)
     old, new = answers(network, cases), answers(trained.model, cases)
     learned = [c for c in cases if c.case in set(split.train)]
+    note = "; ".join(left)
     card = keep_model(
-        project, trained, cases, split, run.config, chosen, parent.method, name, parent=parent.id
+        project, trained, cases, split, run.config, chosen, parent.method, name, parent=parent.id, note=note
     )
     clear_checkpoints(folder)
     yield Progress("comparing", 1, 1)

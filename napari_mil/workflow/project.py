@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakValueDictionary
 
 from napari_mil.correction import Cells, Correction, Place, WholeSlide
-from napari_mil.errors import LabelError, ModelError, ProjectError
+from napari_mil.errors import LabelError, ModelError, ProjectError, SlideError
 from napari_mil.labeltree import LabelTree
 from napari_mil.ledger import SlideRecord
 from napari_mil.steps import Progress, drain
 from napari_mil.store import Store
+from napari_mil.workflow.naming import called, shown_names
 
 if TYPE_CHECKING:
     from napari_mil.bag import Bag
@@ -90,6 +91,7 @@ class Project:
         case: str | None = None,
         label: str | None = None,
         mpp: float | tuple[float, float] | None = None,
+        mpp_if_unsaid: float | tuple[float, float] | None = None,
         survival: tuple[float, bool] | None = None,
         split: str = "",
     ) -> Slide:
@@ -100,7 +102,8 @@ class Project:
         path : the slide file
         case : patient or specimen; None: the slide is its own case
         label : label text of the whole slide, as a manifest gives it
-        mpp : µm per pixel for a slide that does not say its own; kept
+        mpp : µm per pixel, whatever the file says; kept, until another one is given
+        mpp_if_unsaid : µm per pixel if the file says none, or none that can be; kept
         survival : follow-up time of the case, and whether the event was observed
         split : "train", "validation" or "test" where that is fixed
         """
@@ -109,7 +112,9 @@ class Project:
         text = self.tree.path(self.tree.node(label)) or None
         slide = open_slide(path, mpp=mpp)
         known = next((r for r in self.slides if r.id == slide.fingerprint), None)
-        if known and mpp is None and slide.mpp is None and known.mpp:
+        if mpp is None and mpp_if_unsaid is not None and slide.mpp is None:
+            slide = slide.with_mpp(mpp_if_unsaid)
+        elif mpp is None and known and known.mpp:
             slide = slide.with_mpp(known.mpp)
         time, event = survival or ((known.time, known.event) if known else (None, None))
         self.ledger.add_slide(
@@ -117,7 +122,7 @@ class Project:
                 id=slide.fingerprint,
                 path=str(Path(path).absolute()),
                 name=slide.name,
-                case=case or (known.case if known else slide.name),
+                case=case or (known.case if known else self._own_case(slide)),
                 label=text or (known.label if known else None),
                 mpp=slide.mpp,
                 split=split or (known.split if known else ""),
@@ -126,6 +131,12 @@ class Project:
             )
         )
         return self._keep(slide)
+
+    def _own_case(self, slide: Slide) -> str:
+        """A case for a slide of which nobody said one: its name, unless another slide's case is called so."""
+        taken = {r.case for r in self.slides}
+        names = (slide.name, f"{slide.path.absolute().parent.name}/{slide.name}", slide.fingerprint)
+        return next(name for name in names if name not in taken)
 
     def slide(self, which: str | Slide | SlideRecord) -> Slide:
         """The opened slide of an id, a name or a record; ProjectError naming the slides there are.
@@ -143,7 +154,7 @@ class Project:
             slide = open_slide(record.path, mpp=record.mpp)
             if slide.fingerprint != record.id:
                 slide.close()
-                raise ProjectError(
+                raise SlideError(
                     f"{record.path} is no longer the slide added as {record.name}: its content changed; "
                     "put the file back, or add the new one as a slide of its own."
                 )
@@ -155,6 +166,10 @@ class Project:
             self._recent.remove(slide)
         self._recent.append(slide)
         return slide
+
+    def _record(self, slide: str | Slide) -> SlideRecord:
+        """What is known of a slide; its file is not needed."""
+        return find_record(self, slide if isinstance(slide, str) else slide.fingerprint)
 
     def bag(self, slide: str | Slide, *, encoder: str = "builtin", progress: Watch = None) -> Bag:
         """Features of the slide's tissue tiles; kept in the project and never computed twice."""
@@ -189,9 +204,10 @@ class Project:
         about : further fields of Correction, such as tool, note, model_id, model_said, model_confidence,
             visible
         """
-        slide_id = self.slide(slide).fingerprint
+        record = self._record(slide)
+        slide_id = record.id
         text = self.tree.path(self.tree.node(label)) or None
-        about.setdefault("was", _was(self.ledger.corrections(slide_id), place))
+        about.setdefault("was", _was(self, record, place))
         correction = Correction(slide_id, place, text, by=about.pop("by", self.by), **about)
         self.ledger.correct(correction)
         return correction
@@ -200,11 +216,11 @@ class Project:
         """Take back the latest act on a slide; False when there is none. Never forgets: undo is an event
         too.
         """
-        return self.ledger.undo(self.slide(slide).fingerprint, self.by) is not None
+        return self.ledger.undo(self._record(slide).id, self.by) is not None
 
     def redo(self, slide: str | Slide) -> bool:
         """Restore what was undone last on a slide; False when there is nothing."""
-        return self.ledger.redo(self.slide(slide).fingerprint, self.by) is not None
+        return self.ledger.redo(self._record(slide).id, self.by) is not None
 
     def retrain(self, model: str, *, seed: int = 0, progress: Watch = None) -> ModelCard:
         """Train a child of `model` on everything the ledger knows; it is stored, not adopted."""
@@ -216,17 +232,31 @@ class Project:
         self, path: str | Path, *, slide: str | Slide | None = None, format: str | None = None
     ) -> Path:
         """Write labels as GeoJSON or CSV (by suffix, or `format`): of one slide, or of all into one CSV."""
-        from napari_mil.workflow.exchange import export
+        from napari_mil.workflow.labels import export
 
         return export(self, Path(path), None if slide is None else self.slide(slide), format)
 
-    def import_labels(self, path: str | Path, slide: str | Slide) -> list[Correction]:
+    def import_labels(
+        self,
+        path: str | Path,
+        slide: str | Slide | None = None,
+        *,
+        mapping: Mapping[str, str | None] | None = None,
+        remark: Callable[[str], None] | None = None,
+    ) -> list[Correction]:
         """Read a label file into the ledger, all of it or nothing; a correction that is there already is
         not doubled.
-        """
-        from napari_mil.workflow.exchange import import_labels
 
-        return import_labels(self, Path(path), self.slide(slide))
+        Parameters
+        ----------
+        slide : whose labels they are; None: a CSV that names the slide of each row
+        mapping : label of the file -> label of the tree, or None: leave such areas aside
+        remark : told what was left aside
+        """
+        from napari_mil.workflow.labels import import_labels
+
+        which = None if slide is None else self.slide(slide)
+        return import_labels(self, Path(path), which, mapping=mapping, remark=remark)
 
 
 def default_tree() -> LabelTree:
@@ -237,14 +267,18 @@ def default_tree() -> LabelTree:
 
 
 def find_record(project: Project, which: str | SlideRecord) -> SlideRecord:
-    """The record of a slide id, name or path; ProjectError naming the slides there are."""
+    """The record of a slide id, path or name; ProjectError naming the slides there are, or those that a name
+    may mean.
+    """
     if isinstance(which, SlideRecord):
         return which
-    full = str(Path(which).absolute())
-    for record in project.slides:
-        if which in (record.id, record.name) or full == record.path:
-            return record
-    names = ", ".join(r.name for r in project.slides[:8]) or "none yet"
+    found = called(project.slides, which)
+    if len(found) > 1:
+        paths = ", ".join(r.path for r in found)
+        raise ProjectError(f"{which!r} may be any of {paths}; give the path of the one you mean.")
+    if found:
+        return found[0]
+    names = ", ".join(list(shown_names(project.slides).values())[:8]) or "none yet"
     raise ProjectError(f"{which!r} is no slide of {project.path.name}; its slides are {names}; add it first.")
 
 
@@ -254,16 +288,22 @@ def find_card(project: Project, which: str) -> ModelCard:
         if which in (card.id, card.name):
             return card
     names = ", ".join(c.name for c in project.cards) or "none yet"
+    broken = len(project.store.damaged_cards())
+    more = f" (and {broken} that cannot be read)" if broken else ""
     raise ModelError(
-        f"{which!r} is no model of {project.path.name}; its models are {names}; train or import it first."
+        f"{which!r} is no model of {project.path.name}; its models are {names}{more}; train or import it "
+        "first."
     )
 
 
 def current_card(project: Project) -> ModelCard | None:
-    """The adopted model, or the newest when none was adopted, or None."""
-    known = {card.id: card for card in project.cards}
-    adopted = known.get(project.store.current or "")
-    return adopted or (project.cards[-1] if known else None)
+    """The adopted model, or the newest when none was adopted, or None; None also when the adopted one is
+    damaged, since no other was chosen.
+    """
+    cards, adopted = project.cards, project.store.current
+    if adopted is None:
+        return cards[-1] if cards else None
+    return next((card for card in cards if card.id == adopted), None)
 
 
 def adopt(project: Project, which: str) -> ModelCard:
@@ -300,14 +340,15 @@ def slide_label(project: Project, record: SlideRecord) -> str | None:
     return said[-1].label if said else record.label
 
 
-def _was(corrections: tuple[Correction, ...], place: Place) -> str | None:
+def _was(project: Project, record: SlideRecord, place: Place) -> str | None:
     """What the place was called before, where it was called one thing; None when it had no label or
     several.
     """
     if isinstance(place, WholeSlide):
-        return next((c.label for c in reversed(corrections) if isinstance(c.place, WholeSlide)), None)
+        return slide_label(project, record)
     if not isinstance(place, Cells):
         return None
+    corrections = project.ledger.corrections(record.id)
     before: dict[tuple[int, ...], str | None] = {}
     for c in corrections:
         if isinstance(c.place, Cells) and c.place.pitch_px == place.pitch_px:

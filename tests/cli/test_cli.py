@@ -75,7 +75,7 @@ def test_an_overnight_run(cohort, tmp_path, capsys, monkeypatch):
     status, out, err = run(capsys, monkeypatch, "predict", project, "--model", "m", "--json")
     assert status == 1
     rows = [json.loads(line) for line in out.splitlines()]
-    assert sum(not r["ok"] for r in rows if "slide" in r) == 1
+    assert sum(not r["ok"] for r in rows if "ok" in r) == 1
     assert "1 of 6 slides failed" in err
     status, out, _ = run(
         capsys, monkeypatch, "evaluate", project, "--model", "m", "--split", "train", "--json"

@@ -54,7 +54,7 @@ corrections = st.builds(
     by=text,
     tool=text,
     note=text,
-    at=st.datetimes(datetime(1990, 1, 1), datetime(2090, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001
+    at=st.none() | st.datetimes(datetime(1990, 1, 1), datetime(2090, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001
     id=st.uuids().map(str),
 )
 states = st.lists(corrections, max_size=5, unique_by=lambda c: c.id)

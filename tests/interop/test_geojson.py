@@ -328,7 +328,7 @@ def test_classes_can_be_mapped_and_areas_without_one_given_a_label(path):
         json.dumps([foreign({"classification": "Tumor"}), foreign({"classification": "Ignore*"}), foreign()])
     )
     with pytest.raises(
-        LabelError, match="'Tumor' is not label of the tree; it has Benign, Atypical, Malignant"
+        LabelError, match="'Tumor' is no label of the tree; it has Benign, Atypical, Malignant"
     ):
         geojson.read(path, PLAIN, TREE)
     mapping = {"Tumor": "Malignant", "Ignore*": None}
@@ -405,7 +405,7 @@ def test_real_points_and_lines_are_refused(real, name):
 
 def test_real_classified_cells(real):
     path = real / "viewer_exports" / "qupath" / "qupath-polygon-cell-classified.json"
-    with pytest.raises(LabelError, match="'Cell' is not label of the tree"):
+    with pytest.raises(LabelError, match="'Cell' is no label of the tree"):
         geojson.read(path, PLAIN, TREE)
     features = json.loads(path.read_text())
     areas = [f for f in features if "Polygon" in f["geometry"]["type"]]
@@ -419,7 +419,7 @@ def test_a_real_bare_geometry_and_a_real_collection(real):
     coordinates = json.loads((real / "qupath_polygon.geojson").read_text())["coordinates"]
     assert [len(c.place.rings) for c in bare] == [len(p) for p in coordinates]
     path = real / "patlas_liver_metastatic_sarcoma_HE_crop.coarse.geojson"
-    with pytest.raises(LabelError, match="'Tumor' is not label"):
+    with pytest.raises(LabelError, match="'Tumor' is no label"):
         geojson.read(path, PLAIN, TREE)
     read = geojson.read(path, PLAIN, TREE, mapping={"Tumor": "Malignant", "Normal": "Benign/N"})
     assert [c.label for c in read] == ["Malignant", "Benign/N"]
@@ -447,6 +447,6 @@ def test_a_small_region_labels_at_least_its_best_cell_after_the_round_trip(path)
 
 
 def test_labels_outside_the_tree_are_not_written(path):
-    with pytest.raises(LabelError, match="'Sarcoma' is not label"):
+    with pytest.raises(LabelError, match="'Sarcoma' is no label"):
         geojson.write(path, PLAIN, [replace(said(WholeSlide()), label="Sarcoma")], TREE)
     assert not path.exists()

@@ -9,7 +9,8 @@ from napari_mil.labeltree import Survival
 from napari_mil.steps import drain
 from napari_mil.workflow import (
     Project,
-    answer_row,
+    answer_columns,
+    answer_numbers,
     evaluate_steps,
     import_paths_steps,
     retrain_here_steps,
@@ -57,8 +58,9 @@ def test_a_model_of_survival_from_training_to_retraining(followed):
     said = followed.analyse(followed.slides[0].name, model=card.name)
     kept = followed.store.load_prediction(said.slide_id, said.grid_id, card.id)
     assert kept.hazards.tolist() == said.hazards.tolist()
-    row = answer_row(kept, card.tree)
-    assert row["risk"] == pytest.approx(-sum(v for k, v in row.items() if k.startswith("S ")), abs=1e-3)
+    row = answer_numbers(kept, card)
+    assert row["risk"] == pytest.approx(-sum(v for k, v in row.items() if k.startswith("S ")), abs=1e-5)
+    assert set(row) < set(answer_columns(card))
     found = drain(evaluate_steps(followed, card.name, split="all"))
     assert set(found) <= {"survival/c_index", "survival/logrank_p"}
     done = drain(retrain_here_steps(followed, card.name, recipe={"epochs": 2, "min_epochs": 1}))

@@ -245,7 +245,7 @@ def test_a_changed_file_is_not_taken_for_the_slide(study_folder, cohort, tmp_pat
     with Project(study_folder) as project:
         project.add(copy)
     copy.write_bytes((cohort / "slides" / "case002a.tif").read_bytes())
-    with Project(study_folder) as project, pytest.raises(ProjectError, match="its content changed"):
+    with Project(study_folder) as project, pytest.raises(SlideError, match="its content changed"):
         project.slide("changing")
 
 

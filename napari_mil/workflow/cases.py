@@ -1,0 +1,116 @@
+"""The project's cases: what is known of each, with the features of its slides, and how they are split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from napari_mil.correction import Target, tile_nodes
+from napari_mil.errors import LabelError, SlideError, TissueError
+from napari_mil.ledger import SlideRecord
+from napari_mil.steps import ASIDE, Progress, Steps
+from napari_mil.workflow.analyse import slide_bag_steps
+from napari_mil.workflow.manifest import PARTS
+from napari_mil.workflow.naming import shown_names
+from napari_mil.workflow.project import Project, slide_label
+
+if TYPE_CHECKING:
+    from napari_mil.bag import Bag
+    from napari_mil.evaluate import Split, TrainingCase
+
+
+def cases_steps(
+    project: Project,
+    encoder: str,
+    *,
+    everything: bool = False,
+    survival: bool = False,
+    aside: list[str] | None = None,
+) -> Steps[list[TrainingCase]]:
+    """The project's cases with a label of the slide or of tiles (or all of them), embedding what is not yet
+    embedded.
+
+    When the slides of a case are labelled differently, the label that stands last in the tree counts for
+    the case. For `survival` it is the cases with a follow-up time; labels of tiles say nothing of it. A slide
+    without features that cannot be read, or has no tissue, is set aside: Progress of the stage ASIDE says
+    so, and its sentence is added to `aside`.
+    """
+    from napari_mil.evaluate import TrainingCase
+
+    by_case: dict[str, list[SlideRecord]] = {}
+    for record in project.slides:
+        by_case.setdefault(record.case, []).append(record)
+    made, tree, names = [], project.tree, shown_names(project.slides)
+    for n, (case, records) in enumerate(by_case.items()):
+        said = {r.id: () if survival else project.ledger.corrections(r.id) for r in records}
+        target = _known(project, case, records)
+        if not (everything or (target.time is not None if survival else target.slide or any(said.values()))):
+            continue
+        bags, tiles = [], []
+        for record in records:
+            bag = yield from _bag_steps(project, record, encoder)
+            if isinstance(bag, str):
+                sentence = f"{names[record.id]} is set aside: {bag}"
+                yield Progress(ASIDE, n, len(by_case), sentence)
+                if aside is not None:
+                    aside.append(sentence)
+                continue
+            nodes = tile_nodes(said[record.id], bag.grid, tree)
+            bags.append(bag)
+            tiles.append(nodes if nodes.any() else None)
+        if bags:
+            made.append(TrainingCase(case, tuple(bags), target, tuple(tiles)))
+        yield Progress("cases", n + 1, len(by_case), case)
+    return made
+
+
+def _bag_steps(project: Project, record: SlideRecord, encoder: str) -> Steps[Bag | str]:
+    """The features of a slide, or why there are none."""
+    try:
+        return (yield from slide_bag_steps(project, record, encoder=encoder))
+    except (SlideError, TissueError) as error:  # gone, damaged, another one now, or empty
+        return str(error)
+
+
+def _known(project: Project, case: str, records: Sequence[SlideRecord]) -> Target:
+    """What is known of a case as a whole; LabelError when its slides tell different follow-up times."""
+    node = max(project.tree.node(slide_label(project, r)) for r in records)
+    told = {(r.time, r.event) for r in records if r.time is not None and r.event is not None}
+    if len(told) > 1:
+        raise LabelError(
+            f"The slides of case {case!r} tell different follow-up times: {sorted(told)}; mend the manifest."
+        )
+    time, event = told.pop() if told else (None, None)
+    return Target(node, time=time, event=event)
+
+
+def told_split(project: Project, cases: Sequence[Any]) -> Split | None:
+    """The split that manifests fixed, cases without one being learned from; None where none of the cases has
+    one. LabelError when the slides of a case stand in different splits.
+    """
+    from napari_mil.evaluate import Split
+
+    told: dict[str, SlideRecord] = {}
+    for record in project.slides:
+        other = told.setdefault(record.case, record) if record.split else record
+        if other.split != record.split:
+            raise LabelError(
+                f"The slides of case {record.case!r} stand in different splits, {other.name} in "
+                f"{other.split} and {record.name} in {record.split}; mend the manifest and import it again."
+            )
+    names = [c.case for c in cases]
+    if not any(name in told for name in names):
+        return None
+    parts = {name: told[name].split if name in told else PARTS[0] for name in names}
+    return Split(*(tuple(n for n in names if parts[n] == part) for part in PARTS))
+
+
+def split_words(split: Split) -> str:
+    """What a reader of the figures must know of a split; "" when it has a part to report on."""
+    if split.test:
+        return ""
+    n = len(split.validation)
+    if not n:
+        return "no case was held out, so there are no figures"
+    cases = "1 case" if n == 1 else f"{n} cases"
+    return f"no case was left to report on: the figures are of the {cases} that chose the epoch"

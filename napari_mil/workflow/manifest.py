@@ -1,0 +1,207 @@
+"""A manifest says what is known of slides; each row finds its slide by path, by name or by stem, never by a
+guess.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from napari_mil.errors import LabelError
+
+PARTS = ("train", "validation", "test")
+_EVENT = {"1": True, "0": False, "true": True, "false": False, "yes": True, "no": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What a manifest says of one slide.
+
+    Attributes
+    ----------
+    number : line of the file, the header being the first
+    slide : the slide as it is written there: path, file name or stem
+    facts : the other columns that are not empty
+    """
+
+    number: int
+    slide: str
+    facts: Mapping[str, str]
+
+    def get(self, column: str) -> str | None:
+        """What stands in a column, or None."""
+        return self.facts.get(column)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The path as written, in parts."""
+        return PurePosixPath(self.slide.replace("\\", "/")).parts
+
+    @property
+    def follow_up(self) -> tuple[float, bool] | None:
+        """Time and event, or None; LabelError when they make no sense."""
+        time, event = self.get("time"), (self.get("event") or "").strip().lower()
+        if not time and not event:
+            return None
+        try:
+            return float(time or ""), _EVENT[event]
+        except (ValueError, KeyError):
+            raise LabelError(
+                f"The manifest says time {time!r} and event {event!r} of {self.slide}; "
+                "a number and 1 (observed) or 0 (censored) are expected."
+            ) from None
+
+
+@dataclass(slots=True)
+class Matched:
+    """Which row speaks of which file.
+
+    Attributes
+    ----------
+    rows : the row of each file that has one
+    by_name : files whose row names another folder, or writes the name otherwise
+    refused : the sentence that says why a file's row cannot be told
+    unused : rows that name no file
+    """
+
+    rows: dict[Path, Row] = field(default_factory=dict)
+    by_name: set[Path] = field(default_factory=set)
+    refused: dict[Path, str] = field(default_factory=dict)
+    unused: list[Row] = field(default_factory=list)
+
+
+def read_manifest(path: Path) -> tuple[Row, ...]:
+    """The rows of a CSV `slide[, case, label, time, event, split]`; LabelError when it cannot be read, the
+    column `slide` is missing, a split is none, or a case stands in two splits.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream)
+            names = set(reader.fieldnames or [])
+            read = [(reader.line_num, row) for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise LabelError(
+            f"The manifest {path} cannot be read ({error}); expected a CSV file in UTF-8."
+        ) from error
+    if "slide" not in names:
+        raise LabelError(
+            f"The manifest {path.name} has the columns {', '.join(sorted(names)) or 'none'}; "
+            "it needs `slide`, and may have `case`, `label`, `time`, `event` and `split`."
+        )
+    rows = tuple(
+        Row(number, row["slide"], {k: v for k, v in row.items() if k and k != "slide" and v})
+        for number, row in read
+        if row["slide"]
+    )
+    _check_splits(path, rows)
+    return rows
+
+
+def _check_splits(path: Path, rows: Sequence[Row]) -> None:
+    by_case: dict[str, tuple[str, Row]] = {}
+    for row in rows:
+        split, case = row.get("split"), row.get("case")
+        if split and split not in PARTS:
+            raise LabelError(
+                f"The manifest {path.name} gives {row.slide} the split {split!r}; "
+                f"expected one of {', '.join(PARTS)}."
+            )
+        if not split or not case:
+            continue
+        earlier, other = by_case.setdefault(case, (split, row))
+        if earlier != split:
+            raise LabelError(
+                f"The manifest {path.name} puts case {case!r} into two splits: {other.slide} into {earlier}, "
+                f"{row.slide} into {split}; a case belongs to exactly one."
+            )
+
+
+def match(
+    rows: Sequence[Row], files: Iterable[Path], *, folders: Iterable[Path] = (), suffixes: Sequence[str]
+) -> Matched:
+    """Find each row's file: by its path under one of `folders`, by the end of its path, by its name, by its
+    stem.
+
+    What one way of looking finds is out of the next. Where a row may mean several files, or several rows
+    that differ one file, these files are refused.
+
+    suffixes : endings, in lower case, that are no part of a stem
+    """
+    ways: tuple[Callable[[Row, Path], bool], ...] = (
+        lambda row, file: any(_absolute(folder.joinpath(*row.parts)) == file for folder in roots),
+        lambda row, file: len(row.parts) > 1 and file.parts[-len(row.parts) :] == row.parts,
+        lambda row, file: row.parts[-1] == file.name,
+        lambda _row, _file: True,
+    )
+    roots = [_absolute(folder) for folder in folders]
+    found, left = Matched(), list(rows)
+    waiting = {_absolute(file): file for file in files}
+    for way, fits in enumerate(ways):
+        by_key: dict[str, list[Path]] = defaultdict(list)
+        key = (lambda name: stem(name, suffixes)) if way == len(ways) - 1 else str
+        for file in waiting:
+            by_key[key(file.name)].append(file)
+        pairs = {row.number: [f for f in by_key[key(row.parts[-1])] if fits(row, f)] for row in left}
+        _settle(found, left, pairs, waiting, by_name=way > 1)
+        left = [row for row in left if not pairs[row.number]]
+        waiting = {f: as_given for f, as_given in waiting.items() if not _known(found, as_given)}
+    found.unused = left
+    return found
+
+
+def _settle(
+    found: Matched,
+    rows: Sequence[Row],
+    pairs: Mapping[int, Sequence[Path]],
+    as_given: Mapping[Path, Path],
+    *,
+    by_name: bool,
+) -> None:
+    """Take what is plain among rows and the files they may mean; refuse what is not."""
+    claims: dict[Path, list[Row]] = defaultdict(list)
+    for row in rows:
+        for file in pairs[row.number]:
+            claims[file].append(row)
+    for file, rivals in claims.items():
+        first, given = rivals[0], as_given[file]
+        rows_said = " and ".join(str(row.number) for row in rivals)
+        meant = next((pairs[row.number] for row in rivals if len(pairs[row.number]) > 1), None)
+        if meant is not None:
+            others = " or ".join(str(as_given[f]) for f in meant)
+            found.refused[given] = (
+                f"The manifest's {first.slide!r} (row {rows_said}) may mean {others}; "
+                "write the folder before the name."
+            )
+        elif any(row.facts != first.facts for row in rivals):
+            found.refused[given] = (
+                f"The manifest's rows {rows_said} say different things of {given}; write the path of each "
+                "slide, or leave one row."
+            )
+        else:
+            found.rows[given] = first
+            if by_name and (len(first.parts) > 1 or first.parts[-1] != file.name):
+                found.by_name.add(given)
+
+
+def _known(found: Matched, file: Path) -> bool:
+    return file in found.rows or file in found.refused
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path))  # noqa: PTH100 - ".." goes, links stay as they are written
+
+
+def stem(name: str, suffixes: Sequence[str]) -> str:
+    """A file's name without its suffix, a double one such as .ome.tif as one; other dots belong to it.
+
+    >>> stem("case.2.ome.tif", (".tif",)), stem("case.2", (".tif",))
+    ('case.2', 'case.2')
+    """
+    low = name.lower()
+    last = next((s for s in sorted(suffixes, key=len, reverse=True) if low.endswith(s)), "")
+    bare = name[: len(name) - len(last)]
+    return bare[:-4] if last and bare.lower().endswith(".ome") else bare

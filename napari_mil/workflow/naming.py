@@ -1,0 +1,57 @@
+"""What slides are called where several have the same name."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from napari_mil.ledger import SlideRecord
+
+
+def told_apart(paths: Sequence[Path], names: Sequence[str]) -> list[str]:
+    """The names; where some are equal, as many folders before them as tell them apart.
+
+    >>> told_apart([Path("/x/a/1.svs"), Path("/x/b/1.svs"), Path("/x/b/2.svs")], ["1", "1", "2"])
+    ['a/1', 'b/1', '2']
+    """
+    shown = list(names)
+    for depth in range(1, max((len(path.parts) for path in paths), default=0)):
+        counts = Counter(shown)
+        if len(counts) == len(shown):
+            break
+        again = [counts[text] > 1 for text in shown]
+        for i, path in enumerate(paths):
+            if again[i]:
+                shown[i] = "/".join((*path.parent.parts[-depth:], names[i])).replace("//", "/")
+    return shown
+
+
+def shown_names(records: Sequence[SlideRecord]) -> dict[str, str]:
+    """{slide id: what the slide is called}; no two are called the same, unless they have the same path."""
+    names = told_apart([Path(r.path) for r in records], [r.name for r in records])
+    return {record.id: name for record, name in zip(records, names, strict=True)}
+
+
+def called(records: Sequence[SlideRecord], which: str) -> list[SlideRecord]:
+    """The records that an id, a path, a name as shown, a name or a file's name may mean: the first of these
+    ways that means any.
+    """
+    if found := [r for r in records if which == r.id]:
+        return found
+    full, shown = str(Path(which).absolute()), shown_names(records)
+    ways = (
+        [r for r in records if full == r.path],
+        [r for r in records if which == shown[r.id]],
+        [r for r in records if which in (r.name, Path(r.path).name)],
+    )
+    return next((found for found in ways if found), [])
+
+
+def ids_by_name(records: Sequence[SlideRecord]) -> dict[str, str]:
+    """{id, name as shown, or name that one slide alone has: id}."""
+    names = [(name, r.id) for r in records for name in {r.name, Path(r.path).name}]
+    counts = Counter(name for name, _ in names)
+    shown = {name: slide for slide, name in shown_names(records).items()}
+    alone = {name: slide for name, slide in names if counts[name] == 1}
+    return alone | shown | {r.id: r.id for r in records}

@@ -1,0 +1,85 @@
+"""Answers as rows of a CSV file that grows as they come."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from napari_mil.card import ModelCard
+from napari_mil.interop.files import text_to
+from napari_mil.labeltree import Survival, class_names
+from napari_mil.prediction import Prediction
+
+#: Seconds between two times that a growing table is written; a killed program loses the rows of no more.
+PAUSE_S = 2.0
+_DIGITS = 6
+
+
+class Table:
+    """A CSV file of rows that come one after the other; whatever happens, it holds whole rows.
+
+    It is written at once, with its header: a place that cannot be written is a ProjectError before any work
+    is done. Rows follow every `PAUSE_S` seconds and at the end; what a row has besides the columns is left
+    out.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+        self.path, self.columns = path, list(columns)
+        self.rows: list[dict[str, Any]] = []
+        self._write()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._write()
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Take a row."""
+        self.rows.append(dict(row))
+        if time.monotonic() - self._written > PAUSE_S:
+            self._write()
+
+    def _write(self) -> None:
+        with text_to(self.path) as stream:
+            table = csv.DictWriter(stream, self.columns, extrasaction="ignore")
+            table.writeheader()
+            table.writerows(self.rows)
+        self._written = time.monotonic()
+
+
+def answer_columns(card: ModelCard) -> tuple[str, ...]:
+    """The columns of a table of a model's answers."""
+    tree = card.tree
+    about = ("slide", "slide_id", "case", "model")
+    if isinstance(tree, Survival):
+        said = ("risk", *(f"S {name}" for name in class_names(tree, 0)))
+    else:
+        nodes = [node for level in range(tree.levels) for node in tree.nodes_at(level)]
+        said = ("label", "probability", *(f"p {tree.path(node)}" for node in nodes))
+    return (*about, *said, "calibrated", "error")
+
+
+def answer_numbers(said: Prediction, card: ModelCard) -> dict[str, Any]:
+    """All that a model says of a slide, by column: the finest label with its probability and that of every
+    label of every level, or risk and survival.
+    """
+    tree = card.tree
+    about: dict[str, Any] = {"calibrated": said.calibrated}
+    if said.survival is not None and said.risk is not None:
+        curve = zip(class_names(tree, 0), said.survival, strict=True)
+        return {
+            "risk": round(said.risk, _DIGITS),
+            **{f"S {name}": round(float(s), _DIGITS) for name, s in curve},
+            **about,
+        }
+    node, probability = said.best(tree)[-1]
+    every = {
+        f"p {tree.path(n)}": round(float(p), _DIGITS)
+        for level, answers in enumerate(said.probabilities)
+        for n, p in zip(tree.nodes_at(level), answers, strict=True)
+    }
+    return {"label": tree.path(node), "probability": round(probability, _DIGITS), **every, **about}

@@ -1,0 +1,45 @@
+"""Ctrl+C is one sentence and exit status 130, and what was done is kept."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from quickstudy import study
+from slidefiles import picture, write_pyramid
+
+SAID = "napari-mil: Interrupted; what was finished is kept, run the same line again to go on.\n"
+
+
+def test_an_interrupted_command_says_so(tmp_path, run, monkeypatch):
+    with study(tmp_path, 1) as project:
+        folder = project.path
+
+    def interrupted(*_words, **_more):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("napari_mil.workflow.label_rows", interrupted)
+    assert run("labels", folder) == (130, "", SAID)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="signals of another kind")
+def test_an_interrupted_embedding_keeps_its_tiles(tmp_path):
+    with study(tmp_path, 0) as project:
+        project.add(
+            write_pyramid(tmp_path / "s.tif", np.tile(picture(1300, 1500), (4, 4, 1)), "zlib", levels=4)
+        )
+    line = [sys.executable, "-m", "napari_mil.cli", "embed", str(project.path), "--json"]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        for words in child.stdout:
+            if '"features", "done": 64' in words:
+                child.send_signal(signal.SIGINT)
+                break
+        _, err = child.communicate(timeout=60)
+    assert (child.returncode, err) == (130, SAID)
+    assert list((project.path / "parts").rglob("*.npz"))
+    again = subprocess.run(line, capture_output=True, text=True, check=True)
+    first = next(words for words in again.stdout.splitlines() if '"features"' in words)
+    assert '"done": 0' not in first

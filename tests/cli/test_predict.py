@@ -1,0 +1,114 @@
+"""Answers on the command line: the table grows as they come, and says all there is to say."""
+
+import csv
+import json
+
+import pytest
+from quickstudy import QUICK, study
+
+from napari_mil.samples import SAMPLE_TREE
+from napari_mil.steps import drain
+from napari_mil.workflow import train_model_steps
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A study of five slides of one name with a model."""
+    with study(tmp_path, 5) as project:
+        for record in project.slides:
+            project.add(record.path, survival=(3.0 + int(record.name[1:]), True))
+        drain(train_model_steps(project, "mean", recipe=QUICK, name="m"))
+        drain(train_model_steps(project, "mean", recipe=QUICK, name="life", survival=True, bins=2))
+    return project.path
+
+
+def read(path):
+    with path.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_the_table_holds_every_label_of_every_level(folder, tmp_path, run):
+    status, out, err = run("predict", folder, "--model", "m", "--csv", tmp_path / "x.csv")
+    assert (status, err) == (0, "")
+    rows = read(tmp_path / "x.csv")
+    labels = [SAMPLE_TREE.path(n) for n in range(1, len(SAMPLE_TREE))]
+    assert list(rows[0]) == [
+        *("slide", "slide_id", "case", "model", "label", "probability"), *(f"p {p}" for p in labels),
+        *("calibrated", "error"),
+    ]  # fmt: skip
+    assert [row["case"] for row in rows] == [f"c{n}" for n in range(5)]
+    for row in rows:
+        assert sum(float(row[f"p {SAMPLE_TREE.path(n)}"]) for n in SAMPLE_TREE.leaves) == pytest.approx(
+            1, abs=1e-4
+        )
+        assert row["probability"] == row[f"p {row['label']}"]
+        assert len(row["slide_id"]) == 64
+    first = out.splitlines()[0]
+    assert (
+        first
+        == f"[1/5] s0: label {rows[0]['label']}, probability {float(rows[0]['probability']):.4f}, model m"
+    )
+
+
+def test_risk_and_survival_have_columns_of_their_own(folder, tmp_path, run):
+    assert run("predict", folder, "s0", "--model", "life", "--csv", tmp_path / "x.csv")[0] == 0
+    [row] = read(tmp_path / "x.csv")
+    curve = [float(v) for k, v in row.items() if k.startswith("S ")]
+    assert len(curve) == 2
+    assert float(row["risk"]) == pytest.approx(-sum(curve), abs=1e-5)
+    assert row["calibrated"] == "False"
+
+
+def test_a_place_that_cannot_be_written_is_said_before_any_work(folder, tmp_path, run):
+    status, out, err = run("predict", folder, "--model", "m", "--csv", tmp_path / "no" / "x.csv")
+    assert (status, out) == (2, "")
+    assert f"{tmp_path / 'no' / 'x.csv'} cannot be written: No such file" in err
+
+
+def test_rows_are_there_when_the_run_is_not_over_and_slides_that_fail_say_why(
+    folder, tmp_path, run, monkeypatch
+):
+    from napari_mil import workflow
+
+    monkeypatch.setattr("napari_mil.workflow.tables.PAUSE_S", -1.0)
+    (tmp_path / "slides" / "s1.tif").unlink()
+    real, seen = workflow.analyse_steps, []
+
+    def watched(project, slide, **about):
+        seen.append([row["slide"] for row in read(tmp_path / "x.csv")])
+        if slide.name == "s3":
+            raise KeyboardInterrupt
+        return real(project, slide, **about)
+
+    monkeypatch.setattr(workflow, "analyse_steps", watched)
+    assert run("predict", folder, "--model", "m", "--csv", tmp_path / "x.csv")[0] == 130
+    assert seen == [[], ["s0", "s1"], ["s0", "s1", "s2"]]
+    rows = read(tmp_path / "x.csv")
+    assert [bool(row["error"]) for row in rows] == [False, True, False]
+    assert (rows[1]["case"], rows[1]["label"]) == ("c1", "")
+    monkeypatch.setattr(workflow, "analyse_steps", real)
+    status, _, err = run("predict", folder, "--model", "m", "--csv", tmp_path / "x.csv")
+    assert status == 1
+    assert "1 of 5 slides failed" in err
+    assert len(read(tmp_path / "x.csv")) == 5
+
+
+def test_damaged_weights_and_an_unknown_encoder_are_said_once(folder, run):
+    for path in folder.glob("models/*/weights.safetensors"):
+        path.write_bytes(path.read_bytes()[:-4])
+    status, out, err = run("predict", folder, "--model", "m")
+    assert (status, out) == (2, "")
+    assert err.count("\n") == 1
+    assert "weights.safetensors does not give its checksum" in err
+    status, out, err = run("embed", folder, "--encoder", "nope")
+    assert (status, out) == (2, "")
+    assert err == "napari-mil: There is no encoder 'nope'; choose one of: builtin.\n"
+
+
+def test_progress_in_json_names_the_slide(folder, run):
+    status, out, err = run("embed", folder, "s0", "--json")
+    assert (status, err) == (0, "")
+    *progress, row = map(json.loads, out.splitlines())
+    assert {record["slide"] for record in progress} == {"s0"}
+    assert all("stage" in record and "ok" not in record for record in progress)
+    assert (row["slide"], row["ok"], row["tiles"]) == ("s0", True, 12)

@@ -1,0 +1,83 @@
+"""Which cases are learned from, and how they are split; small studies, and slides that are gone."""
+
+import pytest
+from quickstudy import QUICK, add, study
+
+from napari_mil.errors import LabelError
+from napari_mil.steps import ASIDE, drain
+from napari_mil.workflow import evaluate_steps, retrain_here_steps, train_model_steps
+from napari_mil.workflow.cases import cases_steps, split_words, told_split
+
+
+def trained(project, **about):
+    return drain(train_model_steps(project, "mean", recipe=QUICK, **about))
+
+
+@pytest.mark.parametrize("cases", [3, 4])
+def test_a_small_study_is_trained_and_says_what_its_figures_are_of(tmp_path, cases):
+    with study(tmp_path, cases) as project:
+        card = trained(project)
+        assert [len(card.slides[part]) for part in ("train", "validation", "test")] == [cases - 1, 1, 0]
+        assert (
+            card.note == "no case was left to report on: the figures are of the 1 case that chose the epoch"
+        )
+        child = drain(retrain_here_steps(project, card.name, recipe={"epochs": 1, "min_epochs": 1})).card
+        assert child.slides["validation"] == card.slides["validation"]
+        assert child.note == card.note
+
+
+@pytest.mark.parametrize(
+    ("cases", "said"),
+    [
+        (1, "1 case with a label is too few to train on; label slides of at least 3 cases."),
+        (2, "2 cases with a label are too few"),
+    ],
+)
+def test_fewer_are_too_few(tmp_path, cases, said):
+    with study(tmp_path, cases) as project, pytest.raises(LabelError, match=said):
+        trained(project)
+
+
+def test_the_split_of_a_manifest_is_kept_with_or_without_a_test_part(tmp_path):
+    with study(tmp_path, 5) as project:
+        add(project, 4, split="validation")
+        cases = drain(cases_steps(project, "builtin"))
+        split = told_split(project, cases)
+        assert (split.train, split.validation, split.test) == (("c0", "c1", "c2", "c3"), ("c4",), ())
+        assert trained(project).slides["validation"] == (project.slides[4].id,)
+        for n in range(5):
+            add(project, n, split="train")
+        alone = told_split(project, cases)
+        assert len(alone.train) == 5
+        assert split_words(alone) == "no case was held out, so there are no figures"
+        assert trained(project, name="alone").metrics == {}
+
+
+def test_slides_of_one_case_in_different_splits_are_an_error(tmp_path):
+    with study(tmp_path, 5) as project:
+        add(project, 0, case="c", split="train")
+        add(project, 1, case="c", split="")  # says nothing, so does not contradict
+        add(project, 2, case="c", split="test")
+        with pytest.raises(
+            LabelError, match="case 'c' stand in different splits, s0 in train and s2 in test"
+        ):
+            trained(project)
+
+
+def test_a_slide_that_is_gone_is_learned_from_by_its_features_or_set_aside(tmp_path):
+    with study(tmp_path, 5) as project:
+        gone = add(project, 5, bag=False)
+        add(project, 6, case="c0", bag=False)  # a second slide of a case whose first has features
+    for path in (tmp_path / "slides").iterdir():
+        path.unlink()
+    with study(tmp_path, 0) as project:
+        seen = []
+        card = drain(train_model_steps(project, "mean", recipe=QUICK), seen.append)
+        learned = {s for part in card.slides.values() for s in part}
+        assert learned == {r.id for r in project.slides[:5]}
+        assert "s5 is set aside: There is no file" in card.note
+        assert [p.note.split(":")[0] for p in seen if p.stage == ASIDE] == [
+            f"s{n} is set aside" for n in (6, 5)
+        ]
+        assert gone not in learned
+        assert drain(evaluate_steps(project, card.name, split="all"))
