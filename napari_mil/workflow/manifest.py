@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from napari_mil.errors import LabelError
+from napari_mil.errors import LabelError, reason
 
 PARTS = ("train", "validation", "test")
 _EVENT = {"1": True, "0": False, "true": True, "false": False, "yes": True, "no": False}
@@ -85,7 +85,7 @@ def read_manifest(path: Path) -> tuple[Row, ...]:
             read = [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise LabelError(
-            f"The manifest {path} cannot be read ({error}); expected a CSV file in UTF-8."
+            f"The manifest {path} cannot be read ({reason(error)}); expected a CSV file in UTF-8."
         ) from error
     if "slide" not in names:
         raise LabelError(

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from napari_mil.card import ModelCard, Recipe
 from napari_mil.errors import LabelError
 from napari_mil.steps import Steps
-from napari_mil.workflow.learn import cases_steps, enough, keep_model, next_name, split_of, task_of
+from napari_mil.workflow.cases import cases_steps
+from napari_mil.workflow.learn import enough, keep_model, next_name, split_of, task_of
 from napari_mil.workflow.project import Project
 from napari_mil.workflow.runs import run_folder, with_recorded_ids
 

@@ -40,7 +40,7 @@ def embed(project, monkeypatch):
     """Embed the slide with an encoder of the test's: the bag, and the tiles that were computed."""
 
     def act(machine, **about):
-        monkeypatch.setattr("napari_mil.encoders.create", lambda _name: machine)
+        monkeypatch.setattr("napari_mil.workflow.analyse.find_encoder", lambda _project, _name: machine)
         return project.bag("s", encoder="corner", **about), machine.tiles
 
     return act
