@@ -167,11 +167,11 @@ def predict(
     """What a model says about a bag, with its maps.
 
     Maps: `attention`, class-wise `attention/fine/ADH`, `evidence/fine/ADH` where the slide's answer is a
-    sum over tiles, `probability/<level>/<label>`, `class/<level>`, `class/<level> without the slide's
-    answer`, `lesion` (where the tree says which leaves are normal), `disagreement` (where the method
-    answers for two levels by itself). Where the task is time: `attention`, `risk` of a bag that holds the
-    tile alone, `evidence/risk` where the hazard logits are a sum over tiles. Whether the model may run on
-    the bag is its card's to say. Errors as `answer`.
+    sum over tiles (`evidence/bag voice/fine/ADH` where half of it is one), `probability/<level>/<label>`,
+    `class/<level>`, `class/<level> without the slide's answer`, `lesion` (where the tree says which leaves
+    are normal), `disagreement` (where the method answers for two levels by itself). Where the task is time:
+    `attention`, `risk` of a bag that holds the tile alone, `evidence/risk` where the hazard logits are a sum
+    over tiles. Whether the model may run on the bag is its card's to say. Errors as `answer`.
     """
     said = answer(model, bag.features, bag.grid.cells, temperature=temperature, device=device)
     maps = maps_of(said, model.tree, model.notes, note="this region only" if scope == "region" else "")

@@ -3,18 +3,23 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from planted import FLAT, TREE, bag
+from planted import FLAT, TREE, bag, cohort
 
 from napari_mil import methods
 from napari_mil.bag import Bag
 from napari_mil.errors import BagError, ModelError
 from napari_mil.infer import answer, call, lesion, predict
+from napari_mil.mil import total
+
+ON_DSMIL = pytest.param(("mhim", {"encoder": "dsmil"}), id="mhim-dsmil")
 
 
-@pytest.fixture(scope="module", params=methods.names())
+@pytest.fixture(
+    scope="module", params=[*(pytest.param((name, {}), id=name) for name in methods.names()), ON_DSMIL]
+)
 def model(request):
     torch.manual_seed(0)
-    return methods.create(request.param, in_features=24, tree=TREE)
+    return methods.create(*request.param, in_features=24, tree=TREE)
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +92,31 @@ def test_lesion_follows_the_definition(model, one):
     if said.attention.shape[1] > 1:
         expected = said.lift[:, ~normal].max(1)
     np.testing.assert_allclose(lesion(said, TREE), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [("dsmil", {}), ("clam_sb", {}), ("clam_mb", {}), ("mhim", {"encoder": "dsmil", "pure": True})],
+)
+def test_calls_of_a_trained_model_are_right_where_there_are_any(name, config):
+    torch.manual_seed(1)
+    small = {"hidden": 32, "attention_width": 16}
+    model = methods.create(name, {**small, **config}, in_features=24, tree=FLAT).train()
+    kind = {"tree": FLAT, "n": 24, "share": 0.25, "signal": 5.0}
+    bags = [
+        (torch.tensor(case.bags[0].features).float(), None, case.target) for case in cohort(16, **kind)[0]
+    ]
+    optimiser = torch.optim.Adam(model.parameters(), 5e-3)
+    for step in range(80):
+        optimiser.zero_grad()
+        total(model.loss(bags, step / 80)).backward()
+        optimiser.step()
+    none, tumour = FLAT.leaves
+    tests = [bag(node, seed=100 + i, **kind) for i in range(10) for node in FLAT.leaves]
+    called = np.concatenate([call(answer(model, one.features), FLAT) for one, _ in tests])
+    truth = np.concatenate([truth for _, truth in tests])
+    assert (called[truth == tumour] == tumour).mean() > 0.8
+    assert (called[truth == none] == tumour).mean() < 0.02
 
 
 def test_a_flat_tree_has_fine_maps_only():

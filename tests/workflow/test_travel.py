@@ -12,6 +12,7 @@ from quickstudy import QUICK, add, study
 from napari_mil.errors import ModelError
 from napari_mil.labeltree import LabelTree
 from napari_mil.steps import drain
+from napari_mil.card import ModelCard
 from napari_mil.workflow import Project, adopt, current_card, find_card, import_paths_steps, train_model_steps
 
 SAMPLE = Path(str(files("napari_mil"))) / "sample_models" / "mhim-sample"
@@ -27,7 +28,7 @@ def test_a_packaged_model_goes_into_a_new_project(tmp_path, part):
     assert (row["ok"], row["model"], row["method"]) == (True, "mhim-sample", "mhim")
     with Project(tmp_path / "p") as project:
         [card] = project.cards
-        assert card.to_json() == (SAMPLE / "card.json").read_text()
+        assert card.to_json() == ModelCard.from_json((SAMPLE / "card.json").read_text()).to_json()
         project.model("mhim-sample")
     assert taken(tmp_path / "p", SAMPLE)["ok"]  # again is nothing new
 
