@@ -9,8 +9,7 @@ class MILError(Exception):
     """Something the user can understand and mend.
 
     The window shows it as a notification, the command line as one line with exit status 2. Anything that is
-    not a
-    MILError is a defect and keeps its traceback.
+    not a MILError is a defect and keeps its traceback.
     """
 
 
