@@ -2,13 +2,10 @@
 program.
 
 Glossary: *slide* the image on disk; *level* one resolution of it; *tile* the square a network sees; *cell*
-its (row, col)
-on the lattice; *grid* the lattice and its tissue cells; *bag* one feature vector per tile; *node* a label at
-any depth of
-the label tree; *map* one value per tile; *event* one thing a person said; *correction* the event that states
-a label for
-a place; *method* an algorithm; *model* a trained instance of a method, with its card; *case* what carries
-the label.
+its (row, col) on the lattice; *grid* the lattice and its tissue cells; *bag* one feature vector per tile;
+*node* a label at any depth of the label tree; *map* one value per tile; *event* one thing a person said;
+*correction* the event that states a label for a place; *method* an algorithm; *model* a trained instance of a
+method, with its card; *case* what carries the label.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ def pick(wanted: str | None = None) -> torch.device:
     device = torch.device(wanted)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise DeviceError(
-            f"Device {wanted!r} was asked for, but this PyTorch sees no CUDA GPU; use --device cpu."
+            f"Device {wanted!r} was asked for, but this PyTorch sees no CUDA GPU; ask for 'cpu'."
         )
     return device
 
@@ -58,5 +58,6 @@ def memory_guard(what: str) -> Iterator[None]:
         yield
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise DeviceError(
-            f"Not enough memory for {what}; close other programs, or use --device cpu."
+            f"Not enough memory for {what}; close other programs, or set CUDA_VISIBLE_DEVICES to nothing to "
+            "compute on the CPU."
         ) from error

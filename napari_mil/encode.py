@@ -159,10 +159,7 @@ def _cover(box_px: tuple[int, int, int, int], view_px: tuple[float, float]) -> N
 def _order(slide: Slide, grid: TileGrid, first: Any) -> Indices:
     """(N,) the tiles in the order to do them: `first`, then the rest row by row."""
     if not len(grid):
-        raise TissueError(
-            f"{slide.name} has no tiles to compute features of; choose a region with tissue, or lower the "
-            "share of tissue that a tile must have."
-        )
+        raise TissueError(f"{slide.name} has no tiles to compute features of; choose a region with tissue.")
     if tuple(grid.slide_px) != tuple(slide.shape_px):
         raise BagError(
             f"The grid was made for a slide of {tuple(grid.slide_px)} px, but {slide.name} has "
@@ -252,7 +249,7 @@ class _Computing:
         if self.portion <= 1:
             raise DeviceError(
                 f"Not enough memory for the features of a single tile on {describe(self.where)}; close other "
-                "programs, or use --device cpu."
+                "programs, or set CUDA_VISIBLE_DEVICES to nothing to compute on the CPU."
             )
         self.portion //= 2
         if self.where.type == "cuda":

@@ -108,7 +108,7 @@ def tissue_grid(
     if not len(kept):
         raise TissueError(
             f"No tissue was found on {slide.name}: of {len(grid)} tiles none holds {min_tissue:.0%} tissue "
-            f"free of pen (the fullest {share.max():.0%}); check the slide, or lower min_tissue."
+            f"free of pen (the fullest {share.max():.0%}); check that it is the right slide, and stained."
         )
     return kept
 

@@ -1,7 +1,9 @@
 """What is installed: the manifest is found from a wheel and an editable install; the wheel is complete."""
 
+import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -26,6 +28,15 @@ def wheel(tmp_path_factory):
     line = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
     subprocess.run(line, check=True, capture_output=True)
     return next(folder.glob("*.whl"))
+
+
+def test_what_a_package_index_shows_stands_alone():
+    about = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    text = (ROOT / about["readme"]).read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)]*)\)", text)
+    assert links
+    assert all(link.startswith("https://") for link in links)
+    assert "![" not in text
 
 
 def test_the_manifest_at_the_top_is_the_packaged_one():

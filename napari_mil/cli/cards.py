@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from napari_mil.card import ModelCard
-from napari_mil.cli.running import metric_lines
+from napari_mil.workflow.figures import held_out_lines
 
 
-def card_lines(card: ModelCard) -> list[str]:
+def card_lines(project: Any, card: ModelCard) -> list[str]:
     """Everything a card says, for a person."""
     tiles = f"{card.tile_px} px" + (f" at {card.mpp} µm/px" if card.mpp else "")
     parts = ", ".join(f"{len(slides)} {part}" for part, slides in card.slides.items()) or "not told"
@@ -27,8 +27,8 @@ def card_lines(card: ModelCard) -> list[str]:
         lines.append(f"  made with: {_pairs(card.made_with)}")
     lines += [f"  assumed: {words}" for words in card.assumed]
     told = f"calibrated, temperature {card.temperature:.3f}" if card.calibrated else "not calibrated"
-    lines += [f"  {told}", *metric_lines(dict(card.metrics)), *reliability_lines(card.reliability)]
-    return lines + ([f"  {card.note}"] if card.note else [])
+    lines += [f"  {told}", *held_out_lines(project, card), *reliability_lines(card.reliability)]
+    return lines
 
 
 def reliability_lines(table: Mapping[str, Any]) -> list[str]:

@@ -44,7 +44,7 @@ def show(project: ExistingProject, model: Name, *, as_json: AsJson = False) -> N
 
     with opened(project) as p:
         card = find_card(p, model)
-        lines = [*card_lines(card), *recording_lines(p, card)]
+        lines = [*card_lines(p, card), *recording_lines(p, card)]
     print(json.dumps(json.loads(card.to_json())) if as_json else "\n".join(lines))
 
 

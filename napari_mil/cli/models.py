@@ -100,6 +100,7 @@ def train(
             "--seeds and --keep-models belong to --folds; for one model give its seed by -r seed=1."
         )
     from napari_mil.workflow import search_model_steps, train_model_steps
+    from napari_mil.workflow.figures import held_out_lines
 
     with opened(project) as p:
         if grid:
@@ -108,11 +109,8 @@ def train(
             stop = _stop(until_told=until_told)
             steps = train_model_steps(p, method, stop=stop, **shared)
         card = show(steps, as_json=as_json)
-    if as_json:
-        print(json.dumps({"result": json.loads(card.to_json())}), flush=True)
-    else:
-        lines = [f"{card.name} ({card.method}, {card.id})", *metric_lines(dict(card.metrics))]
-        print("\n".join([*lines, *([f"  {card.note}"] if card.note else [])]))
+        lines = [f"{card.name} ({card.method}, {card.id})", *held_out_lines(p, card)]
+    print(json.dumps({"result": json.loads(card.to_json())}) if as_json else "\n".join(lines), flush=True)
 
 
 @app.command(epilog="Example: `napari-mil retrain study/ --model mhim-sample`")
@@ -146,9 +144,19 @@ def evaluate(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Compare a model's answers with the labels, with bootstrap intervals by case."""
+    """Compare a model's answers with the labels, with bootstrap intervals by case.
+
+    Names of figures: `coarse/…` and `fine/…` are the levels of the label tree; `auc` is the macro area under
+    the ROC curve, each class against the rest; `balanced_accuracy` the mean recall; `macro_f1` the mean F1;
+    `lesion/auc` lesion against normal; `hierarchy` the share of answers whose fine label lies under the
+    coarse one; `tile/…` and `calls/…` are of labelled tiles. The engineer's guide explains each.
+    """
     from napari_mil.workflow import evaluate_steps
 
     with opened(project) as p:
         metrics = show(evaluate_steps(p, model, split=split), as_json=as_json)
-    print(json.dumps({"result": metrics}) if as_json else "\n".join(metric_lines(metrics)))
+    if as_json:
+        print(json.dumps({"result": metrics}))
+    else:
+        cases = metrics.pop("cases")
+        print("\n".join(metric_lines(metrics, cases=cases)))

@@ -177,12 +177,8 @@ def label_mapping(pairs: list[str] | None) -> dict[str, str | None]:
     return out
 
 
-def metric_lines(metrics: dict[str, Any]) -> list[str]:
-    """Figures with their intervals as text."""
-    lines = []
-    for key, value in metrics.items():
-        if isinstance(value, list | tuple) and len(value) == 3:
-            lines.append(f"  {key}: {value[0]:.3f} [{value[1]:.3f}, {value[2]:.3f}]")
-        else:
-            lines.append(f"  {key}: {value}")
-    return lines
+def metric_lines(metrics: dict[str, Any], *, cases: int | None = None) -> list[str]:
+    """Figures with their intervals as text, and the cases they stand on."""
+    from napari_mil.workflow.figures import figure_lines
+
+    return figure_lines(metrics, cases=cases)

@@ -1,10 +1,8 @@
 """Long verbs run off the GUI thread.
 
 Two lanes, a thread each. The *job lane* drives one Steps at a time; a second queues. The *interactive lane*
-answers short
-questions while a long job runs, and of several questions on one topic only the latest is answered. Neither
-touches a widget
-or a layer: what they find arrives in the GUI thread as Qt signals.
+answers short questions while a long job runs, and of several questions on one topic only the latest is
+answered. Neither touches a widget or a layer: what they find arrives in the GUI thread as Qt signals.
 """
 
 from __future__ import annotations

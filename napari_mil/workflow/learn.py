@@ -17,6 +17,7 @@ from napari_mil.options import build
 from napari_mil.steps import Progress, Steps
 from napari_mil.workflow.cases import cases_steps, split_words, told_split
 from napari_mil.workflow.child import Stop, child_steps
+from napari_mil.workflow.figures import figure_words
 from napari_mil.workflow.manifest import PARTS
 from napari_mil.workflow.project import Project, find_card
 from napari_mil.workflow.runs import clear_checkpoints, run_folder, with_recorded_ids
@@ -43,6 +44,7 @@ class Retrained:
     obeyed : (n, of): corrected tiles that the new weights alone follow
     set_aside : corrected tiles on held-out cases; they are kept, but not learned from
     worse : the sentence that says the child is worse on held-out cases, or None
+    held : how many cases `before` and `after` stand on
     """
 
     card: ModelCard
@@ -52,6 +54,7 @@ class Retrained:
     obeyed: tuple[int, int]
     worse: str | None
     set_aside: int = 0
+    held: int = 0
 
     def to_json(self) -> str:
         """One JSON line, {"result": …}, as a child process prints it."""
@@ -64,7 +67,7 @@ class Retrained:
         flipped = tuple((a, b, c) for a, b, c in d["flipped"])
         n, of = d["obeyed"]
         card = find_card(project, d["card"])
-        return cls(card, d["before"], d["after"], flipped, (n, of), d["worse"], d["set_aside"])
+        return cls(card, d["before"], d["after"], flipped, (n, of), d["worse"], d["set_aside"], d["held"])
 
     def in_words(self) -> str:
         """A few lines for a person."""
@@ -72,7 +75,7 @@ class Retrained:
         for key in sorted(set(self.before) & set(self.after)):
             was, now = self.before[key], self.after[key]
             if np.isfinite(was[0]) and np.isfinite(now[0]):
-                lines.append(f"  {key}: {was[0]:.3f} -> {now[0]:.3f} [{now[1]:.3f}, {now[2]:.3f}]")
+                lines.append(f"  {key}: {was[0]:.3f} -> {figure_words(now, self.held)}")
         lines.append(f"  corrected tiles that the new model follows: {self.obeyed[0]} of {self.obeyed[1]}")
         if self.set_aside:
             lines.append(f"  corrected tiles on held-out cases, not learned from: {self.set_aside}")
@@ -293,6 +296,7 @@ def retrain_here_steps(
         obeyed=_obeyed(learned, new, parent),
         worse=_worse(before, after),
         set_aside=aside,
+        held=len(held),
     )
 
 
@@ -350,7 +354,9 @@ def _worse(before: Mapping[str, Any], after: Mapping[str, Any]) -> str | None:
 
 
 def evaluate_steps(project: Project, model: str, *, split: str = "test") -> Steps[dict[str, Any]]:
-    """Figures of a model on a part of its own split, or on every labelled case ("all")."""
+    """Figures of a model on a part of its own split, or on every labelled case ("all"); `cases` says on how
+    many.
+    """
     from napari_mil.evaluate import evaluate
 
     card = find_card(project, model)
@@ -365,7 +371,8 @@ def evaluate_steps(project: Project, model: str, *, split: str = "test") -> Step
             f"No labelled case here belongs to the split {split!r} of {card.name}; try --split all."
         )
     temperature = card.temperature if card.calibrated else None
-    return dict(evaluate(project.model(card.id), kept, temperature=temperature))
+    found = evaluate(project.model(card.id), kept, temperature=temperature)
+    return {"cases": len(kept), **found}
 
 
 def retrain_steps(

@@ -32,8 +32,7 @@ def sample_project_steps(folder: str | Path, *, cohort: int = COHORT["slides"]) 
     """Make the sample project in `folder`, or find it there; returns the folder.
 
     It holds the sample slides, the cohort with its labels, every bag, and the trained models with their
-    cards. What a
-    run that was cancelled has made is kept and not made again.
+    cards. What a run that was cancelled has made is kept and not made again.
     """
     from napari_mil.samples import SAMPLE_SLIDES, SAMPLE_TREE, make_cohort, make_sample_slide
 

@@ -112,3 +112,14 @@ def test_progress_in_json_names_the_slide(folder, run):
     assert {record["slide"] for record in progress} == {"s0"}
     assert all("stage" in record and "ok" not in record for record in progress)
     assert (row["slide"], row["ok"], row["tiles"]) == ("s0", True, 12)
+
+
+def test_figures_say_on_how_many_cases_they_are(folder, run):
+    status, out, _ = run("evaluate", folder, "--model", "m", "--split", "all")
+    assert status == 0
+    assert "  fine/auc: " in out
+    assert all(line.endswith("], 5 cases") for line in out.splitlines())
+    out = run("evaluate", folder, "--model", "m", "--split", "test")[1]
+    assert all(line.endswith(", 1 case: too few for an interval") for line in out.splitlines())
+    status, out, _ = run("evaluate", folder, "--model", "m", "--split", "all", "--json")
+    assert json.loads(out.splitlines()[-1])["result"]["cases"] == 5

@@ -62,6 +62,7 @@ def test_a_model_of_survival_from_training_to_retraining(followed):
     assert row["risk"] == pytest.approx(-sum(v for k, v in row.items() if k.startswith("S ")), abs=1e-5)
     assert set(row) < set(answer_columns(card))
     found = drain(evaluate_steps(followed, card.name, split="all"))
+    assert found.pop("cases") == len({r.case for r in followed.slides})
     assert set(found) <= {"survival/c_index", "survival/logrank_p"}
     done = drain(retrain_here_steps(followed, card.name, recipe={"epochs": 2, "min_epochs": 1}))
     assert done.card.tree == card.tree

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from quickstudy import QUICK, add, study
 
+from napari_mil.card import ModelCard
 from napari_mil.errors import ModelError
 from napari_mil.labeltree import LabelTree
 from napari_mil.steps import drain
-from napari_mil.card import ModelCard
 from napari_mil.workflow import Project, adopt, current_card, find_card, import_paths_steps, train_model_steps
 
 SAMPLE = Path(str(files("napari_mil"))) / "sample_models" / "mhim-sample"

@@ -1,0 +1,56 @@
+"""Figures as a person reads them: rounded, with their interval and the number of cases they stand on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from napari_mil.card import ModelCard
+    from napari_mil.workflow.project import Project
+
+#: An interval by resampling fewer cases than this would only look like one.
+INTERVAL_FROM = 5
+
+
+def figure_words(value: Any, cases: int | None = None) -> str:
+    """A figure (value, low, high), or a bare number, in words; `cases` it stands on, None where that is not
+    known.
+
+    >>> figure_words((0.91234, 0.85, 0.961), 12)
+    '0.912 [0.850, 0.961], 12 cases'
+    >>> figure_words((0.91234, 0.85, 0.961), 1)
+    '0.912, 1 case: too few for an interval'
+    """
+    bare = not isinstance(value, list | tuple)
+    mean, low, high = (value, value, value) if bare else value
+    text = f"{mean:.3f}" if isinstance(mean, float) else str(mean)
+    on = "" if cases is None else f", {cases} case{'' if cases == 1 else 's'}"
+    if bare:
+        return text + on
+    if cases is not None and cases < INTERVAL_FROM:
+        return f"{text}{on}: too few for an interval"
+    return f"{text} [{low:.3f}, {high:.3f}]{on}"
+
+
+def figure_lines(
+    metrics: Mapping[str, Any], *, cases: int | None = None, validation: int | None = None
+) -> list[str]:
+    """A line for each figure; `cases` they stand on, those named "validation/…" on so many of that part."""
+    lines = []
+    for key, value in metrics.items():
+        n = validation if key.startswith("validation/") else cases
+        if key == "obeyed":
+            n = None  # of tiles that were learned from
+        one = value[0] if key.endswith("logrank_p") and isinstance(value, list | tuple) else value
+        lines.append(f"  {key}: {figure_words(one, n)}")
+    return lines
+
+
+def held_out_lines(project: Project, card: ModelCard) -> list[str]:
+    """The figures on a model's card and what must be known to read them."""
+    case_of = {record.id: record.case for record in project.slides}
+    held = {part: len({case_of.get(s, s) for s in slides}) for part, slides in card.slides.items()}
+    validation = held.get("validation", 0)
+    lines = figure_lines(card.metrics, cases=held.get("test") or validation, validation=validation)
+    return lines + [f"  note: {card.note}"] * bool(card.note)
