@@ -216,12 +216,17 @@ def when_painted(labels: Any, act: Callable[[], None]) -> None:
     labels.events.paint.connect(lambda _event: timer.start(0))
 
 
-def fill_while_painting(labels: Any, opacity: float) -> None:
-    """Let a Labels layer be filled while a tool that changes it is at hand, and empty while one looks."""
+def fill_while_painting(labels: Any, opacity: float, begun: Callable[[], Any] = lambda: None) -> None:
+    """Let a Labels layer be filled while a tool that changes it is at hand, and empty while one looks.
+
+    `begun()` is called whenever such a tool is taken up, also one of napari's own.
+    """
 
     def mode_changed(_event: Any = None) -> None:
         looking = str(labels.mode) in ("pan_zoom", "transform", "pick")
         labels.opacity = 0.0 if looking else opacity
+        if not looking:
+            begun()
 
     labels.events.mode.connect(mode_changed)
     mode_changed()

@@ -127,7 +127,7 @@ class Workbench(QWidget):
     def _changed(self, before: State, after: State) -> None:
         if before.record is not after.record and before.record is not None:
             self._say("")
-        watched = ("lattice", "answer", "answer_grid", "simulated", "bag", "nodes")
+        watched = ("lattice", "answer", "answer_grid", "simulated", "bag", "nodes", "blind")
         if any(getattr(before, n) is not getattr(after, n) for n in watched):
             self._reader = TileReader(after)
         self._pointer.refresh()
