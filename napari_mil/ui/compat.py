@@ -149,11 +149,20 @@ def activate(_context: Any = None) -> None:
     """Called by npe2 when the plugin is first used: slides opened without the workbench are placed rightly
     too.
     """
-    import napari
+    from napari_mil.ui import opening, reader
 
-    viewer = napari.current_viewer()
+    if opening.take not in reader.TAKERS:
+        reader.TAKERS.append(opening.take)
+    viewer = current_viewer()
     if viewer is not None:
         watch_layers(viewer, place_levels)
+
+
+def current_viewer() -> Any:
+    """The viewer that the person works in, or None."""
+    import napari
+
+    return plain(napari.current_viewer())
 
 
 class Pointer:

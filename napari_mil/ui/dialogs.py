@@ -9,9 +9,9 @@ from napari_mil.ui.widgets import column, hint, row, text
 
 
 class MppDialog(QDialog):
-    """Asks once how many µm a pixel of some slides is wide."""
+    """Asks once how many µm a pixel of some slides is wide; `after` says what comes of the answer."""
 
-    def __init__(self, names: list[str], parent: QWidget) -> None:
+    def __init__(self, names: list[str], parent: QWidget, *, after: str) -> None:
         super().__init__(parent)
         self.setWindowTitle("How large is a pixel?")
         shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
@@ -22,8 +22,7 @@ class MppDialog(QDialog):
         box.rejected.connect(self.reject)
         ask = text(
             f"{shown} {'does' if len(names) == 1 else 'do'} not say how many µm a pixel is wide. "
-            "Scanned at 40× it is about 0.25, at 20× about 0.5. Your answer is kept in the project. "
-            "Cancel shows the slide in pixels."
+            f"Scanned at 40× it is about 0.25, at 20× about 0.5. {after}"
         )
         column(self, ask, row(text("µm per pixel"), self.field), self.wrong, box, margins=(10, 10, 10, 10))
 

@@ -26,4 +26,5 @@ class HistoryList(QListWidget):
     def _fill(self, state: State) -> None:
         self.clear()
         self.addItems([history_line(c) for c in reversed(state.corrections[-ENTRIES:])])
+        self.setVisible(self.count() > 0)
         self.setFixedHeight(HEIGHTS_PX[min(self.count(), len(HEIGHTS_PX) - 1)])

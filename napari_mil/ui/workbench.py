@@ -10,7 +10,7 @@ from typing import Any
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QFrame, QScrollArea, QWidget
 
-from napari_mil.ui import acts, compat
+from napari_mil.ui import acts, compat, reader
 from napari_mil.ui.canvaslegend import CanvasLegend
 from napari_mil.ui.desk import Desk, State
 from napari_mil.ui.hover import TileReader
@@ -68,6 +68,7 @@ class Workbench(QWidget):
         self.desk.changed.connect(self._changed)
         self.desk.jobs.began.connect(lambda _job: self._say(""))
         self._is_shut = False
+        reader.TAKERS.insert(0, self.slides.take)
         self._stop_watching = compat.when_closing(viewer, self.shut)
         compat.show_scale_bar(viewer)
         self.desk.layer_added.connect(self._layer_added)
@@ -114,6 +115,7 @@ class Workbench(QWidget):
         if self._is_shut:
             return
         self._is_shut = True
+        reader.TAKERS.remove(self.slides.take)
         self._stop_watching()
         self._pointer.forget()
         self.desk.close()

@@ -500,9 +500,10 @@ def test_a_file_that_is_no_slide_is_one_sentence(bench, tmp_path):
     assert bench.desk.state.record is before
 
 
-def test_slides_that_napari_opens_are_taken_into_the_project(bench, tmp_path):
+def test_slides_that_napari_opens_are_taken_into_the_project(bench, tmp_path, monkeypatch):
     path = write_pyramid(tmp_path / "dropped.tif")
-    bench.viewer.open(str(path), plugin="napari-mil")
+    monkeypatch.setattr(compat, "current_viewer", lambda: bench.viewer)
+    assert bench.viewer.open(str(path), plugin="napari-mil") == []
     assert bench.wait(20)
     assert bench.desk.state.record.name == "dropped"
     assert [layer.name for layer in bench.viewer.layers].count("dropped") == 1
