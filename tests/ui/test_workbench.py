@@ -17,6 +17,7 @@ from qtpy.QtWidgets import QAction, QApplication
 from napari_mil.correction import Cells, Polygon, WholeSlide
 from napari_mil.ui import compat
 from napari_mil.ui.canvaslegend import legends
+from napari_mil.ui.dialogs import MappingDialog
 from napari_mil.ui.hidden import HIDDEN
 from napari_mil.ui.labellist import key_of_node
 from napari_mil.ui.sections.export import CHOICES
@@ -24,6 +25,7 @@ from napari_mil.ui.widgets import LegendView
 from napari_mil.ui.workbench import Workbench
 from napari_mil.workflow import Project, slide_label
 from napari_mil.workflow.learn import Retrained
+from tests.ui.test_labelfile import write_file
 from tests.ui.test_reader import write_pyramid
 
 pytestmark = pytest.mark.skipif(
@@ -420,6 +422,20 @@ def test_export_and_import_give_the_same_state(bench, tmp_path):
     bench.export.write(tmp_path / "all.csv")
     assert bench.wait(20)
     assert (tmp_path / "all.csv").stat().st_size > 0
+
+
+def test_unknown_classes_of_a_file_are_asked_for(bench, tmp_path):
+    path = write_file(tmp_path / "qupath.geojson", {"name": "Tumor"}, {"name": "adh"}, {"name": "Stroma"})
+    bench.export.read(path)
+    assert bench.wait(20)
+    [dialog] = [w for w in QApplication.topLevelWidgets() if type(w) is MappingDialog and w.isVisible()]
+    assert dialog.value() == {"Tumor": None, "adh": "Atypical/ADH", "Stroma": None}
+    dialog.choices["Tumor"].setCurrentText("Malignant/IC")
+    dialog.accept()
+    assert bench.wait(20)
+    assert sorted(c.label for c in bench.desk.state.corrections) == ["Atypical/ADH", "Malignant/IC"]
+    assert "2 labels read" in bench.export.done.text()
+    assert "left aside" in bench.export.done.text()
 
 
 def retrained(bench, name):
