@@ -14,6 +14,7 @@ from napari_mil.ui import acts, compat, reader
 from napari_mil.ui.canvaslegend import CanvasLegend
 from napari_mil.ui.desk import Desk, State
 from napari_mil.ui.hover import TileReader
+from napari_mil.ui.magnify import Magnification
 from napari_mil.ui.sections.export import ExportSection
 from napari_mil.ui.sections.instances import InstancesSection
 from napari_mil.ui.sections.model import ModelSection
@@ -63,7 +64,9 @@ class Workbench(QWidget):
         self.said = hint()
         self.said.hide()
         self.jobs = JobBar(self.desk)
-        column(self, _scrolled(*self.folds.values()), self.said, self.jobs, margins=(0, 0, 0, 0), spacing=0)
+        self.magnification = Magnification(self.desk)
+        parts = (self.magnification, _scrolled(*self.folds.values()), self.said, self.jobs)
+        column(self, *parts, margins=(0, 0, 0, 0), spacing=0)
         self.desk.said.connect(self._say)
         self.desk.changed.connect(self._changed)
         self.desk.jobs.began.connect(lambda _job: self._say(""))
@@ -118,6 +121,7 @@ class Workbench(QWidget):
         reader.TAKERS.remove(self.slides.take)
         self._stop_watching()
         self._pointer.forget()
+        self.magnification.stop()
         self.desk.close()
         self.legend.hide()
         self.legend.deleteLater()

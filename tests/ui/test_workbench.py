@@ -17,7 +17,7 @@ from qtpy.QtWidgets import QAction, QApplication
 from napari_mil.correction import Cells, Polygon, WholeSlide
 from napari_mil.ui import compat
 from napari_mil.ui.canvaslegend import legends
-from napari_mil.ui.dialogs import MappingDialog
+from napari_mil.ui.dialogs import MappingDialog, MppDialog
 from napari_mil.ui.hidden import HIDDEN
 from napari_mil.ui.labellist import key_of_node
 from napari_mil.ui.sections.export import CHOICES
@@ -487,6 +487,28 @@ def test_an_adopted_model_offers_to_run_where_no_features_are_kept(bench):
     assert bench.wait(120)
     assert bench.desk.state.answer.model_id == bench.retrain.result.card.id
     assert bench.retrain.run_button.isHidden()
+
+
+def test_magnifications_are_those_of_a_microscope(bench):
+    bench.magnification.buttons[20].click()
+    assert compat.camera(bench.viewer).zoom == pytest.approx(1 / 0.5)  # 0.5 µm per pixel of the screen
+    QTest.qWait(200)
+    assert bench.magnification.now.text() == "20×"
+    bench.magnification.overview.click()
+    QTest.qWait(200)
+    assert float(bench.magnification.now.text().rstrip("×")) < 20
+
+
+def test_without_a_pixel_size_there_is_no_magnification(bench, tmp_path):
+    bench.slides.add([write_pyramid(tmp_path / "nameless.tif", mpp=None)])
+    assert bench.wait(20)
+    [dialog] = [w for w in QApplication.topLevelWidgets() if type(w) is MppDialog and w.isVisible()]
+    dialog.reject()
+    assert bench.wait(20)
+    assert bench.desk.state.slide.mpp is None
+    assert not bench.magnification.buttons[20].isEnabled()
+    assert "µm" in bench.magnification.buttons[20].toolTip()
+    assert bench.magnification.overview.isEnabled()
 
 
 def test_a_slide_without_pixel_size_is_asked_for_once_and_kept(bench, tmp_path):
