@@ -44,7 +44,7 @@ def open_project(desk: Desk, path: str | Path, *, by: str = "") -> None:
         desk.tell(error)
         return
     previous = desk.state.project
-    desk.apply(**fresh(desk.state), project=project, card=card)
+    desk.apply(**fresh(desk.state) | {"project": project, "card": card, "node": None})
     if previous is not None:
         previous.close()
     if project.slides:
@@ -118,7 +118,7 @@ def correct(desk: Desk, place: Place, label: str | None, *, tool: str, note: str
     project, state = _project(desk), desk.state
     if state.slide is None:
         return None
-    about = model_said(state, place) | {"tool": tool, "note": note, "visible": state.shown}
+    about = model_said(state, place) | {"tool": tool, "note": note, "visible": state.seen}
     try:
         made = project.correct(state.slide, place, label, **about)
     except MILError as error:

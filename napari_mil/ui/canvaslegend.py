@@ -31,7 +31,7 @@ class CanvasLegend(QFrame):
         self._paint()
         desk.theme_changed.connect(self._paint)
         draw = soon(self, self.draw)
-        watched = ("answer", "shown", "simulated", "style", "nodes", "corrections")
+        watched = ("answer", "shown", "simulated", "style", "nodes", "corrections", "blind")
         acts.whenever(desk, watched, lambda _state: draw())
 
     def switch(self, on: bool) -> None:
@@ -65,7 +65,7 @@ class CanvasLegend(QFrame):
 def legends(state: State) -> list[Legend]:
     """The legend of every map on show, in their order, then that of the corrections."""
     tree: Any = state.project.tree if state.project else None
-    made = [legend(found[0], tree, style=state.style) for name in state.shown if (found := state.map(name))]
+    made = [legend(found[0], tree, style=state.style) for name in state.seen if (found := state.map(name))]
     if tree is not None and state.nodes is not None and state.nodes.any():
         made.append(corrections_legend(state.nodes, tree))
     return made

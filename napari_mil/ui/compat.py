@@ -152,11 +152,20 @@ def activate(_context: Any = None) -> None:
     """Called by npe2 when the plugin is first used: slides opened without the workbench are placed rightly
     too.
     """
-    import napari
+    from napari_mil.ui import opening, reader
 
-    viewer = napari.current_viewer()
+    if opening.take not in reader.TAKERS:
+        reader.TAKERS.append(opening.take)
+    viewer = current_viewer()
     if viewer is not None:
         watch_layers(viewer, place_levels)
+
+
+def current_viewer() -> Any:
+    """The viewer that the person works in, or None."""
+    import napari
+
+    return plain(napari.current_viewer())
 
 
 class Pointer:
@@ -219,12 +228,17 @@ def when_painted(labels: Any, act: Callable[[], None]) -> None:
     labels.events.paint.connect(lambda _event: timer.start(0))
 
 
-def fill_while_painting(labels: Any, opacity: float) -> None:
-    """Let a Labels layer be filled while a tool that changes it is at hand, and empty while one looks."""
+def fill_while_painting(labels: Any, opacity: float, begun: Callable[[], Any] = lambda: None) -> None:
+    """Let a Labels layer be filled while a tool that changes it is at hand, and empty while one looks.
+
+    `begun()` is called whenever such a tool is taken up, also one of napari's own.
+    """
 
     def mode_changed(_event: Any = None) -> None:
         looking = str(labels.mode) in ("pan_zoom", "transform", "pick")
         labels.opacity = 0.0 if looking else opacity
+        if not looking:
+            begun()
 
     labels.events.mode.connect(mode_changed)
     mode_changed()

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_mil.correction import Correction, Polygon
+from napari_mil.correction import Correction, Polygon, WholeSlide
 from napari_mil.grid import TileGrid
 from napari_mil.prediction import TileMap
 from napari_mil.ui import compat
@@ -57,7 +57,8 @@ class State:
     lattice : every cell of the slide, for painting
     corrections : in force on this slide, in the order they were said
     nodes : (cells of the lattice,) int32 node that people gave each cell, 0 = nothing said
-    node : the label to give next
+    node : the label to give next; 0 takes labels away, None: nothing was chosen yet
+    blind : maps and answer stay hidden until the slide in front has its first label from a person
     tile_screen_px : width of a tile on screen, to the nearest power of two; lines are drawn for it
     changed_models : counts up when models come or are adopted
     """
@@ -76,9 +77,26 @@ class State:
     lattice: TileGrid | None = None
     corrections: tuple[Correction, ...] = ()
     nodes: NDArray[np.int32] | None = None
-    node: int = 0
+    node: int | None = None
+    blind: bool = False
     tile_screen_px: float = 64.0
     changed_models: int = 0
+
+    @property
+    def veiled(self) -> bool:
+        """Whether what the model says of this slide must not be seen yet."""
+        return self.blind and not self.corrections
+
+    @property
+    def slide_label(self) -> str | None:
+        """Label text of the slide in front: what was said last, else what the manifest gave."""
+        said = [c.label for c in self.corrections if isinstance(c.place, WholeSlide)]
+        return said[-1] if said else self.record.label if self.record else None
+
+    @property
+    def seen(self) -> tuple[str, ...]:
+        """Names of the maps on show that may be seen."""
+        return () if self.veiled else self.shown
 
     @property
     def maps(self) -> tuple[TileMap, ...]:
@@ -101,7 +119,7 @@ ZOOM_MS = 150
 #: A change of one of these is a change of the picture.
 _DRAWN = (
     "slide", "answer", "answer_grid", "simulated", "shown", "style", "nodes", "corrections", "bag",
-    "tile_screen_px",
+    "tile_screen_px", "blind",
 )  # fmt: skip
 
 
@@ -260,7 +278,7 @@ def wanted(state: State) -> list[LayerData]:
         return []
     tree = state.project.tree
     made: list[LayerData | None] = [slide_layer(state.slide)]
-    for name in state.shown:
+    for name in state.seen:
         found = state.map(name)
         if found is not None:
             made.append(map_layer(*found, tree, style=state.style))
@@ -279,6 +297,6 @@ def wanted(state: State) -> list[LayerData]:
 
 def fresh(state: State) -> dict[str, Any]:
     """Changes that clear everything that belongs to one slide."""
-    kept = ("project", "card", "shown", "style", "node", "tile_screen_px", "changed_models")
+    kept = ("project", "card", "shown", "style", "node", "blind", "tile_screen_px", "changed_models")
     empty = State()
     return {f.name: getattr(empty, f.name) for f in fields(state) if f.name not in kept}

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from qtpy.QtWidgets import QDialog, QDialogButtonBox, QLineEdit, QWidget
+from collections.abc import Mapping
+
+from qtpy.QtWidgets import QComboBox, QDialog, QDialogButtonBox, QLineEdit, QWidget
 
 from napari_mil.errors import MILError
-from napari_mil.ui.widgets import column, hint, row, text
+from napari_mil.labeltree import LabelTree
+from napari_mil.ui.labelfile import likely
+from napari_mil.ui.widgets import colour_icon, column, hint, row, text
 
 
 class MppDialog(QDialog):
-    """Asks once how many µm a pixel of some slides is wide."""
+    """Asks once how many µm a pixel of some slides is wide; `after` says what comes of the answer."""
 
-    def __init__(self, names: list[str], parent: QWidget) -> None:
+    def __init__(self, names: list[str], parent: QWidget, *, after: str) -> None:
         super().__init__(parent)
         self.setWindowTitle("How large is a pixel?")
         shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
@@ -22,8 +26,7 @@ class MppDialog(QDialog):
         box.rejected.connect(self.reject)
         ask = text(
             f"{shown} {'does' if len(names) == 1 else 'do'} not say how many µm a pixel is wide. "
-            "Scanned at 40× it is about 0.25, at 20× about 0.5. Your answer is kept in the project. "
-            "Cancel shows the slide in pixels."
+            f"Scanned at 40× it is about 0.25, at 20× about 0.5. {after}"
         )
         column(self, ask, row(text("µm per pixel"), self.field), self.wrong, box, margins=(10, 10, 10, 10))
 
@@ -40,3 +43,34 @@ class MppDialog(QDialog):
             self.wrong.setText(str(error))
             return
         self.accept()
+
+
+class MappingDialog(QDialog):
+    """Asks which label of the tree each unknown class of a file means; areas of some may be left out."""
+
+    def __init__(self, file: str, classes: Mapping[str, int], tree: LabelTree, parent: QWidget) -> None:
+        super().__init__(parent)
+        self.setWindowTitle("Which labels are these?")
+        self.choices = {name: _label_choice(name, tree) for name in classes}
+        rows = [
+            row(text(f"<b>{name}</b> ({n:,} area{'' if n == 1 else 's'})"), None, self.choices[name])
+            for name, n in classes.items()
+        ]
+        box = QDialogButtonBox(QDialogButtonBox.StandardButton.Ok | QDialogButtonBox.StandardButton.Cancel)
+        box.accepted.connect(self.accept)
+        box.rejected.connect(self.reject)
+        ask = text(f"{file} names classes that this project's label tree lacks. What do they mean here?")
+        column(self, ask, *rows, box, margins=(10, 10, 10, 10))
+
+    def value(self) -> dict[str, str | None]:
+        """Class text of the file -> label text of the tree, or None: leave such areas out."""
+        return {name: choice.currentData() for name, choice in self.choices.items()}
+
+
+def _label_choice(name: str, tree: LabelTree) -> QComboBox:
+    choice = QComboBox()
+    choice.addItem("leave out", None)
+    for node in range(1, len(tree)):
+        choice.addItem(colour_icon(tree.colours[node]), tree.path(node), tree.path(node))
+    choice.setCurrentIndex(max(choice.findData(likely(name, tree)), 0))
+    return choice

@@ -16,20 +16,19 @@ from napari_mil.ui.layers import unit
 
 
 class RegionPen:
-    """Polygons drawn with it become corrections with its `label`; the drawn shape itself is taken away
-    again.
+    """Polygons drawn with it become corrections with the chosen label (0: they take labels away); the drawn
+    shape itself is taken away again.
     """
 
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
-        self.label: str | None = None
         self.layer: Any = None
 
     def pick_up(self) -> None:
-        """Get ready to draw; says so when no label is chosen."""
+        """Get ready to draw."""
         slide = self.desk.state.slide
-        if slide is None or self.label is None:
-            self.desk.tell("Open a slide and choose a label before drawing.")
+        if slide is None:
+            self.desk.tell("Open a slide before drawing.")
             return
         viewer = self.desk.viewer
         if self.layer is None or self.layer not in viewer.layers:
@@ -59,7 +58,10 @@ class RegionPen:
         except MILError as error:
             self.desk.tell(error)
             return None
-        return acts.correct(self.desk, polygon, self.label, tool="region")
+        project, node = self.desk.state.project, self.desk.state.node
+        if project is None or node is None:
+            return None
+        return acts.correct(self.desk, polygon, project.tree.path(node) or None, tool="region")
 
     def _drawn(self, event: Any) -> None:
         if str(getattr(event.action, "value", event.action)) != "added" or self.layer is None:

@@ -44,7 +44,8 @@ class TileReader:
         return " · ".join(parts)
 
     def _model(self, row: int, col: int) -> list[str]:
-        state, answer = self.state, self.state.answer
+        state = self.state
+        answer = None if state.veiled else state.answer
         if (
             answer is None
             or self._lookup is None
@@ -75,7 +76,7 @@ class TileReader:
         return self._ranks[name]
 
     def _role(self, row: int, col: int) -> list[str]:
-        if self._roles is None or (i := int(self._roles[row, col])) < 0:
+        if self.state.veiled or self._roles is None or (i := int(self._roles[row, col])) < 0:
             return []
         return [
             f"{m.legend.get(int(m.values[i]), '')} ({m.note.split(',')[0].lower()})"
@@ -88,9 +89,9 @@ class TileReader:
         if state.nodes is None or state.lattice is None or state.project is None:
             return []
         node = int(state.nodes[row * state.lattice.shape[1] + col])
-        slide = [c.label for c in state.corrections if isinstance(c.place, WholeSlide) and c.label]
+        slide = [c.label for c in state.corrections if isinstance(c.place, WholeSlide)]
         parts = [f"you said {state.project.tree.path(node)}"] if node else []
-        return parts + ([f"slide: {slide[-1]}"] if slide else [])
+        return parts + ([f"slide: {slide[-1]}"] if slide and slide[-1] else [])
 
 
 def _not_analysed(state: State) -> str:

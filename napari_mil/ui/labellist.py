@@ -10,6 +10,15 @@ from napari_mil.ui.desk import Desk, State
 from napari_mil.ui.widgets import colour_icon
 
 _NODE = Qt.ItemDataRole.UserRole
+#: Rows that are seen without scrolling.
+ROWS = 12
+
+
+def key_of_node(node: int) -> str:
+    """The key that chooses a node: Alt with a digit, from the tenth on with Shift; "" from the 19th on."""
+    if node <= 9:
+        return f"Alt+{node}"
+    return f"Alt+Shift+{node - 9}" if node <= 18 else ""
 
 
 class LabelList(QTreeWidget):
@@ -21,7 +30,7 @@ class LabelList(QTreeWidget):
         self._items: dict[int, QTreeWidgetItem] = {}
         self.setColumnCount(2)
         self.setHeaderHidden(True)
-        self.setMinimumHeight(235)
+        self.setUniformRowHeights(True)
         self.itemClicked.connect(lambda item, _column: desk.apply(node=item.data(0, _NODE)))
         acts.whenever(desk, ("project",), self._fill)
         acts.whenever(desk, ("node",), self._mark)
@@ -33,9 +42,8 @@ class LabelList(QTreeWidget):
             return
         tree = state.project.tree
         for node in (*range(1, len(tree)), 0):
-            item = QTreeWidgetItem([tree.names[node] if node else "take the label away", f"Alt+{node}"])
-            if node > 9:
-                item.setText(1, "")
+            name = tree.names[node] if node else "take the label away"
+            item = QTreeWidgetItem([name, key_of_node(node)])
             item.setData(0, _NODE, node)
             if node:
                 item.setIcon(0, colour_icon(tree.colours[node]))
@@ -47,9 +55,9 @@ class LabelList(QTreeWidget):
             self._items[node] = item
         self.expandAll()
         self.resizeColumnToContents(0)
+        row_px = max(self.sizeHintForRow(0), 18)
+        self.setFixedHeight(min(len(tree), ROWS) * row_px + 6)
         self._mark(state)
 
     def _mark(self, state: State) -> None:
-        item = self._items.get(state.node)
-        if item is not None:
-            self.setCurrentItem(item)
+        self.setCurrentItem(None if state.node is None else self._items.get(state.node))

@@ -28,6 +28,11 @@ SLIDE_SUFFIXES = (
 )
 
 
+#: Asked in turn before a slide becomes a layer: whether they take care of its path themselves. The workbench
+#: takes slides into its project; `opening` asks for a pixel's size where two slides would not fit together.
+TAKERS: list[Callable[[Path], bool]] = []
+
+
 def get_reader(path: Any) -> Callable[[Any], list[LayerData]] | None:
     """A function that reads `path`, or None when it is no slide of ours (then other readers are asked)."""
     if not isinstance(path, str | Path):
@@ -41,9 +46,14 @@ def get_reader(path: Any) -> Callable[[Any], list[LayerData]] | None:
 
 
 def read(path: Any) -> list[LayerData]:
-    """The slide as one multiscale image layer; SlideError says why when it cannot be opened."""
+    """The slide as one multiscale image layer, or napari's sign for "nothing to add" when it was taken.
+
+    SlideError says why when it cannot be opened.
+    """
     from napari_mil.slides import open_slide
 
+    if any(take(Path(path)) for take in tuple(TAKERS)):
+        return [(None,)]  # type: ignore[list-item]
     return [slide_layer(open_slide(path), key=OPENED)]
 
 

@@ -36,7 +36,7 @@ class SlideList(QListWidget):
         self.setUniformItemSizes(True)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.itemClicked.connect(lambda item: self.chosen.emit(item.data(_ID)))
-        acts.whenever(desk, ("project", "record", "corrections", "answer"), self.refresh)
+        acts.whenever(desk, ("project", "record", "corrections", "answer", "blind"), self.refresh)
         acts.whenever(desk, ("project", "card"), self._forget_answers)
 
     def refresh(self, state: State) -> None:
@@ -55,13 +55,15 @@ class SlideList(QListWidget):
         labels = {c.slide_id: c.label for c in corrections if isinstance(c.place, WholeSlide)}
         for i, record in enumerate(records):
             label = labels.get(record.id, record.label) or "no label"
-            self.item(i).setText(self._words(record, label, counts[record.id]))
+            hidden = state.blind and not counts[record.id]
+            self.item(i).setText(self._words(record, label, counts[record.id], hidden=hidden))
             if state.record is not None and record.id == state.record.id:
                 self.setCurrentRow(i)
 
-    def _words(self, record: SlideRecord, label: str, corrections: int) -> str:
+    def _words(self, record: SlideRecord, label: str, corrections: int, *, hidden: bool) -> str:
         said = f" · {corrections} correction{'s' if corrections > 1 else ''}" if corrections else ""
-        return f"{record.name}\n{label}{said}\nmodel: {self._answers.get(record.id, 'not analysed')}"
+        answer = "hidden" if hidden else self._answers.get(record.id, "not analysed")
+        return f"{record.name}\n{label}{said}\nmodel: {answer}"
 
     def _ids(self) -> list[str]:
         return [self.item(i).data(_ID) for i in range(self.count())]

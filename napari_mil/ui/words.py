@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 #: The figures a card shows first: words → name in the card.
 FIGURES = {"lesion AUC": "lesion/auc", "class AUC": "fine/auc", "c-index": "survival/c_index"}
+#: What stands in the place of an answer that must not be seen yet.
+VEILED = "The answer is hidden until you have given this slide a label (read blind first)."
 
 
 def answer_words(project: Any, answer: Any) -> str:

@@ -10,10 +10,11 @@ from typing import Any
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QFrame, QScrollArea, QWidget
 
-from napari_mil.ui import acts, compat
+from napari_mil.ui import acts, compat, reader
 from napari_mil.ui.canvaslegend import CanvasLegend
 from napari_mil.ui.desk import Desk, State
 from napari_mil.ui.hover import TileReader
+from napari_mil.ui.magnify import Magnification
 from napari_mil.ui.sections.export import ExportSection
 from napari_mil.ui.sections.instances import InstancesSection
 from napari_mil.ui.sections.model import ModelSection
@@ -63,11 +64,14 @@ class Workbench(QWidget):
         self.said = hint()
         self.said.hide()
         self.jobs = JobBar(self.desk)
-        column(self, _scrolled(*self.folds.values()), self.said, self.jobs, margins=(0, 0, 0, 0), spacing=0)
+        self.magnification = Magnification(self.desk)
+        parts = (self.magnification, _scrolled(*self.folds.values()), self.said, self.jobs)
+        column(self, *parts, margins=(0, 0, 0, 0), spacing=0)
         self.desk.said.connect(self._say)
         self.desk.changed.connect(self._changed)
         self.desk.jobs.began.connect(lambda _job: self._say(""))
         self._is_shut = False
+        reader.TAKERS.insert(0, self.slides.take)
         self._stop_watching = compat.when_closing(viewer, self.shut)
         compat.show_scale_bar(viewer)
         self.desk.layer_added.connect(self._layer_added)
@@ -114,8 +118,10 @@ class Workbench(QWidget):
         if self._is_shut:
             return
         self._is_shut = True
+        reader.TAKERS.remove(self.slides.take)
         self._stop_watching()
         self._pointer.forget()
+        self.magnification.stop()
         self.desk.close()
         self.legend.hide()
         self.legend.deleteLater()
@@ -127,7 +133,7 @@ class Workbench(QWidget):
     def _changed(self, before: State, after: State) -> None:
         if before.record is not after.record and before.record is not None:
             self._say("")
-        watched = ("lattice", "answer", "answer_grid", "simulated", "bag", "nodes")
+        watched = ("lattice", "answer", "answer_grid", "simulated", "bag", "nodes", "blind")
         if any(getattr(before, n) is not getattr(after, n) for n in watched):
             self._reader = TileReader(after)
         self._pointer.refresh()

@@ -8,6 +8,8 @@ import threading
 import pytest
 from qtpy.QtWidgets import QApplication
 
+from napari_mil.ui import compat
+from napari_mil.ui.dialogs import MppDialog
 from napari_mil.ui.workbench import Workbench
 from napari_mil.workflow import Project
 from tests.ui.test_reader import write_pyramid
@@ -27,6 +29,33 @@ def test_without_a_project_slides_are_just_shown(make_napari_viewer, tmp_path):
     made.review.paint()
     assert "Open a slide before painting" in made.said.text()
     made.shut()
+
+
+@pytest.mark.parametrize("first", [0.5, None])
+def test_slides_with_and_without_pixel_size_share_a_window_only_in_micrometres(
+    make_napari_viewer, tmp_path, monkeypatch, first
+):
+    viewer = make_napari_viewer(show=False)
+    monkeypatch.setattr(compat, "current_viewer", lambda: viewer)
+    compat.activate()
+    second = None if first else 0.5
+    viewer.open(str(write_pyramid(tmp_path / "one.tif", mpp=first)), plugin="napari-mil")
+    viewer.open(str(write_pyramid(tmp_path / "same.tif", mpp=first)), plugin="napari-mil")
+    assert len(viewer.layers) == 2  # the same unit: nothing is asked
+    viewer.open(str(write_pyramid(tmp_path / "other.tif", mpp=second)), plugin="napari-mil")
+    assert len(viewer.layers) == 2
+    [dialog] = [w for w in QApplication.topLevelWidgets() if type(w) is MppDialog and w.isVisible()]
+    dialog.field.setText("0.25")
+    dialog._check()
+    assert [layer.name for layer in viewer.layers] == ["one", "same", "other"]
+    assert {str(layer.units[-1]) for layer in viewer.layers} == {"micrometer"}
+    given = [0.5, 0.5, 0.25] if first else [0.25, 0.25, 0.5]
+    assert [layer.scale[0] for layer in viewer.layers] == pytest.approx(given)
+    assert viewer.layers.extent.units is not None  # napari warns when this is None
+    viewer.open(str(write_pyramid(tmp_path / "third.tif", mpp=None)), plugin="napari-mil")
+    [dialog] = [w for w in QApplication.topLevelWidgets() if type(w) is MppDialog and w.isVisible()]
+    dialog.reject()
+    assert len(viewer.layers) == 3
 
 
 def test_napari_opens_the_dock_by_its_name(make_napari_viewer):

@@ -18,13 +18,16 @@ from qtpy.QtWidgets import QAction, QApplication
 from napari_mil.correction import Cells, Polygon, WholeSlide
 from napari_mil.ui import acts, compat
 from napari_mil.ui.canvaslegend import legends
+from napari_mil.ui.dialogs import MappingDialog, MppDialog
 from napari_mil.ui.hidden import HIDDEN
+from napari_mil.ui.labellist import key_of_node
 from napari_mil.ui.sections.export import CHOICES
 from napari_mil.ui.sections.slides import _inside
 from napari_mil.ui.widgets import LegendView
 from napari_mil.ui.workbench import Workbench
-from napari_mil.workflow import Project
+from napari_mil.workflow import Project, slide_label
 from napari_mil.workflow.learn import Retrained
+from tests.ui.test_labelfile import write_file
 from tests.ui.test_reader import write_pyramid
 
 pytestmark = pytest.mark.skipif(
@@ -307,10 +310,95 @@ def test_slide_label_confirmation_and_contradiction(bench):
     assert "Benign/N · 3 corrections" in bench.slides.list.currentItem().text()
 
 
+def test_reading_blind_hides_the_model_until_the_first_label(bench):
+    run(bench, "mhim")
+    bench.review.blind.setChecked(True)
+    assert bench.wait(5)
+    assert bench.desk.layer("map/attention") is None
+    assert bench.legend.isHidden()
+    assert "read blind" in bench.instances.empty.text()
+    [words] = [w.text() for w in bench.model.answer.findChildren(type(bench.model.card)) if not w.isHidden()]
+    assert "hidden until" in words
+    assert "model: hidden" in bench.slides.list.currentItem().text()
+    cell = bench.desk.state.answer_grid.cells[0]
+    mpp, pitch = bench.desk.state.slide.mpp, bench.desk.state.lattice.pitch_px
+    assert bench._read_tile(*((cell + 0.5) * pitch * mpp)) == f"tile {cell[0]}, {cell[1]}"
+    bench.review.confirm()
+    assert "give your own label first" in bench.said.text()
+    bench.review.choose("Benign/N")
+    bench.review.label_slide()
+    [said] = bench.desk.state.corrections
+    assert said.visible == ()
+    assert said.model_said
+    assert bench.desk.layer("map/attention") is not None
+    assert "model: hidden" not in bench.slides.list.currentItem().text()
+    paint(bench, [(2, 3)], "Atypical/ADH")
+    assert bench.desk.state.corrections[-1].visible == ("attention",)
+    bench.slides.step(1)
+    assert bench.wait(20)
+    assert bench.desk.state.veiled  # the next slide is read blind as well
+    bench.review.blind.setChecked(False)
+    assert not bench.desk.state.veiled
+
+
 def test_keys_choose_labels(bench):
     bench.desk.keys["Alt+3"].activated.emit()
     assert bench.desk.state.node == 3
     assert bench.review.tree.currentItem().data(0, Qt.ItemDataRole.UserRole) == 3
+
+
+def test_labels_beyond_the_ninth_have_a_key_and_show_it(bench):
+    tree, shown = bench.desk.state.project.tree, bench.review.tree
+    assert len(tree) == 11
+    bench.desk.keys["Alt+Shift+1"].activated.emit()
+    assert bench.desk.state.node == 10
+    assert (shown.currentItem().text(0), shown.currentItem().text(1)) == (tree.names[10], "Alt+Shift+1")
+    bench.desk.keys["Alt+Shift+5"].activated.emit()  # there is no such label
+    assert bench.desk.state.node == 10
+    assert [key_of_node(n) for n in (0, 9, 10, 18, 19)] == [
+        "Alt+0", "Alt+9", "Alt+Shift+1", "Alt+Shift+9", "",
+    ]  # fmt: skip
+
+
+def test_without_a_chosen_label_nothing_is_painted_and_it_is_said(bench):
+    assert bench.review.tree.currentItem() is None
+    acts = {"paint": bench.review.paint, "draw": bench.review.draw, "label": bench.review.label_slide}
+    for act in acts.values():
+        bench._say("")
+        act()
+        assert "Choose a label first" in bench.said.text()
+        assert bench.desk.layer("corrections").mode == "pan_zoom"
+    assert bench.review._pen.layer is None
+    bench._say("")
+    bench.desk.layer("corrections").mode = "paint"  # napari's own button
+    assert "Choose a label first" in bench.said.text()
+    assert bench.desk.state.corrections == ()
+
+
+def test_a_slides_label_can_be_taken_away(bench):
+    project, record = bench.desk.state.project, bench.desk.state.record
+    assert record.label
+    bench.review.choose(0)
+    bench.review.label_slide()
+    assert slide_label(project, record) is None
+    assert "nothing yet" in bench.review.slide_label.text()
+    assert "no label · 1 correction" in bench.slides.list.currentItem().text()
+    bench.review.label_slide()
+    assert "no label to take away" in bench.said.text()
+    bench.review.undo()
+    assert slide_label(project, record) == record.label
+
+
+def test_a_drawn_region_can_take_labels_away(bench):
+    paint(bench, [(2, 3), (2, 4)], "Atypical/ADH")
+    bench.review.choose(0)
+    bench.review.draw()
+    (y0, x0), (y1, x1) = (np.array(cell) * bench.desk.state.lattice.pitch_px for cell in ((2, 3), (3, 4)))
+    bench.review._pen.layer.add_polygons(np.array([[y0, x0], [y0, x1], [y1, x1], [y1, x0]]))
+    assert bench.wait(10)
+    assert bench.desk.state.corrections[-1].label is None
+    assert np.argwhere(bench.desk.layer("corrections").data).tolist() == [[2, 4]]
+    bench.review.look()
 
 
 def test_no_key_is_taken_from_napari(bench):
@@ -336,6 +424,20 @@ def test_export_and_import_give_the_same_state(bench, tmp_path):
     bench.export.write(tmp_path / "all.csv")
     assert bench.wait(20)
     assert (tmp_path / "all.csv").stat().st_size > 0
+
+
+def test_unknown_classes_of_a_file_are_asked_for(bench, tmp_path):
+    path = write_file(tmp_path / "qupath.geojson", {"name": "Tumor"}, {"name": "adh"}, {"name": "Stroma"})
+    bench.export.read(path)
+    assert bench.wait(20)
+    [dialog] = [w for w in QApplication.topLevelWidgets() if type(w) is MappingDialog and w.isVisible()]
+    assert dialog.value() == {"Tumor": None, "adh": "Atypical/ADH", "Stroma": None}
+    dialog.choices["Tumor"].setCurrentText("Malignant/IC")
+    dialog.accept()
+    assert bench.wait(20)
+    assert sorted(c.label for c in bench.desk.state.corrections) == ["Atypical/ADH", "Malignant/IC"]
+    assert "2 labels read" in bench.export.done.text()
+    assert "left aside" in bench.export.done.text()
 
 
 def retrained(bench, name):
@@ -389,6 +491,28 @@ def test_an_adopted_model_offers_to_run_where_no_features_are_kept(bench):
     assert bench.retrain.run_button.isHidden()
 
 
+def test_magnifications_are_those_of_a_microscope(bench):
+    bench.magnification.buttons[20].click()
+    assert compat.camera(bench.viewer).zoom == pytest.approx(1 / 0.5)  # 0.5 µm per pixel of the screen
+    QTest.qWait(200)
+    assert bench.magnification.now.text() == "20×"
+    bench.magnification.overview.click()
+    QTest.qWait(200)
+    assert float(bench.magnification.now.text().rstrip("×")) < 20
+
+
+def test_without_a_pixel_size_there_is_no_magnification(bench, tmp_path):
+    bench.slides.add([write_pyramid(tmp_path / "nameless.tif", mpp=None)])
+    assert bench.wait(20)
+    [dialog] = [w for w in QApplication.topLevelWidgets() if type(w) is MppDialog and w.isVisible()]
+    dialog.reject()
+    assert bench.wait(20)
+    assert bench.desk.state.slide.mpp is None
+    assert not bench.magnification.buttons[20].isEnabled()
+    assert "µm" in bench.magnification.buttons[20].toolTip()
+    assert bench.magnification.overview.isEnabled()
+
+
 def test_a_slide_without_pixel_size_is_asked_for_once_and_kept(bench, tmp_path):
     path = write_pyramid(tmp_path / "nameless.tif", mpp=None)
     bench.slides.add([path])
@@ -416,9 +540,10 @@ def test_a_file_that_is_no_slide_is_one_sentence(bench, tmp_path):
     assert bench.desk.state.record is before
 
 
-def test_slides_that_napari_opens_are_taken_into_the_project(bench, tmp_path):
+def test_slides_that_napari_opens_are_taken_into_the_project(bench, tmp_path, monkeypatch):
     path = write_pyramid(tmp_path / "dropped.tif")
-    bench.viewer.open(str(path), plugin="napari-mil")
+    monkeypatch.setattr(compat, "current_viewer", lambda: bench.viewer)
+    assert bench.viewer.open(str(path), plugin="napari-mil") == []
     assert bench.wait(20)
     assert bench.desk.state.record.name == "dropped"
     assert [layer.name for layer in bench.viewer.layers].count("dropped") == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from qtpy.QtWidgets import QComboBox, QFileDialog, QWidget
 from napari_mil.errors import MILError
 from napari_mil.ui import acts, compat
 from napari_mil.ui.desk import Desk, State
+from napari_mil.ui.dialogs import MappingDialog
+from napari_mil.ui.labelfile import read_as, unknown_classes
 from napari_mil.ui.widgets import button, column, hint, row, text
 from napari_mil.ui.words import amount_words, is_whole
 
@@ -58,14 +61,42 @@ class ExportSection(QWidget):
             self.desk.tell("Open the slide that the labels belong to first.")
             return
 
-        def show(read: Any) -> None:
+        source = Path(path)
+
+        def show(unknown: Any) -> None:
+            if self.desk.state.slide is not slide:
+                return
+            if unknown:
+                self.ask_meaning(source, unknown)
+            else:
+                self._import(source, {})
+
+        self.desk.asks.ask("import", lambda: unknown_classes(source, project.tree), show)
+
+    def ask_meaning(self, path: Path, unknown: Mapping[str, int]) -> MappingDialog:
+        """Ask which labels the unknown classes of a file mean, then read it."""
+        project, window = self.desk.state.project, compat.main_window(self.desk.viewer)
+        dialog = MappingDialog(path.name, unknown, project.tree, window)
+        dialog.accepted.connect(lambda: self._import(path, dialog.value()))
+        dialog.open()
+        return dialog
+
+    def _import(self, path: Path, mapping: Mapping[str, str | None]) -> None:
+        project, slide = self.desk.state.project, self.desk.state.slide
+
+        def work() -> Any:
+            if mapping:
+                return read_as(project, path, slide, mapping)
+            return project.import_labels(path, slide), []
+
+        def show(found: tuple[Any, list[str]]) -> None:
+            read, remarks = found
             if self.desk.state.slide is slide:
                 self.desk.apply(**acts.said(project, slide, self.desk.state))
-            self.done.setText(
-                f"{len(read):,} labels read from {Path(path).name}; what was known already is not doubled."
-            )
+            words = f"{len(read):,} labels read from {path.name}; what was known already is not doubled."
+            self.done.setText(" ".join([words, *remarks]))
 
-        self.desk.asks.ask("import", lambda: project.import_labels(path, slide), show)
+        self.desk.asks.ask("import", work, show)
 
     def choose_target(self) -> None:
         """Let the person choose the file to write."""

@@ -9,6 +9,7 @@ from napari_mil.ui import acts
 from napari_mil.ui.desk import Desk, State
 from napari_mil.ui.hidden import HIDDEN, HiddenTiles
 from napari_mil.ui.widgets import column, hint, row
+from napari_mil.ui.words import VEILED
 
 _NAME = Qt.ItemDataRole.UserRole
 #: What the first part of a map's name is called on screen, in the order of the list.
@@ -21,6 +22,7 @@ GROUPS = {
     "probability": "Probability of a class",
     "disagreement": "Coarse and fine disagree",
 }
+EMPTY = "Run a model to see what it looked at."
 
 
 class InstancesSection(QWidget):
@@ -29,7 +31,7 @@ class InstancesSection(QWidget):
     def __init__(self, desk: Desk) -> None:
         super().__init__()
         self.desk = desk
-        self.empty = hint("Run a model to see what it looked at.")
+        self.empty = hint()
         self.list = QTreeWidget()
         self.list.setHeaderHidden(True)
         self.list.setFixedHeight(190)
@@ -44,7 +46,7 @@ class InstancesSection(QWidget):
         self.legend.setChecked(True)
         column(self, self.empty, self.list, row(self.rank, None, self.legend), self.hidden)
         self._names: tuple[str, ...] = ()
-        acts.whenever(desk, ("answer", "shown", "simulated"), self._show_list)
+        acts.whenever(desk, ("answer", "shown", "simulated", "blind", "corrections"), self._show_list)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -63,8 +65,10 @@ class InstancesSection(QWidget):
         self._show_list(self.desk.state)  # what is marked is what is on show, whatever the click did
 
     def _show_list(self, state: State) -> None:
-        names = tuple(m.name for m in state.maps if m.name != HIDDEN)
+        names = () if state.veiled else tuple(m.name for m in state.maps if m.name != HIDDEN)
+        self.empty.setText(VEILED if state.veiled else EMPTY)
         self.empty.setVisible(not names)
+        self.hidden.setEnabled(not state.veiled)
         for part in (self.list, self.rank, self.legend):
             part.setVisible(bool(names))
         if names != self._names:

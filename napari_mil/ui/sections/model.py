@@ -11,7 +11,7 @@ from napari_mil.ui import acts
 from napari_mil.ui.curves import SurvivalPlot
 from napari_mil.ui.desk import Desk, State
 from napari_mil.ui.widgets import button, clear, column, hint, row, text
-from napari_mil.ui.words import answer_remarks, card_words, device_words, percent, span_words
+from napari_mil.ui.words import VEILED, answer_remarks, card_words, device_words, percent, span_words
 
 if TYPE_CHECKING:
     from napari_mil.card import ModelCard
@@ -56,7 +56,7 @@ class ModelSection(QWidget):
         desk.key("Ctrl+Return", self.run)
         acts.whenever(desk, ("project", "changed_models", "card"), self._show_cards)
         acts.whenever(desk, ("card", "slide", "bag"), self._estimate)
-        acts.whenever(desk, ("answer", "partial"), self._show_answer)
+        acts.whenever(desk, ("answer", "partial", "blind", "corrections"), self._show_answer)
 
     def choose(self, which: str) -> None:
         """Choose a model by id or name."""
@@ -159,6 +159,9 @@ class ModelSection(QWidget):
     def _show_answer(self, state: State) -> None:
         clear(self._answer)
         if state.answer is None or state.project is None:
+            return
+        if state.veiled:
+            self._answer.addWidget(hint(VEILED))
             return
         tree = state.project.tree
         if state.answer.risk is not None and state.answer.survival is not None and state.card is not None:

@@ -7,18 +7,17 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QLabel, QListWidget, QSpinBox, QWidget
+from qtpy.QtWidgets import QCheckBox, QLabel, QSpinBox, QWidget
 
 from napari_mil.correction import Cells, WholeSlide
 from napari_mil.ui import acts, compat
 from napari_mil.ui.desk import Desk, State
 from napari_mil.ui.drawing import RegionPen
-from napari_mil.ui.labellist import LabelList
+from napari_mil.ui.historylist import HistoryList
+from napari_mil.ui.labellist import LabelList, key_of_node
 from napari_mil.ui.widgets import button, column, hint, row, text
-from napari_mil.ui.words import contradictions, history_line
+from napari_mil.ui.words import contradictions
 
-HISTORY = 30
 #: How opaque labels are while one paints; at other times only their outlines are seen.
 FILL = 0.4
 
@@ -52,20 +51,19 @@ class ReviewSection(QWidget):
         self.undo_button = button("Undo", self.undo, "Take back the latest act on this slide", key="Alt+Z")
         self.redo_button = button("Redo", self.redo, "Restore what was taken back", key="Alt+Y")
         self.conflicts = hint()
-        self.history = QListWidget()
-        self.history.setWordWrap(True)
-        self.history.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self.history.setMinimumHeight(90)
-        self.history.setMaximumHeight(140)
+        self.blind = QCheckBox("Read blind first")
+        self.blind.setToolTip("Hide maps and the model's answer until you have given the slide's first label")
+        self.blind.toggled.connect(lambda on: desk.apply(blind=on))
+        self.history = HistoryList(desk)
         column(
             self,
-            text("Choose a label, then paint, draw, or label the slide:"),
+            self.blind,
+            text("Choose a label, then where it holds:"),
             self.tree,
             row(self.look_button, self.paint_button, self.draw_button),
-            row(QLabel("Brush"), self.brush, QLabel("tiles wide"), None),
+            row(QLabel("Brush"), self.brush, None, self.undo_button, self.redo_button),
             self.slide_label,
             row(self.set_button, self.confirm_button),
-            row(self.undo_button, self.redo_button),
             self.conflicts,
             self.history,
         )
@@ -78,8 +76,11 @@ class ReviewSection(QWidget):
     def choose(self, node: int | str) -> None:
         """Choose the label to give: a node, or a label text; 0 takes labels away."""
         project = self.desk.state.project
-        if project is not None:
-            self.desk.apply(node=project.tree.node(node) if isinstance(node, str) else int(node))
+        if project is None:
+            return
+        chosen = project.tree.node(node) if isinstance(node, str) else int(node)
+        if chosen < len(project.tree):
+            self.desk.apply(node=chosen)
 
     def look(self) -> None:
         """Stop painting and drawing."""
@@ -94,6 +95,8 @@ class ReviewSection(QWidget):
         if layer is None:
             self.desk.tell("Open a slide before painting.")
             return
+        if not self._has_label():
+            return
         self._watch_layer()
         self.desk.viewer.layers.selection.active = layer
         layer.mode = "paint"
@@ -102,13 +105,17 @@ class ReviewSection(QWidget):
     def draw(self) -> None:
         """Draw a polygon with the chosen label."""
         self.look()
-        self._pen.pick_up()
+        if self._has_label():
+            self._pen.pick_up()
 
     def label_slide(self) -> None:
-        """Give the whole slide the chosen label."""
-        label = self._label()
-        if label is None:
-            self.desk.tell("Choose a label first: Alt+1 to Alt+9, or a click in the list.")
+        """Give the whole slide the chosen label, or take its label away."""
+        state = self.desk.state
+        if state.project is None or state.record is None or not self._has_label():
+            return
+        label = state.project.tree.path(state.node or 0) or None
+        if label is None and state.slide_label is None:
+            self.desk.tell("This slide has no label to take away.")
             return
         acts.correct(self.desk, WholeSlide(), label, tool="slide label")
 
@@ -117,6 +124,9 @@ class ReviewSection(QWidget):
         state = self.desk.state
         if state.answer is None or state.answer.scope != "slide" or state.partial or state.project is None:
             self.desk.tell("There is no answer for the whole slide yet; run a model first.")
+            return
+        if state.veiled:
+            self.desk.tell("You read blind: give your own label first.")
             return
         if not state.answer.probabilities:
             self.desk.tell("This model answers with a risk, not with a label; choose the label yourself.")
@@ -134,12 +144,14 @@ class ReviewSection(QWidget):
         if self.desk.state.project is not None:
             acts.redo(self.desk)
 
-    def _label(self) -> str | None:
-        state = self.desk.state
-        return state.project.tree.path(state.node) or None if state.project else None
+    def _has_label(self) -> bool:
+        """Whether a label was chosen; else the person is told how."""
+        if self.desk.state.node is None:
+            self.desk.tell("Choose a label first: a click in the list, or the key beside it.")
+        return self.desk.state.node is not None
 
     def _shortcuts(self) -> list[tuple[str, Any]]:
-        keys: list[tuple[str, Any]] = [(f"Alt+{n}", lambda n=n: self.choose(n)) for n in range(10)]
+        keys: list[tuple[str, Any]] = [(key_of_node(n), lambda n=n: self.choose(n)) for n in range(19)]
         return [
             *keys,
             ("Alt+Q", self.look), ("Alt+B", self.paint), ("Alt+R", self.draw), ("Alt+G", self.label_slide),
@@ -150,8 +162,7 @@ class ReviewSection(QWidget):
         layer = self.desk.layer("corrections")
         if layer is not None:
             layer.brush_size = self.brush.value()
-            layer.selected_label = self.desk.state.node
-        self._pen.label = self._label()
+            layer.selected_label = self.desk.state.node or 0
 
     def _watch_layer(self) -> None:
         """Follow the strokes on the layer of corrections, which is new for every slide."""
@@ -160,7 +171,7 @@ class ReviewSection(QWidget):
             return
         self._painted_on = layer
         compat.when_painted(layer, self._stroke)
-        compat.fill_while_painting(layer, FILL)
+        compat.fill_while_painting(layer, FILL, begun=self._has_label)
         compat.bind(layer, "Control-Z", self.undo)
         compat.bind(layer, "Control-Shift-Z", self.redo)
         self._set_brush()
@@ -179,13 +190,10 @@ class ReviewSection(QWidget):
             acts.correct(self.desk, Cells(cells, state.lattice.pitch_px), label or None, tool="paint")
 
     def _show_said(self, state: State) -> None:
-        self.history.clear()
         if state.project is None or state.record is None:
             self.slide_label.setText("")
             return
-        said = [c.label for c in state.corrections if isinstance(c.place, WholeSlide)]
-        label = said[-1] if said else state.record.label
+        label = state.slide_label
         self.slide_label.setText(f"This slide is labelled <b>{label or 'nothing yet'}</b>.")
-        self.history.addItems([history_line(c) for c in reversed(state.corrections[-HISTORY:])])
         self.conflicts.setText(contradictions(state, label))
         self.conflicts.setVisible(bool(self.conflicts.text()))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from napari_mil.slides import Slide
 
 NO_PROJECT = "No project is open. A project is a folder that keeps slides, labels and models."
+KEPT = "Your answer is kept in the project. Cancel shows the slide in pixels."
 
 
 class SlidesSection(QWidget):
@@ -86,8 +87,15 @@ class SlidesSection(QWidget):
 
         self.desk.asks.ask("add slides", work, lambda done: self._added(*done))
 
+    def take(self, path: Path) -> bool:
+        """Take a slide that napari is about to open in this viewer into the open project, if there is one."""
+        if self.desk.state.project is None or compat.current_viewer() is not self.desk.viewer:
+            return False
+        self.add([path])
+        return True
+
     def take_opened(self) -> None:
-        """Take slides that napari opened itself (File > Open, a drop on the canvas) into the open project."""
+        """Take slides that were opened before there was a project into it."""
         layers = self.desk.viewer.layers
         opened = [layer for layer in layers if opened_path(layer) is not None]
         if not opened:
@@ -102,7 +110,8 @@ class SlidesSection(QWidget):
 
     def ask_mpp(self, slides: list[Slide]) -> MppDialog:
         """Ask once how large a pixel is; the answer is kept in the project. Without one, pixels are shown."""
-        dialog = MppDialog([s.path.name for s in slides], compat.main_window(self.desk.viewer))
+        window = compat.main_window(self.desk.viewer)
+        dialog = MppDialog([s.path.name for s in slides], window, after=KEPT)
         dialog.accepted.connect(lambda: self.add([s.path for s in slides], mpp=dialog.value()))
         dialog.rejected.connect(lambda: self.open(slides[0].fingerprint))
         dialog.open()
