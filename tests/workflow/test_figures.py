@@ -7,7 +7,7 @@ from quickstudy import QUICK, study
 
 from napari_mil.steps import drain
 from napari_mil.workflow import retrain_here_steps, train_model_steps
-from napari_mil.workflow.figures import card_lines, figure_lines, figure_words
+from napari_mil.workflow.figures import figure_lines, figure_words, held_out_lines
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_a_small_study_shows_no_interval_and_says_why(tmp_path):
         card = drain(train_model_steps(project, "mean", recipe=QUICK, name="m"))
         child = drain(retrain_here_steps(project, "m", recipe={"epochs": 1, "min_epochs": 1}))
         assert child.held == len(card.slides["test"])
-        words = [*card_lines(project, card), *child.in_words().splitlines()[1:]]
+        words = [*held_out_lines(project, card), *child.in_words().splitlines()[1:]]
     held = [line for line in words if re.search(r"(auc|accuracy|macro_f1|hierarchy):", line)]
     assert held
     assert not [line for line in held if "[" in line or "case" not in line]
