@@ -199,7 +199,8 @@ def read(
         what = reason(error) if isinstance(error, LabelError) else f"it is no GeoJSON ({reason(error)})"
         prefix = "" if what.startswith(path.name) else f"{path.name}: "
         raise LabelError(f"{prefix}{what}.") from error
-    left = ", ".join(f"{n} {what}" for what, n in reader.aside.items())
+    counts = reader.aside.items()
+    left = ", ".join(f"{n} {what}{'' if n == 1 else 's'} {which}" for (what, which), n in counts)
     if left and not reader.found:
         raise LabelError(
             f"{path.name} states no label for an area: it holds {left}; expected annotations with a class of "
@@ -249,7 +250,7 @@ class _Reader:
         self.label, self.mapping = label, mapping
         self.space = Space.of(slide)
         self.found: list[Correction] = []
-        self.aside: Counter[str] = Counter()
+        self.aside: Counter[tuple[str, str]] = Counter()
 
     def take(self, feature: Mapping[str, Any]) -> None:
         """Add what a feature states."""
@@ -257,9 +258,9 @@ class _Reader:
         kind = properties.get("objectType") or properties.get("object_type") or properties.get("type")
         kind = str(kind or "annotation").lower()
         if kind not in ("annotation", "pathannotationobject"):
-            self.aside[f"objects of type {kind}"] += 1
+            self.aside["object", f"of type {kind}"] += 1
         elif geometry.get("type") not in _AREAS:
-            self.aside[f"{geometry.get('type', 'no geometry')} without an area"] += 1
+            self.aside[str(geometry.get("type", "feature")), "without an area"] += 1
         elif (stated := self._stated(properties)) is not None:
             self._restate(stated, properties, geometry)
         else:
@@ -305,7 +306,8 @@ class _Reader:
     ) -> None:
         label = self._label(properties, self.label)
         if label is None:
-            self.aside["areas without a class"] += 1
+            classed = bool(properties.get("classification"))
+            self.aside["area", "whose class is to be" if classed else "without a class"] += 1
             return
         named = str(feature.get("id", ""))
         content = json.dumps([self.slide.fingerprint, label, geometry], sort_keys=True)

@@ -214,8 +214,13 @@ def _follow(project: Project, matched: Matched, files: Sequence[Path]) -> list[d
         except MILError as error:
             about |= {"ok": False, "error": str(error)}
         rows.append(about)
-    left = [(r.slide, f"row {r.number} of the manifest names no slide that is here") for r in matched.unused]
-    return rows + [{"slide": slide, "ok": True, "note": note} for slide, note in left]
+    for row, better in matched.unused:
+        why = "names no slide that is here"
+        if better is not None:
+            why = f"is not used: row {better.number} names that slide more exactly"
+        note = f"row {row.number} of the manifest {why}"
+        rows.append({"slide": row.slide, "ok": True, "note": note})
+    return rows
 
 
 def _told(project: Project, record: SlideRecord, row: Row) -> SlideRecord:

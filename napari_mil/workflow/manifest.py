@@ -63,15 +63,15 @@ class Matched:
     Attributes
     ----------
     rows : the row of each file that has one
-    by_name : files whose row names another folder, or writes the name otherwise
+    by_name : files whose row names another folder or another suffix
     refused : the sentence that says why a file's row cannot be told
-    unused : rows that name no file
+    unused : rows that serve no file, and the row that speaks of their file more exactly, or None
     """
 
     rows: dict[Path, Row] = field(default_factory=dict)
     by_name: set[Path] = field(default_factory=set)
     refused: dict[Path, str] = field(default_factory=dict)
-    unused: list[Row] = field(default_factory=list)
+    unused: list[tuple[Row, Row | None]] = field(default_factory=list)
 
 
 def read_manifest(path: Path) -> tuple[Row, ...]:
@@ -146,10 +146,15 @@ def match(
         for file in waiting:
             by_key[key(file.name)].append(file)
         pairs = {row.number: [f for f in by_key[key(row.parts[-1])] if fits(row, f)] for row in left}
-        _settle(found, left, pairs, waiting, by_name=way > 1)
+        _settle(found, left, pairs, waiting)
+        for file in waiting.values() if way > 1 else ():
+            parts = found.rows[file].parts if file in found.rows else ("",)
+            if len(parts) > 1 or parts[-1] not in ("", file.name, stem(file.name, suffixes)):
+                found.by_name.add(file)
         left = [row for row in left if not pairs[row.number]]
         waiting = {f: as_given for f, as_given in waiting.items() if not _known(found, as_given)}
-    found.unused = left
+    served = {stem(file.name, suffixes): row for file, row in found.rows.items()}
+    found.unused = [(row, served.get(stem(row.parts[-1], suffixes))) for row in left]
     return found
 
 
@@ -158,8 +163,6 @@ def _settle(
     rows: Sequence[Row],
     pairs: Mapping[int, Sequence[Path]],
     as_given: Mapping[Path, Path],
-    *,
-    by_name: bool,
 ) -> None:
     """Take what is plain among rows and the files they may mean; refuse what is not."""
     claims: dict[Path, list[Row]] = defaultdict(list)
@@ -183,8 +186,6 @@ def _settle(
             )
         else:
             found.rows[given] = first
-            if by_name and (len(first.parts) > 1 or first.parts[-1] != file.name):
-                found.by_name.add(given)
 
 
 def _known(found: Matched, file: Path) -> bool:

@@ -311,7 +311,7 @@ def test_objects_inside_objects_are_read(path, key):
     notes = []
     read = geojson.read(path, PLAIN, TREE, remark=notes.append)
     assert [c.label for c in read] == ["Malignant/IC", "Benign/N"]
-    assert notes == ["labels.geojson: 1 objects of type detection left aside."]
+    assert notes == ["labels.geojson: 1 object of type detection left aside."]
 
 
 def test_several_areas_of_one_feature_and_their_holes(path):
@@ -335,7 +335,7 @@ def test_classes_can_be_mapped_and_areas_without_one_given_a_label(path):
     notes = []
     (tumour,) = geojson.read(path, PLAIN, TREE, mapping=mapping, remark=notes.append)
     assert tumour.label == "Malignant"
-    assert notes == ["labels.geojson: 2 areas without a class left aside."]
+    assert notes == ["labels.geojson: 1 area whose class is to be, 1 area without a class left aside."]
     assert [c.label for c in geojson.read(path, PLAIN, TREE, mapping=mapping, label="N")] == [
         "Malignant",
         "Benign/N",
@@ -360,7 +360,7 @@ def area(**geometry):
         (area(coordinates=[[[0, 0]]]), "at least three finite points"),
         (area(coordinates=[[[0, 0], [1, 1], [float("nan"), 0]]]), "at least three finite points"),
         (area(type="Point"), "1 Point without an area"),
-        (foreign(), "1 areas without a class"),
+        (foreign(), "1 area without a class"),
         (foreign({"metadata": {"mil_place": "{}"}}), "is no correction"),
         ({"type": "GeometryCollection", "geometries": [SQUARE]}, "1 GeometryCollection"),
     ],
@@ -389,7 +389,7 @@ def real():
 @pytest.mark.parametrize("name", ["brush", "ellipse", "polygon", "rectangle", "wand"])
 def test_real_areas_without_a_class(real, name):
     path = real / "viewer_exports" / "qupath" / f"qupath-{name}.json"
-    with pytest.raises(LabelError, match="1 areas without a class; expected annotations with a class"):
+    with pytest.raises(LabelError, match="1 area without a class; expected annotations with a class"):
         geojson.read(path, PLAIN, TREE)
     (read,) = geojson.read(path, PLAIN, TREE, label="Benign/N")
     ring = json.loads(path.read_text())["geometry"]["coordinates"][0]

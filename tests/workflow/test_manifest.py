@@ -41,7 +41,7 @@ def test_slides_of_one_name_in_two_folders_get_their_own_labels(tmp_path):
     files = ["/s/a/1.svs", "/s/b/1.svs", "/s/a/case.2.tif"]
     found = matched(tmp_path, ["a/1.svs,IC", "b/1.svs,N", "case,PB"], files)
     assert labels(found) == {"/s/a/1.svs": "IC", "/s/b/1.svs": "N"}
-    assert [row.slide for row in found.unused] == ["case"]  # the part before the first dot is no stem
+    assert [row.slide for row, _ in found.unused] == ["case"]  # the part before the first dot is no stem
     assert not found.refused
 
 
@@ -75,7 +75,15 @@ def test_rows_that_contradict_each_other_are_refused_and_equal_ones_are_not(tmp_
 def test_a_row_with_another_folder_counts_by_its_name_and_that_is_said(tmp_path):
     found = matched(tmp_path, ["/old/disk/1.svs,N"], ["/s/1.svs"])
     assert found.by_name == {Path("/s/1.svs")}
+    assert matched(tmp_path, ["1.tif,N"], ["/s/1.svs"]).by_name
+    assert not matched(tmp_path, ["1,N"], ["/s/1.svs"]).by_name
     assert not matched(tmp_path, ["s/1.svs,N", "2.svs,N"], ["/s/1.svs", "/s/2.svs"]).by_name
+
+
+def test_a_row_that_another_outdoes_is_not_used_and_says_which(tmp_path):
+    found = matched(tmp_path, ["1,N", "s/1.svs,IC", "2,N"], ["/s/1.svs"])
+    assert labels(found) == {"/s/1.svs": "IC"}
+    assert [(row.number, better and better.number) for row, better in found.unused] == [(2, 3), (4, None)]
 
 
 NAMES = st.sampled_from(["1.svs", "1.tif", "2.svs", "1"])
@@ -91,7 +99,7 @@ def test_every_row_and_file_is_settled_once_and_a_row_serves_one_slide(tmp_path_
     assert not set(found.rows) & set(found.refused)
     used = [row.number for row in found.rows.values()]
     assert len(used) == len(set(used))
-    assert not set(used) & {row.number for row in found.unused}
+    assert not set(used) & {row.number for row, _ in found.unused}
     for path in paths:  # an exact path is never overruled
         exact = [row for row in said if Path("/s", *row.parts) == path]
         if len(exact) == 1:
