@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 
 from napari_mil.correction import WholeSlide
-from napari_mil.ui.desk import State
+from napari_mil.ui.desk import State, cell_at
 from napari_mil.ui.layers import ranks
 from napari_mil.ui.words import percent
 
@@ -27,11 +27,11 @@ class TileReader:
         lattice = self.state.lattice
         if lattice is None:
             return ""
-        mpp = lattice.slide_mpp or (1.0, 1.0)
-        row = int((y / mpp[0] + 0.5) // lattice.pitch_px[0])
-        col = int((x / mpp[1] + 0.5) // lattice.pitch_px[1])
-        if not (0 <= row < lattice.shape[0] and 0 <= col < lattice.shape[1]):
+        cell = cell_at(lattice, y, x)
+        if cell is None:
             return ""
+        row, col = cell
+        mpp = lattice.slide_mpp or (1.0, 1.0)
         height, width = lattice.slide_px
         if y / mpp[0] > height - 0.5 or x / mpp[1] > width - 0.5:
             return f"tile {row}, {col} reaches over the slide's edge; there is nothing here"
