@@ -57,7 +57,9 @@ class TileReader:
             rank = round((1 - float(self._rank("attention")[i])) * (len(attention.values) - 1)) + 1
             parts.append(f"attention {attention.values[i]:.2g} (rank {rank:,} of {len(attention.values):,})")
         finest = state.project.tree.levels - 1
-        chances = [(m.values[i], name) for name, m in maps.items() if name.startswith("probability/")]
+        every = [name for name in maps if name.startswith("probability/")]
+        fine = [name for name in every if name.startswith("probability/fine/")] or every
+        chances = [(maps[name].values[i], name) for name in fine]
         best = sorted(chances, reverse=True)[:3]
         parts += [", ".join(f"{name.rsplit('/', 1)[-1]} {percent(p)}" for p, name in best)] if best else []
         called = maps.get("class/fine") if finest >= 0 else None

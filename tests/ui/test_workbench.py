@@ -223,6 +223,10 @@ def test_the_status_bar_tells_about_the_tile_under_the_cursor(bench):
     row, col = state.answer_grid.cells[best]
     assert f"tile {row}, {col}" in status["coordinates"]
     assert f"(rank 1 of {len(state.answer_grid):,})" in status["coordinates"]
+    chances = status["coordinates"].split(" · ")[2].split(", ")
+    leaves = {state.project.tree.names[leaf] for leaf in state.project.tree.leaves}
+    assert len(chances) == 3
+    assert {words.split(" ")[0] for words in chances} <= leaves
     here = {tuple(cell) for cell in state.answer_grid.cells.tolist()}
     row0, col0 = next(cell for cell in np.ndindex(*state.lattice.shape) if cell not in here)
     pitch = np.array(state.lattice.pitch_px) * mpp
