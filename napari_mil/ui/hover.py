@@ -27,11 +27,10 @@ class TileReader:
         lattice = self.state.lattice
         if lattice is None:
             return ""
-        cell = cell_at(lattice, y, x)
-        if cell is None:
-            return ""
-        row, col = cell
         mpp = lattice.slide_mpp or (1.0, 1.0)
+        row, col = cell_at(lattice, y, x) or (-1, -1)
+        if row < 0:
+            return ""
         height, width = lattice.slide_px
         if y / mpp[0] > height - 0.5 or x / mpp[1] > width - 0.5:
             return f"tile {row}, {col} reaches over the slide's edge; there is nothing here"
