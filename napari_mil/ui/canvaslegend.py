@@ -28,8 +28,8 @@ class CanvasLegend(QFrame):
         self._views = QVBoxLayout(self)
         self._views.setContentsMargins(4, 4, 4, 2)
         self._views.setSpacing(0)
-        self._paint()
-        desk.theme_changed.connect(self._paint)
+        compat.float_over_canvas(self, desk.viewer)
+        desk.theme_changed.connect(lambda: compat.float_over_canvas(self, desk.viewer))
         draw = soon(self, self.draw)
         watched = ("answer", "shown", "simulated", "style", "nodes", "corrections", "blind")
         acts.whenever(desk, watched, lambda _state: draw())
@@ -53,13 +53,6 @@ class CanvasLegend(QFrame):
         wrapped = self._views.heightForWidth(width) if self._views.hasHeightForWidth() else 0
         self.resize(width, max(wrapped, self._views.sizeHint().height()))
         self.raise_()
-
-    def _paint(self) -> None:
-        colours = compat.theme_colours(self.desk.viewer)
-        self.setStyleSheet(
-            f"#canvasLegend {{ background-color: {colours['background']}; border-radius: 4px; }}"
-            f"#canvasLegend QLabel {{ background-color: transparent; color: {colours['text']}; }}"
-        )
 
 
 def legends(state: State) -> list[Legend]:

@@ -16,6 +16,9 @@ from qtpy.QtWidgets import QMainWindow, QShortcut, QWidget
 
 from napari_mil.errors import MILError
 
+#: A press that moved no further than this is a click.
+STILL_PX = 4
+
 
 def plain(viewer: Any) -> Any:
     """The viewer itself: napari hands plugins a proxy that hides its window, which dialogs and keys need."""
@@ -30,6 +33,15 @@ def main_window(viewer: Any) -> QMainWindow:
 def canvas_widget(viewer: Any) -> QWidget:
     """The Qt widget that the canvas is drawn on."""
     return main_window(viewer)._qt_viewer.canvas.native
+
+
+def float_over_canvas(panel: QWidget, viewer: Any) -> None:
+    """Give a panel that lies on the canvas the colours of the theme; its object's name is needed for that."""
+    name, colours = panel.objectName(), theme_colours(viewer)
+    panel.setStyleSheet(
+        f"#{name} {{ background-color: {colours['background']}; border-radius: 4px; }}"
+        f"#{name} QLabel {{ background-color: transparent; color: {colours['text']}; }}"
+    )
 
 
 def camera(viewer: Any) -> Any:
@@ -193,6 +205,25 @@ class Pointer:
 
     def _move(self, _viewer: Any, _event: Any) -> None:
         self.moved = True
+
+
+def when_clicked(viewer: Any, act: Callable[[float, float], Any]) -> Callable[[], None]:
+    """Call `act(y, x)` (world units) for a click without a drag while one looks; returns what ends this."""
+
+    def pressed(_viewer: Any, event: Any) -> Any:
+        active = viewer.layers.selection.active
+        looking = active is None or str(active.mode) == "pan_zoom"
+        start = np.array(event.pos, float)
+        if event.button != 1 or event.modifiers or not looking:
+            return
+        yield
+        while event.type == "mouse_move":
+            yield
+        if np.abs(np.array(event.pos, float) - start).max() <= STILL_PX:
+            act(float(event.position[-2]), float(event.position[-1]))
+
+    viewer.mouse_drag_callbacks.append(pressed)
+    return lambda: viewer.mouse_drag_callbacks.remove(pressed)
 
 
 def describe_cursor(layer: Any, describe: Callable[[float, float], str], pointer: Pointer) -> None:

@@ -114,6 +114,8 @@ class State:
         return None
 
 
+#: A tile that the view went to is at least so wide on screen.
+FLOWN_PX = 220
 #: Lines are drawn anew when the zoom has rested for so long.
 ZOOM_MS = 150
 #: A change of one of these is a change of the picture.
@@ -127,13 +129,14 @@ class Desk(QObject):
     """The state in front of one viewer's user.
 
     `changed(before, after)` is emitted after every `apply` that changed something; `before` and `after` are
-    States.
+    States. `flown(cell)` is emitted when the view went to a tile.
     """
 
     changed = Signal(object, object)
     said = Signal(str)
     layer_added = Signal(object)
     theme_changed = Signal()
+    flown = Signal(object)
 
     def __init__(self, viewer: Any, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -217,6 +220,25 @@ class Desk(QObject):
         if chosen is not None:
             camera.zoom = max(chosen, camera.zoom)
 
+    def fly_to(self, cell: tuple[int, int]) -> None:
+        """Bring a cell of the lattice into the middle of the view, large enough to be looked at."""
+        if (lattice := self.state.lattice) is None:
+            return
+        camera = compat.camera(self.viewer)
+        camera.center = (*camera.center[:-2], *self.middle_of(cell))
+        wide = (lattice.slide_mpp or (1.0, 1.0))[0] * lattice.pitch_px[0]
+        camera.zoom = max(camera.zoom, FLOWN_PX / wide)
+        self.flown.emit(tuple(cell))
+
+    def middle_of(self, cell: tuple[int, int]) -> tuple[float, float]:
+        """World position of the middle of a cell of the lattice."""
+        scale, translate = self.state.lattice.placement()
+        return cell[0] * scale[0] + translate[0], cell[1] * scale[1] + translate[1]
+
+    def cell_at(self, y: float, x: float) -> tuple[int, int] | None:
+        """The cell of the lattice at a world position, or None beside it."""
+        return None if self.state.lattice is None else cell_at(self.state.lattice, y, x)
+
     def view_box_px(self) -> tuple[float, float, float, float] | None:
         """What the canvas shows, cut to the slide, in level-0 pixels; None without a slide or when it is
         off screen.
@@ -293,6 +315,14 @@ def wanted(state: State) -> list[LayerData]:
         colours = {tree.path(node): tree.colours[node] for node in range(1, len(tree))}
         made.append(regions_layer(regions, state.slide, colours=colours))
     return [layer for layer in made if layer is not None]
+
+
+def cell_at(lattice: TileGrid, y: float, x: float) -> tuple[int, int] | None:
+    """The cell at a world position (µm, or pixels when µm are unknown), or None beside the lattice."""
+    mpp = lattice.slide_mpp or (1.0, 1.0)
+    row = int((y / mpp[0] + 0.5) // lattice.pitch_px[0])
+    col = int((x / mpp[1] + 0.5) // lattice.pitch_px[1])
+    return (row, col) if 0 <= row < lattice.shape[0] and 0 <= col < lattice.shape[1] else None
 
 
 def fresh(state: State) -> dict[str, Any]:

@@ -51,10 +51,10 @@ class MappingDialog(QDialog):
     def __init__(self, file: str, classes: Mapping[str, int], tree: LabelTree, parent: QWidget) -> None:
         super().__init__(parent)
         self.setWindowTitle("Which labels are these?")
-        self.choices = {name: _label_choice(name, tree) for name in classes}
+        self.choices = {name: _label_choice(name, tree) for name in sorted(classes)}
         rows = [
             row(text(f"<b>{name}</b> ({n:,} area{'' if n == 1 else 's'})"), None, self.choices[name])
-            for name, n in classes.items()
+            for name, n in sorted(classes.items())
         ]
         box = QDialogButtonBox(QDialogButtonBox.StandardButton.Ok | QDialogButtonBox.StandardButton.Cancel)
         box.accepted.connect(self.accept)

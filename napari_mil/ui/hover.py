@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 
 from napari_mil.correction import WholeSlide
-from napari_mil.ui.desk import State
+from napari_mil.ui.desk import State, cell_at
 from napari_mil.ui.layers import ranks
 from napari_mil.ui.words import percent
 
@@ -30,9 +30,8 @@ class TileReader:
         if lattice is None:
             return ""
         mpp = lattice.slide_mpp or (1.0, 1.0)
-        row = int((y / mpp[0] + 0.5) // lattice.pitch_px[0])
-        col = int((x / mpp[1] + 0.5) // lattice.pitch_px[1])
-        if not (0 <= row < lattice.shape[0] and 0 <= col < lattice.shape[1]):
+        row, col = cell_at(lattice, y, x) or (-1, -1)
+        if row < 0:
             return ""
         if self._photographs and (row, col) not in self._photographs:
             return ""
@@ -62,7 +61,9 @@ class TileReader:
             rank = round((1 - float(self._rank("attention")[i])) * (len(attention.values) - 1)) + 1
             parts.append(f"attention {attention.values[i]:.2g} (rank {rank:,} of {len(attention.values):,})")
         finest = state.project.tree.levels - 1
-        chances = [(m.values[i], name) for name, m in maps.items() if name.startswith("probability/")]
+        every = [name for name in maps if name.startswith("probability/")]
+        fine = [name for name in every if name.startswith("probability/fine/")] or every
+        chances = [(maps[name].values[i], name) for name in fine]
         best = sorted(chances, reverse=True)[:3]
         parts += [", ".join(f"{name.rsplit('/', 1)[-1]} {percent(p)}" for p, name in best)] if best else []
         called = maps.get("class/fine") if finest >= 0 else None

@@ -32,8 +32,9 @@ OUTLINES = "outlines/"
 MOST_LINES = 20_000
 #: How opaque maps are at most: scores fade by themselves, the flat colours of codes do not.
 SCORE_OPACITY, CODE_OPACITY = 0.75, 0.6
-#: Colours of role codes: left to learn from, hidden (salient), recycled, hidden (low), hidden (random).
-ROLE_COLOURS = {0: "#56B4E9", 1: "#D55E00", 2: "#F0E442", 3: "#882255", 4: "#CC79A7"}
+#: Colours of role codes: left to learn from (most tiles, so it is faint and the tissue stays visible), hidden
+#: (salient), recycled, hidden (low), hidden (random).
+ROLE_COLOURS = {0: "#56B4E966", 1: "#D55E00", 2: "#F0E442", 3: "#882255", 4: "#CC79A7"}
 MASK_COLOUR = "#D55E00"
 
 

@@ -50,7 +50,7 @@ def _between(colours: tuple[str, ...], at: float) -> tuple[float, float, float]:
 
 
 def rgb(colour: str) -> tuple[float, float, float]:
-    """Give "#rrggbb" as red, green, blue, each 0–1."""
+    """Give "#rrggbb" (an opacity may follow) as red, green, blue, each 0–1."""
     red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
     return red, green, blue
 

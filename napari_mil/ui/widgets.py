@@ -27,7 +27,7 @@ from napari_mil.ui.job import Job
 from napari_mil.ui.layers import SCORE_OPACITY
 from napari_mil.ui.legends import Legend
 from napari_mil.ui.outlines import DARK, LIGHT
-from napari_mil.ui.ramps import TISSUE, Rgba, is_dark
+from napari_mil.ui.ramps import TISSUE, Rgba, is_dark, rgb
 
 #: What changes many times a second is shown this often: every repaint costs the window a frame.
 SETTLE_MS = 250
@@ -233,8 +233,12 @@ def colour_icon(colour: str, side: int = 14) -> QIcon:
 def _square(colour: str, side: int, *, outlined: bool = False) -> QPixmap:
     """A square with a border, so that colours as dark as the theme read too; or an outline over tissue."""
     pixmap = QPixmap(side, side)
-    pixmap.fill(QColor(TISSUE) if outlined else QColor(colour) if colour else Qt.GlobalColor.transparent)
+    faint = len(colour) > len("#rrggbb")  # an opacity follows: it is shown over tissue
+    pixmap.fill(QColor(TISSUE) if outlined or faint else Qt.GlobalColor.transparent)
     painter = QPainter(pixmap)
+    if colour and not outlined:
+        opacity = int(colour[7:], 16) / 255 if faint else 1.0
+        painter.fillRect(pixmap.rect(), QColor.fromRgbF(*rgb(colour), opacity))
     if outlined:
         for inset, line in ((1, colour), (3, LIGHT if is_dark(colour) else DARK)):
             painter.setPen(QPen(QColor(line), 2))

@@ -21,6 +21,7 @@ from napari_mil.ui.sections.model import ModelSection
 from napari_mil.ui.sections.retrain import RetrainSection
 from napari_mil.ui.sections.review import ReviewSection
 from napari_mil.ui.sections.slides import SlidesSection
+from napari_mil.ui.tilecard import TileCard
 from napari_mil.ui.widgets import Fold, JobBar, column, hint
 
 #: Width that fits beside the canvas on a screen of 1366 px.
@@ -36,6 +37,7 @@ class Workbench(QWidget):
     slides, model, instances, review, retrain, export : the sections; their methods are the acts a person can
     do
     legend : what the colours on the canvas mean
+    card : what is known of the tile that was clicked
     folds : the foldable headings by section name
     """
 
@@ -76,6 +78,7 @@ class Workbench(QWidget):
         compat.show_scale_bar(viewer)
         self.desk.layer_added.connect(self._layer_added)
         self.legend = CanvasLegend(self.desk)
+        self.card = TileCard(self.desk, self._read_tile)
         self.instances.legend.toggled.connect(self.legend.switch)
         self.desk.key("Alt+L", self.instances.legend.toggle)
 
@@ -123,8 +126,10 @@ class Workbench(QWidget):
         self._pointer.forget()
         self.magnification.stop()
         self.desk.close()
-        self.legend.hide()
-        self.legend.deleteLater()
+        self.card.stop()
+        for panel in (self.legend, self.card):
+            panel.hide()
+            panel.deleteLater()
 
     def _say(self, sentence: str) -> None:
         self.said.setText(sentence)

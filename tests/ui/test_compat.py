@@ -80,6 +80,31 @@ def test_the_status_ends_in_our_description():
     assert viewer.mouse_move_callbacks == []
 
 
+@pytest.mark.parametrize(
+    ("moved", "button", "mode", "told"),
+    [
+        (2, 1, "pan_zoom", [(3.0, 4.0)]),
+        (9, 1, "pan_zoom", []),  # a drag
+        (0, 2, "pan_zoom", []),
+        (0, 1, "paint", []),
+    ],
+)
+def test_a_click_is_told_and_a_drag_is_not(moved, button, mode, told):
+    viewer, seen = ViewerModel(), []
+    viewer.add_labels(np.zeros((8, 8), np.int32)).mode = mode
+    theirs = list(viewer.mouse_drag_callbacks)
+    end = compat.when_clicked(viewer, lambda y, x: seen.append((y, x)))
+    event = SimpleNamespace(type="mouse_press", pos=(50, 60), position=(3, 4), button=button, modifiers=())
+    steps = viewer.mouse_drag_callbacks[-1](viewer, event)
+    for kind in ("mouse_press", "mouse_move", "mouse_release"):
+        event.type = kind
+        event.pos = (50, 60 + (moved if kind != "mouse_press" else 0))
+        next(steps, None)
+    assert seen == told
+    end()
+    assert viewer.mouse_drag_callbacks == theirs
+
+
 def test_a_stroke_is_told_once_and_history_can_be_forgotten(qtbot):
     layer, strokes = Labels(np.zeros((8, 8), np.int32)), []
     compat.when_painted(layer, lambda: strokes.append(layer.data.copy()))

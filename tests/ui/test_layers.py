@@ -110,6 +110,7 @@ def test_ramps_are_told_apart_by_brightness_alone():
     for colours in (ramps.SCORE, ramps.SIGNED):
         luma = [0.2126 * r + 0.7152 * g + 0.0722 * b for r, g, b in map(ramps.rgb, colours)]
         assert luma == sorted(luma)
+    assert ramps.rgb("#56B4E966") == ramps.rgb("#56B4E9")  # an opacity may follow
 
 
 def test_legend_counts_tiles_and_says_no_call(tree):

@@ -225,6 +225,10 @@ def test_the_status_bar_tells_about_the_tile_under_the_cursor(bench):
     row, col = state.answer_grid.cells[best]
     assert f"tile {row}, {col}" in status["coordinates"]
     assert f"(rank 1 of {len(state.answer_grid):,})" in status["coordinates"]
+    chances = status["coordinates"].split(" · ")[2].split(", ")
+    leaves = {state.project.tree.names[leaf] for leaf in state.project.tree.leaves}
+    assert len(chances) == 3
+    assert {words.split(" ")[0] for words in chances} <= leaves
     here = {tuple(cell) for cell in state.answer_grid.cells.tolist()}
     row0, col0 = next(cell for cell in np.ndindex(*state.lattice.shape) if cell not in here)
     pitch = np.array(state.lattice.pitch_px) * mpp
@@ -489,6 +493,51 @@ def test_an_adopted_model_offers_to_run_where_no_features_are_kept(bench):
     assert bench.wait(120)
     assert bench.desk.state.answer.model_id == bench.retrain.result.card.id
     assert bench.retrain.run_button.isHidden()
+
+
+def rested(bench):
+    """Wait until the gallery has followed."""
+    QTest.qWait(300)
+    assert bench.wait(30)
+
+
+def test_the_gallery_shows_the_top_tiles_and_flies_to_them(bench):
+    state = run(bench, "mhim")
+    rested(bench)
+    gallery, card = bench.instances.gallery, bench.card
+    order = np.argsort(-state.answer.map("attention").values, kind="stable")
+    cells = [tuple(state.answer_grid.cells[i].tolist()) for i in order[:2]]
+    assert [gallery.list.item(i).data(Qt.ItemDataRole.UserRole) for i in (0, 1)] == cells
+    assert not gallery.list.item(0).icon().isNull()
+    for cell in cells:
+        bench.desk.keys["Alt+Right"].activated.emit()
+        assert compat.camera(bench.viewer).center[-2:] == pytest.approx(bench.desk.middle_of(cell))
+        assert card.cell == cell
+    bench.desk.keys["Alt+Left"].activated.emit()
+    assert card.cell == cells[0]
+    assert bench.wait(20)
+    assert card.heading.text() == f"<b>tile {cells[0][0]}, {cells[0][1]}</b>"
+    assert "rank 1 of" in card.words.text()
+    assert not card.picture.pixmap().isNull()
+    bench.review.blind.setChecked(True)
+    rested(bench)
+    assert gallery.isHidden()
+    assert card.words.text() == ""
+    bench.review.blind.setChecked(False)
+    bench.slides.step(1)
+    assert bench.wait(30)
+    assert card.isHidden()
+
+
+def test_a_click_shows_the_card_of_a_tile_and_one_beside_the_slide_takes_it_away(bench):
+    y, x = bench.desk.middle_of((2, 3))
+    bench.card.show_at(y, x)
+    assert bench.card.cell == (2, 3)
+    assert not bench.card.isHidden()
+    paint(bench, [(2, 3)], "Atypical/ADH")
+    assert "you said Atypical/ADH" in bench.card.words.text()
+    bench.card.show_at(-10, x)
+    assert bench.card.isHidden()
 
 
 def test_magnifications_are_those_of_a_microscope(bench):

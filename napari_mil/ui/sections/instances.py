@@ -7,6 +7,7 @@ from qtpy.QtWidgets import QApplication, QCheckBox, QTreeWidget, QTreeWidgetItem
 
 from napari_mil.ui import acts
 from napari_mil.ui.desk import Desk, State
+from napari_mil.ui.gallery import Gallery
 from napari_mil.ui.hidden import HIDDEN, HiddenTiles
 from napari_mil.ui.widgets import column, hint, row
 from napari_mil.ui.words import VEILED
@@ -34,7 +35,7 @@ class InstancesSection(QWidget):
         self.empty = hint()
         self.list = QTreeWidget()
         self.list.setHeaderHidden(True)
-        self.list.setFixedHeight(190)
+        self.list.setFixedHeight(158)
         self.list.setSelectionMode(QTreeWidget.SelectionMode.MultiSelection)
         self.list.itemClicked.connect(self._clicked)
         self.rank = QCheckBox("Show scores as ranks")
@@ -44,7 +45,9 @@ class InstancesSection(QWidget):
         self.legend = QCheckBox("Legend")
         self.legend.setToolTip("What the colours mean, on the picture (Alt+L)")
         self.legend.setChecked(True)
-        column(self, self.empty, self.list, row(self.rank, None, self.legend), self.hidden)
+        self.gallery = Gallery(desk)
+        shown = row(self.rank, None, self.legend)
+        column(self, self.empty, self.list, shown, self.hidden, self.gallery)
         self._names: tuple[str, ...] = ()
         acts.whenever(desk, ("answer", "shown", "simulated", "blind", "corrections"), self._show_list)
 
