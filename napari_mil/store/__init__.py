@@ -230,15 +230,6 @@ class Store:
         with damage(self.folder, sums):
             return tuple(json.loads(sums.read_bytes()))
 
-    def save_encoder(self, encoder: str, weights: bytes) -> None:
-        """Keep the weights (safetensors) of an encoder under its id."""
-        with said(self.folder, "written"):
-            put(self.folder / "encoders" / f"{encoder}.safetensors", weights)
-
-    def encoders(self) -> dict[str, Path]:
-        """{id: file of weights} of the encoders that are kept."""
-        return {file.stem: file for file in sorted((self.folder / "encoders").glob("[!.]*.safetensors"))}
-
     def cards(self) -> tuple[ModelCard, ...]:
         """The cards of the project's models, oldest first; those that are damaged are left out."""
         found = [card for card in self._read_cards() if isinstance(card, ModelCard)]

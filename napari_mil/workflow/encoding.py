@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from napari_mil.bag import PHOTOGRAPH
 from napari_mil.errors import ModelError, ProjectError
+from napari_mil.store.encoders import kept_encoders, save_encoder
 
 if TYPE_CHECKING:
     from napari_mil.encoders import Encoder
@@ -24,7 +25,7 @@ def add_encoder(project: Project, name: str, weights: Path) -> Encoder:
     made = create(name, weights=weights)
     kept = made.weights()
     if kept is not None:
-        project.store.save_encoder(made.id, kept)
+        save_encoder(project.path, made.id, kept)
     return made
 
 
@@ -37,7 +38,7 @@ def find_encoder(project: Project, which: str) -> Encoder:
     from napari_mil.encoders import create, name_of, needs_weights
 
     which = which.removesuffix(PHOTOGRAPH)
-    name, kept = name_of(which), project.store.encoders()
+    name, kept = name_of(which), kept_encoders(project.path)
     if which in kept:
         return _loaded(which, name, kept[which])
     if not needs_weights(name):

@@ -150,7 +150,7 @@ def test_nothing_is_made_of_what_does_not_fit(study, published, tmp_path, run):
     for words, said in (
         ((tmp_path / "new", tmp_path / "no.pth", "--yes"), "no.pth"),
         ((tmp_path / "new", published, "--classes", "a,b,c", "--yes"), "2 classes; 3 were named"),
-        ((study, published, "--classes", "a,b", "--yes"), "'a' is not label of the tree"),
+        ((study, published, "--classes", "a,b", "--yes"), "'a' is no label of the tree"),
         ((study, published, "-s", "aktivation=relu", "--yes"), "no option 'aktivation'"),
         ((study, published, "--method", "max", "--yes"), "those of abmil, not of max"),
         ((study, published, "--part", "teacher", "--yes"), "holds no teacher"),

@@ -102,7 +102,9 @@ def test_damaged_weights_and_an_unknown_encoder_are_said_once(folder, run):
     assert "weights.safetensors does not give its checksum" in err
     status, out, err = run("embed", folder, "--encoder", "nope")
     assert (status, out) == (2, "")
-    assert err == "napari-mil: There is no encoder 'nope'; choose one of: builtin.\n"
+    assert (
+        err == "napari-mil: There is no encoder 'nope'; choose one of: builtin, resnet18, resnet50-trunc.\n"
+    )
 
 
 def test_progress_in_json_names_the_slide(folder, run):

@@ -50,7 +50,7 @@ def test_a_recorded_model_shows_its_recording(study_folder, capsys, monkeypatch)
     words = ("--method", "mhim", *QUICK, "--record", "case001a", "--preset", "v2-command", "--name", "told")
     status, _, err = run(capsys, monkeypatch, "train", study_folder, *words)
     assert status == 0, err
-    status, out, _ = run(capsys, monkeypatch, "models", study_folder, "--show", "told")
+    status, out, _ = run(capsys, monkeypatch, "models", "show", study_folder, "told")
     assert "recorded: case001a, 2 epochs" in out
     assert "preset v2-command" in out
 

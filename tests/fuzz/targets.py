@@ -247,8 +247,7 @@ def make_projects(folder: Path, beside: Path) -> None:
 
 def use_project(path: Path, attempt: Try) -> None:
     from napari_mil.ledger import verify
-    from napari_mil.workflow import adopt, current_card
-    from napari_mil.workflow.exchange import label_rows
+    from napari_mil.workflow import adopt, current_card, label_rows
 
     if (path / "ledger.sqlite").is_file():
         attempt(verify, path / "ledger.sqlite")

@@ -126,7 +126,7 @@ def test_classes_must_be_the_leaves_of_the_tree():
     tree = LabelTree.from_paths(["LUAD", "LUSC"])
     with pytest.raises(LabelError, match=r"given as LUAD, LUAD; each leaf .* once: LUAD, LUSC"):
         official.load(mhim(), tree=tree, classes=["LUAD", "LUAD"])
-    with pytest.raises(LabelError, match="'other' is not label"):
+    with pytest.raises(LabelError, match="'other' is no label"):
         official.load(mhim(), tree=tree, classes=["LUAD", "other"])
 
 

@@ -5,6 +5,7 @@ import torch
 from encoders.test_resnet import closed_form
 
 from napari_mil.errors import ModelError, ProjectError
+from napari_mil.store.encoders import kept_encoders
 from napari_mil.workflow import Project, add_encoder, find_encoder
 
 
@@ -41,7 +42,7 @@ def test_weights_are_given_once(tmp_path, files):
 def test_kept_weights_that_were_changed_are_refused(tmp_path, files):
     with Project(tmp_path / "p") as project:
         one, other = (add_encoder(project, "resnet18", file).id for file in files)
-        kept = project.store.encoders()
+        kept = kept_encoders(project.path)
         kept[one].write_bytes(kept[other].read_bytes())
         with pytest.raises(ProjectError, match=f"kept as {one} are now {other}"):
             find_encoder(project, one)
