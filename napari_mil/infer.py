@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +21,8 @@ from napari_mil.prediction import Prediction, TileMap
 
 #: the class map that ignores what the slide as a whole was called; a missed slide would else show nothing
 WITHOUT_SLIDE = "class/{} without the slide's answer"
+#: first part of a map's name → which note of a method (Output.notes) its reader must know
+ABOUT = {"attention": "attention", "lesion": "tiles", "probability": "tiles", "class": "tiles"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,12 +36,14 @@ class Answer:
         finest level
     attention : (N, 1) or class-wise (N, C) float32; each column sums to 1
     maps : the method's further (N,) float32 columns by name
+    notes : what a reader must know of the "tiles" and of the "attention", see Output
     """
 
     probabilities: tuple[NDArray[np.float32], ...]
     tile_probability: NDArray[np.float32]
     attention: NDArray[np.float32]
     maps: Mapping[str, NDArray[np.float32]]
+    notes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def lift(self) -> NDArray[np.float32]:
@@ -60,9 +64,8 @@ class Answer:
         """
         share = len(self.attention) / max(int(np.count_nonzero(keep)), 1)
         maps = {name: values[keep] for name, values in self.maps.items()}
-        return Answer(
-            self.probabilities, self.tile_probability[keep], self.attention[keep] * np.float32(share), maps
-        )
+        attention = self.attention[keep] * np.float32(share)
+        return Answer(self.probabilities, self.tile_probability[keep], attention, maps, self.notes)
 
 
 def answer(
@@ -92,7 +95,7 @@ def answer(
         )
         tiles = _numpy(torch.softmax(output.tile_logits.float(), -1))
         maps = {name: _numpy(values) for name, values in output.maps.items()}
-        made = Answer(probabilities, tiles, _numpy(output.attention), maps)
+        made = Answer(probabilities, tiles, _numpy(output.attention), maps, output.notes)
     if not all(np.isfinite(p).all() for p in (*probabilities, tiles, made.attention)):
         raise ModelError(
             f"{model.name} gave an answer that is not finite; its weights or the features are damaged."
@@ -151,16 +154,13 @@ def predict(
 
 
 def maps_of(said: Answer, tree: LabelTree, *, note: str = "") -> tuple[TileMap, ...]:
-    """Every map of an answer; `note` is added to each map's own."""
+    """Every map of an answer; the method's notes and `note` are added to each map's own."""
     made: dict[str, TileMap] = {}
     for one in (*_score_maps(said, tree), *_class_maps(said, tree)):
-        made.setdefault(one.name, one)
-    if not note:
-        return tuple(made.values())
-    return tuple(
-        TileMap(m.name, m.kind, m.values, m.span, m.legend, "; ".join(filter(None, (m.note, note))))
-        for m in made.values()
-    )
+        about = said.notes.get(ABOUT.get(one.name.split("/")[0], ""), "")
+        notes = [part for part in (one.note, about, note) if part]
+        made.setdefault(one.name, replace(one, note="; ".join(notes)) if notes else one)
+    return tuple(made.values())
 
 
 def _score_maps(said: Answer, tree: LabelTree) -> Iterable[TileMap]:

@@ -44,6 +44,8 @@ class Output:
     attention : (N, 1) or class-wise (N, C); each column sums to 1 over the tiles
     maps : further named (N,) tensors, such as "attention/coarse/Benign" or "evidence/fine/ADH"
     embedding : (E,) vector of the bag
+    columns : further named (N,) tensors for `explain` alone, too many for a screen
+    notes : what a reader must know of the "tiles" (their classes) and of the "attention", if anything
     """
 
     logits: tuple[Tensor, ...]
@@ -51,6 +53,8 @@ class Output:
     attention: Tensor
     maps: Mapping[str, Tensor]
     embedding: Tensor
+    columns: Mapping[str, Tensor] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -150,7 +154,8 @@ class MILModel(nn.Module, ABC):
     name : the registry's name
     paper : the source
     Config : frozen dataclass of options with bounds; it becomes the form
-    exceptions : property a conformance test skips → why, with the paragraph of docs/methods.md
+    exceptions : property a conformance test skips → why, with the paragraph of docs/methods.md; a
+        model may have others than its class, where an option brings them
     recipe : training settings that suit a small study where Recipe's defaults do not, {field: value}
     presets : settings of the papers by name
 
@@ -323,7 +328,7 @@ class MILModel(nn.Module, ABC):
         """Per-tile columns {column: (N, …)}, in the order of the bag; the same for the same seed.
 
         index, row, col, attention (N,) or (N, C), lift (N·attention), tile_probability (N, C), and every
-        map of the method under its name.
+        map and further column of the method under its name.
         """
         with answering(self):
             out = self(as_tensor(self, bag))
@@ -333,6 +338,7 @@ class MILModel(nn.Module, ABC):
             "lift": attention * len(bag),
             "tile_probability": torch.softmax(out.tile_logits, -1),
             **out.maps,
+            **out.columns,
         }
         return {**places(bag), **{k: v.cpu().numpy() for k, v in columns.items()}}
 

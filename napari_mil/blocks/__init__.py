@@ -17,18 +17,25 @@ from napari_mil.blocks.basics import (
     soft_cross_entropy,
     xavier,
 )
+from napari_mil.blocks.nystrom import NystromAttention, NystromLayer
 from napari_mil.blocks.pooling import AttentionPooler, Pooled, Pooler
+from napari_mil.blocks.ppeg import PPEG
 from napari_mil.blocks.recycle import CrossAttention, GlobalRecycle
+from napari_mil.blocks.selfattention import SelfAttentionPooler
 
 __all__ = [
     "ACTIVATIONS",
+    "PPEG",
     "AttentionPooler",
     "AttentionScores",
     "CrossAttention",
     "GatedScores",
     "GlobalRecycle",
+    "NystromAttention",
+    "NystromLayer",
     "Pooled",
     "Pooler",
+    "SelfAttentionPooler",
     "ceil_count",
     "draw_order",
     "draw_uniform",

@@ -7,7 +7,9 @@ the published networks keep beside it as `predictor`; it is handed in.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -40,10 +42,17 @@ class Pooler(nn.Module, ABC):
     alone = True
     #: whether the order of the tiles matters
     ordered = False
+    #: what a reader must know of the answer, see Output
+    notes: Mapping[str, str] = MappingProxyType({})
 
     @abstractmethod
     def forward(self, h: Tensor) -> Pooled:
         """Pool the tiles h (N, D)."""
+
+    def learn(self, h: Tensor) -> Pooled:
+        """Pool for a loss: the same vector, but what no loss reads may be left out."""
+        pooled: Pooled = self(h)
+        return pooled
 
     def logits(self, pooled: Pooled, predictor: nn.Linear) -> tuple[Tensor, ...]:
         """The bag's (C,) logits, one tensor per voice; the answer is their mean."""
@@ -67,6 +76,14 @@ class Pooler(nn.Module, ABC):
     def looks(self, pooled: Pooled) -> Tensor:
         """(N,) attention as the published code ranks tiles by it, or (H, N) one row per head."""
         return pooled.attention[:, 0]
+
+    def maps(self, pooled: Pooled) -> dict[str, Tensor]:  # noqa: ARG002
+        """Further (N,) maps for the screen."""
+        return {}
+
+    def columns(self, pooled: Pooled) -> dict[str, Tensor]:  # noqa: ARG002
+        """Further (N,) columns that only `explain` gives."""
+        return {}
 
 
 class AttentionPooler(Pooler):

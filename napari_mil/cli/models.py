@@ -47,7 +47,7 @@ def _stop(*, until_told: bool) -> Callable[[], bool] | None:
 )
 def train(
     project: ExistingProject,
-    method: Annotated[str, typer.Option(help="mean, max, abmil, gabmil, mhim or hmil.")] = "mhim",
+    method: Annotated[str, typer.Option(help="mean, max, abmil, gabmil, transmil, mhim or hmil.")] = "mhim",
     setting: Setting = None,
     recipe: RecipeSetting = None,
     name: Annotated[str | None, typer.Option(help="What to call the model; default METHOD-NUMBER.")] = None,

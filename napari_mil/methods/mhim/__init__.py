@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from napari_mil.bag import Bag
@@ -32,6 +32,7 @@ from napari_mil.mil import Hiding, MILModel, Noise, Output, Preset, Study, answe
 HIGH_CANDIDATE, HIDDEN_HIGH, HIDDEN_LOW, HIDDEN_RANDOM = 1, 2, 4, 8
 #: share of hidden tiles from which gathering the others costs less than projecting all
 FEW_SEEN = 0.25
+ORDERED = "self-attention lays tiles out in their order: docs/methods.md, mhim on self-attention"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,6 +71,8 @@ class MHIM(MILModel):
                 "use compat 'clean' or a positive ratio."
             )
         self.student = Network(config, in_features, self.classes)
+        if self.student.online_encoder.ordered:
+            self.exceptions = {"permutation": ORDERED}  # type: ignore[misc] # an option's, not the class's
         if config.teacher and not config.pure:
             self.teacher = copy.deepcopy(self.student).requires_grad_(requires_grad=False)
             self.train(self.training)
@@ -79,13 +82,16 @@ class MHIM(MILModel):
         net = self.student
         h = net.embed(self.check(features))
         pooled = net.online_encoder(h)
-        evidence = net.online_encoder.evidence(h, pooled, net.predictor)
+        pooler = net.online_encoder
+        evidence = pooler.evidence(h, pooled, net.predictor)
         return Output(
             logits=self.lifted(self._answer(pooled)),
-            tile_logits=net.online_encoder.tiles(h, pooled, net.predictor),
+            tile_logits=pooler.tiles(h, pooled, net.predictor),
             attention=pooled.attention,
-            maps={} if evidence is None else self.named("evidence", evidence),
+            maps=pooler.maps(pooled) | ({} if evidence is None else self.named("evidence", evidence)),
             embedding=pooled.vector.flatten(),
+            columns=pooler.columns(pooled),
+            notes=pooler.notes,
         )
 
     def _answer(self, pooled: Pooled) -> Tensor:
@@ -101,7 +107,9 @@ class MHIM(MILModel):
 
     def is_random(self, *, mode: str | None = None) -> bool:
         """Whether dropout acts in the teacher: only as published."""
-        return (mode or self.config.compat) == "official" and self.config.dropout > 0
+        net = self.student
+        drops = any(isinstance(m, nn.Dropout) and m.p > 0 for m in (net.dp, *net.online_encoder.modules()))
+        return (mode or self.config.compat) == "official" and drops
 
     @torch.no_grad()
     def look(self, features: Tensor) -> Look:
@@ -220,7 +228,7 @@ class MHIM(MILModel):
         net, pooler = self.student, self.student.online_encoder
         if self.config.pure:
             h = net.embed(features)
-            pooled = pooler(h)
+            pooled = pooler.learn(h)
             voices = pooler.logits(pooled, net.predictor)
             return Study(
                 (torch.stack(voices).mean(0),),
@@ -229,7 +237,7 @@ class MHIM(MILModel):
             )
         seen = self.look(features)
         part = self.hide(seen.score, progress=progress, generator=generator, noise=noise)
-        pooled = pooler(self._student_tokens(features, part))
+        pooled = pooler.learn(self._student_tokens(features, part))
         voices, extra = pooler.logits(pooled, net.predictor), {}
         if self.config.consistency:
             agree = soft_cross_entropy(pooled.vector, seen.embedding, self.config.temperature)

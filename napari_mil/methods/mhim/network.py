@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from napari_mil.blocks import ACTIVATIONS, AttentionPooler, GlobalRecycle, Pooler, xavier
+from napari_mil.blocks import (
+    ACTIVATIONS,
+    AttentionPooler,
+    GlobalRecycle,
+    Pooler,
+    SelfAttentionPooler,
+    xavier,
+)
 from napari_mil.methods.mhim.config import MHIMConfig
 
 
 def _pooler(config: MHIMConfig, classes: int) -> Pooler:  # noqa: ARG001 - for class-wise poolers
+    if config.encoder == "selfattn":
+        return SelfAttentionPooler(config.hidden, config.heads)
     return AttentionPooler(
         config.hidden, config.attention_width, config.da_act, gated=config.encoder == "gated"
     )
@@ -45,4 +54,4 @@ class Network(nn.Module):
         if pooler.alone:
             return pooler.tiles(self.embed(features[at]), None, self.predictor)
         h = self.embed(features)
-        return pooler.tiles(h, pooler(h), self.predictor)[at]
+        return pooler.tiles(h, pooler.learn(h), self.predictor)[at]
