@@ -46,6 +46,7 @@ class Output:
     maps : further named (N,) tensors, such as "attention/coarse/Benign" or "evidence/fine/ADH"; real numbers
         are a score, booleans a mask, whole numbers groups of tiles
     embedding : (E,) vector of the bag
+    columns : further named (N,) tensors for `explain` alone, too many for a screen
     """
 
     logits: tuple[Tensor, ...]
@@ -53,6 +54,7 @@ class Output:
     attention: Tensor
     maps: Mapping[str, Tensor]
     embedding: Tensor
+    columns: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,7 +117,7 @@ class MILModel(nn.Module, ABC):
     grid: ClassVar[Mapping[str, Sequence[Any]]] = {}
     contrasts_bags: ClassVar[bool] = False
     bf16: ClassVar[bool] = False
-    notes: ClassVar[Mapping[str, str]] = {}
+    notes: Mapping[str, str] = {}
     assumed: tuple[str, ...] = ()
 
     def __init__(self, config: Any, in_features: int, tree: LabelTree) -> None:
@@ -299,7 +301,7 @@ class MILModel(nn.Module, ABC):
         """Per-tile columns {column: (N, …)}, in the order of the bag; the same for the same seed.
 
         index, row, col, attention (N,) or (N, C), lift (N·attention), tile_probability (N, C), and every
-        map of the method under its name.
+        map and further column of the method under its name.
         """
         with answering(self):
             return columns_of(self(as_tensor(self, bag)), bag)
@@ -343,6 +345,7 @@ def columns_of(out: Output, bag: Bag) -> dict[str, NDArray[Any]]:
         "lift": attention * len(bag),
         "tile_probability": torch.softmax(out.tile_logits, -1),
         **out.maps,
+        **out.columns,
     }
     return {**places(bag), **{k: v.cpu().numpy() for k, v in columns.items()}}
 

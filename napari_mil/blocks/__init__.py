@@ -21,11 +21,15 @@ from napari_mil.blocks.basics import (
 from napari_mil.blocks.dsmil import CriticalAttention, DSMILPooler, Streams
 from napari_mil.blocks.gat import GraphAttention
 from napari_mil.blocks.hiding import HidesTiles, Hiding
+from napari_mil.blocks.nystrom import NystromAttention, NystromLayer
 from napari_mil.blocks.pooling import AttentionPooler, Pooled, Pooler
+from napari_mil.blocks.ppeg import PPEG
 from napari_mil.blocks.recycle import CrossAttention, GlobalRecycle
+from napari_mil.blocks.selfattention import SelfAttentionPooler
 
 __all__ = [
     "ACTIVATIONS",
+    "PPEG",
     "AttentionPooler",
     "AttentionScores",
     "CriticalAttention",
@@ -36,8 +40,11 @@ __all__ = [
     "GraphAttention",
     "HidesTiles",
     "Hiding",
+    "NystromAttention",
+    "NystromLayer",
     "Pooled",
     "Pooler",
+    "SelfAttentionPooler",
     "Streams",
     "ceil_count",
     "draw_gumbel",

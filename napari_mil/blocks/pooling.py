@@ -48,12 +48,19 @@ class Pooler(nn.Module, ABC):
     ordered = False
     #: what a method on this pooler cannot have, see MILModel
     exceptions: ClassVar[Mapping[str, str]] = {}
+    #: what a reader must know of the maps, see MILModel
+    notes: ClassVar[Mapping[str, str]] = {}
     #: what its evidence is called among the maps: of the answer, or of a part of it
     evidence_name: ClassVar[str] = "evidence"
 
     @abstractmethod
     def forward(self, h: Tensor, tokens: Tensor | None = None) -> Pooled:
         """Pool the tiles h (N, D), and tokens (k, D) after them where there are some."""
+
+    def learn(self, h: Tensor, tokens: Tensor | None = None) -> Pooled:
+        """Pool for a loss: the same vector, but what no loss reads may be left out."""
+        pooled: Pooled = self(h, tokens)
+        return pooled
 
     def logits(self, pooled: Pooled, predictor: nn.Linear) -> tuple[Tensor, ...]:
         """The bag's (C,) logits, one tensor per voice; the answer is their mean."""
@@ -79,6 +86,14 @@ class Pooler(nn.Module, ABC):
     def looks(self, pooled: Pooled) -> Tensor:
         """(N,) attention as the published code ranks tiles by it, or (H, N) one row per head."""
         return pooled.attention[:, 0]
+
+    def maps(self, pooled: Pooled) -> dict[str, Tensor]:  # noqa: ARG002
+        """Further (N,) maps for the screen."""
+        return {}
+
+    def columns(self, pooled: Pooled) -> dict[str, Tensor]:  # noqa: ARG002
+        """Further (N,) columns that only `explain` gives."""
+        return {}
 
 
 class AttentionPooler(Pooler):

@@ -50,7 +50,7 @@ def _stop(*, until_told: bool) -> Callable[[], bool] | None:
 )
 def train(
     project: ExistingProject,
-    method: Annotated[str, typer.Option(help="mean, max, abmil, gabmil, mhim, hmil or micromil.")] = "mhim",
+    method: Annotated[str, typer.Option(help="Name of a method; `doctor` lists them.")] = "mhim",
     setting: Setting = None,
     recipe: RecipeSetting = None,
     name: Annotated[str | None, typer.Option(help="What to call the model; default METHOD-NUMBER.")] = None,

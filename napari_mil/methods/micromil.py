@@ -136,7 +136,7 @@ class MicroMIL(MILModel):
         "tile labels": "images of one cluster answer alike (Answers: class of a tile), so that labels which "
         "part them cannot all be followed"
     }
-    notes: ClassVar[Mapping[str, str]] = dict.fromkeys(
+    notes: Mapping[str, str] = dict.fromkeys(
         ("probability", "class", "lesion"),
         "approximate: every image of a cluster answers as its representative in the graph",
     )

@@ -34,7 +34,7 @@ def fill(shapes, phase=0):
     return filled
 
 
-def mhim_shapes(d=1024, c=2, k=5, *, gated=False, dsmil=False, hidden=512):
+def mhim_shapes(d=1024, c=2, k=5, *, gated=False, dsmil=False, selfattn=False, hidden=512):
     """Keys of a published MHIM v2 network; k = 0: pure."""
     shapes = {
         "feature.0.weight": (hidden, d),
@@ -58,6 +58,9 @@ def mhim_shapes(d=1024, c=2, k=5, *, gated=False, dsmil=False, hidden=512):
             **linear_shapes("online_encoder.i_classifier.0", c, hidden),
             **_critical_shapes("online_encoder.b_classifier", c, hidden),
         }
+    if selfattn:
+        layers = layer_shapes(hidden) | ppeg_shapes("pos_embedding", hidden)
+        return shapes | {f"online_encoder.{key}": shape for key, shape in layers.items()}
     if gated:
         return shapes | {
             "online_encoder.attention.attention_a.0.weight": (128, hidden),
@@ -67,6 +70,40 @@ def mhim_shapes(d=1024, c=2, k=5, *, gated=False, dsmil=False, hidden=512):
     return shapes | {
         "online_encoder.attention.attention.0.weight": (128, hidden),
         "online_encoder.attention.attention.2.weight": (1, 128),
+    }
+
+
+def layer_shapes(hidden=512, heads=8):
+    """Keys of two layers of Nyström attention, the class token before and the norm behind them."""
+    inner = heads * (hidden // 8)
+    shapes = {"cls_token": (1, 1, hidden), "norm.weight": (hidden,), "norm.bias": (hidden,)}
+    for layer in ("layer1", "layer2"):
+        shapes |= {
+            f"{layer}.norm.weight": (hidden,),
+            f"{layer}.norm.bias": (hidden,),
+            f"{layer}.attn.to_qkv.weight": (3 * inner, hidden),
+            f"{layer}.attn.to_out.0.weight": (hidden, inner),
+            f"{layer}.attn.to_out.0.bias": (hidden,),
+            f"{layer}.attn.res_conv.weight": (heads, 1, 33, 1),
+        }
+    return shapes
+
+
+def ppeg_shapes(key, hidden=512):
+    """Keys of the positional block."""
+    shapes = {}
+    for name, taps in (("proj", 7), ("proj1", 5), ("proj2", 3)):
+        shapes |= {f"{key}.{name}.weight": (hidden, 1, taps, taps), f"{key}.{name}.bias": (hidden,)}
+    return shapes
+
+
+def transmil_shapes(d=1024, c=2, hidden=512):
+    """Keys of the stand-alone TransMIL."""
+    return {
+        **linear_shapes("feature.0", hidden, d),
+        **layer_shapes(hidden),
+        **ppeg_shapes("pos_layer", hidden),
+        **linear_shapes("classifier", c, hidden),
     }
 
 

@@ -125,6 +125,50 @@ def test_mhim_on_dsmil_total_loss(on_dsmil):
     assert sum(v.item() for v in losses.values()) == near(3.938518, abs=2e-6)
 
 
+def about(values, expected):
+    """The pseudo-inverse costs a digit."""
+    assert values.tolist() == near(expected, abs=1e-5)
+
+
+@pytest.fixture(params=["official", "clean"])
+def attentive(request):
+    return filled(request.param, mhim_shapes(selfattn=True), encoder="selfattn")
+
+
+def test_mhim_on_self_attention_answers(attentive):
+    weights = fill(mhim_shapes(selfattn=True))
+    assert len(weights) == 32
+    close(weights["predictor.weight"][0, :2], [0.037619, -0.045202])
+    attentive.eval()
+    with torch.no_grad():
+        out = attentive(bag(50, 1024, 0))
+    about(out.logits[0], [0.388470, 0.964258])
+    about(out.columns["attention/layer1/head1"][:3], [0.007498, 0.005638, 0.004617])
+    kept = attentive(bag(50, 1024, 0))  # where gradients are kept, it is computed in another way
+    about(kept.logits[0], [0.388470, 0.964258])
+    about(kept.columns["attention/layer1/head1"][:3], [0.007498, 0.005638, 0.004617])
+
+
+def test_mhim_on_self_attention_hides_and_learns(attentive):
+    x = bag(50, 1024, 0)
+    seen = attentive.look(x)
+    about(seen.embedding[:3], [-0.987281, 2.867360, -0.217329])
+    about(seen.score[:3], [0.500361, 0.507861, 0.502789])
+    assert attentive.hide(seen.score, noise={"grn": GRN_NOISE}).hidden.tolist() == [1, 18, 13]
+    study = attentive.study(x, None, 0.0, noise={"grn": GRN_NOISE})
+    about(attentive.student.merge.global_q_mm[0, 0, :2], [-0.39230001, 0.40422043])
+    if attentive.config.compat == "official":  # the order of the kept tiles is as drawn
+        about(study.logits[0], [0.625496, 0.936950])
+        assert 2 * study.extra["consistency"].item() == near(6.319708, abs=1e-5)
+
+
+def test_mhim_on_self_attention_total_loss():
+    model = filled("official", mhim_shapes(selfattn=True), encoder="selfattn")
+    target = Target(slide=2)
+    losses = model.loss([(bag(50, 1024, 0), None, target)], 0.0, noise={"grn": GRN_NOISE})
+    assert sum(v.item() for v in losses.values()) == near(3.709351, abs=1e-5)
+
+
 @pytest.fixture(scope="module")
 def hmil():
     model = methods.create("hmil", {"compat": "official"}, in_features=1024, tree=BRACS)

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from napari_mil.bag import Bag
@@ -71,6 +71,7 @@ class MHIM(MILModel):
             )
         self.student = Network(config, in_features, self.classes)
         self.exceptions = self.student.online_encoder.exceptions
+        self.notes = self.student.online_encoder.notes
         if config.teacher and not config.pure:
             self.teacher = copy.deepcopy(self.student).requires_grad_(requires_grad=False)
             self.train(self.training)
@@ -85,8 +86,10 @@ class MHIM(MILModel):
             logits=self.lifted(self._answer(pooled)),
             tile_logits=pooler.tiles(h, pooled, net.predictor),
             attention=pooled.attention,
-            maps={} if evidence is None else self.named(pooler.evidence_name, evidence),
+            maps=pooler.maps(pooled)
+            | ({} if evidence is None else self.named(pooler.evidence_name, evidence)),
             embedding=pooled.vector.flatten(),
+            columns=pooler.columns(pooled),
         )
 
     def _answer(self, pooled: Pooled) -> Tensor:
@@ -102,7 +105,9 @@ class MHIM(MILModel):
 
     def is_random(self, *, mode: str | None = None) -> bool:
         """Whether dropout acts in the teacher: only as published."""
-        return (mode or self.config.compat) == "official" and self.config.dropout > 0
+        net = self.student
+        drops = any(isinstance(m, nn.Dropout) and m.p > 0 for m in (net.dp, *net.online_encoder.modules()))
+        return (mode or self.config.compat) == "official" and drops
 
     @torch.no_grad()
     def look(self, features: Tensor) -> Look:
@@ -224,7 +229,7 @@ class MHIM(MILModel):
         net, pooler = self.student, self.student.online_encoder
         if self.config.pure:
             h = net.embed(features)
-            pooled = pooler(h)
+            pooled = pooler.learn(h)
             voices = pooler.logits(pooled, net.predictor)
             return Study(
                 (torch.stack(voices).mean(0),),
@@ -233,7 +238,7 @@ class MHIM(MILModel):
             )
         seen = self.look(features)
         part = self.hide(seen.score, progress=progress, generator=generator, noise=noise)
-        pooled = pooler(*self._student_sees(features, part))
+        pooled = pooler.learn(*self._student_sees(features, part))
         voices, extra = pooler.logits(pooled, net.predictor), {}
         if self.config.consistency:
             agree = soft_cross_entropy(pooled.vector, seen.embedding, self.config.temperature)

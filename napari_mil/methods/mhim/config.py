@@ -21,7 +21,9 @@ class MHIMConfig:
         choices=(1, 2),
     )
     encoder: str = option(
-        "attn", "how tiles are pooled: AB-MIL, plain or gated, or DSMIL", choices=("attn", "gated", "dsmil")
+        "attn",
+        "how tiles are pooled: AB-MIL, plain or gated, self-attention as in TransMIL, or DSMIL",
+        choices=("attn", "gated", "selfattn", "dsmil"),
     )
     compat: str = option(
         "clean", "clean: defects mended; official: as published", choices=("clean", "official")
@@ -33,7 +35,7 @@ class MHIMConfig:
     act: str = option("gelu", "activation after the projection", choices=("gelu", "relu"))
     da_act: str = option("relu", "activation of the attention layer", choices=("relu", "tanh", "gelu"))
     dropout: float = option(0.25, "share of projected features dropped while training", low=0.0, high=0.9)
-    heads: int = option(8, "heads of the recycling attention", low=1, high=64)
+    heads: int = option(8, "heads of the recycling and of the self-attention", low=1, high=64)
     mask_ratio: float = option(0.03, "share of tiles hidden for their high score", low=0.0, high=0.95)
     hidden_ratio_random: float = option(
         1.0, "of that many more candidates, the share hidden at random; 1: all", low=0.01, high=1.0
@@ -108,5 +110,15 @@ PRESETS = {
         _V2 | {"keep_ratio": 0.2}, {**_ADAM, "min_epochs": 100}, "IJCV 2025, as its abstract reads"
     ),
     "v1-c16-attn": _v1(_C16, earliest=130, patience=30, mask_ratio=0.01, random_mask_ratio=0.5),
+    "v1-c16-selfattn": _v1(
+        _C16,
+        earliest=130,
+        patience=30,
+        encoder="selfattn",
+        mask_ratio=0.03,
+        low_mask_ratio=0.8,
+        ema_schedule="cosine",
+    ),
     "v1-tcga-attn": _v1(_TCGA, earliest=70, patience=20, random_mask_ratio=0.7, ema_schedule="cosine"),
+    "v1-tcga-selfattn": _v1(_TCGA, earliest=70, patience=20, encoder="selfattn", random_mask_ratio=0.6),
 }

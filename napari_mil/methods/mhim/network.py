@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from napari_mil.blocks import ACTIVATIONS, AttentionPooler, DSMILPooler, GlobalRecycle, Pooler, xavier
+from napari_mil.blocks import (
+    ACTIVATIONS,
+    AttentionPooler,
+    DSMILPooler,
+    GlobalRecycle,
+    Pooler,
+    SelfAttentionPooler,
+    xavier,
+)
 from napari_mil.methods.mhim.config import MHIMConfig
 
 
 def _pooler(config: MHIMConfig, classes: int) -> Pooler:
     if config.encoder == "dsmil":
         return DSMILPooler(config.hidden, config.attention_width, classes)
+    if config.encoder == "selfattn":
+        return SelfAttentionPooler(config.hidden, config.heads)
     return AttentionPooler(
         config.hidden, config.attention_width, config.da_act, gated=config.encoder == "gated"
     )
@@ -47,4 +57,4 @@ class Network(nn.Module):
         if pooler.alone:
             return pooler.tiles(self.embed(features[at]), None, self.predictor)
         h = self.embed(features)
-        return pooler.tiles(h, pooler(h), self.predictor)[at]
+        return pooler.tiles(h, pooler.learn(h), self.predictor)[at]
