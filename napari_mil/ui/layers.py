@@ -6,6 +6,7 @@ Our layers are found by a key in their metadata, never by their names: people re
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -82,6 +83,7 @@ def map_layer(
     return grid.raster(codes), shared, "labels"
 
 
+@lru_cache(maxsize=4)  # a stroke on the corrections leaves the map's lines as they are
 def map_outlines(
     tile_map: TileMap, grid: TileGrid, tree: LabelTree | None = None, *, tile_screen_px: float
 ) -> LayerData | None:
