@@ -8,8 +8,10 @@ import tempfile
 from pathlib import Path
 
 from PIL import Image
+from qtpy.QtTest import QTest
 
 from napari_mil.steps import drain
+from napari_mil.ui.gallery import REST_MS
 from napari_mil.ui.tour import tour
 from napari_mil.ui.workbench import open_workbench
 from napari_mil.workflow import sample_project_steps
@@ -32,7 +34,7 @@ def main(output: Path) -> None:
 
 
 def small_and_light(project: Path, path: Path) -> None:
-    """The workbench on a screen of 1366 × 768, light theme, a map on show."""
+    """The workbench on a screen of 1366 × 768, light theme, a map on show and the card of its top tile."""
     bench = open_workbench(project)
     try:
         bench.viewer.theme = "light"
@@ -41,6 +43,9 @@ def small_and_light(project: Path, path: Path) -> None:
         bench.model.run()
         bench.wait(120)
         bench.unfold("Instances")
+        best = bench.desk.state.answer.map("attention").values.argmax()
+        bench.card.show_cell(tuple(bench.desk.state.answer_grid.cells[best].tolist()))
+        QTest.qWait(REST_MS + 100)  # the gallery follows when the map has rested
         bench.wait(10)
         bench.screenshot(path)
     finally:

@@ -6,6 +6,7 @@ Our layers are found by a key in their metadata, never by their names: people re
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,8 +29,6 @@ LayerData = tuple[Any, dict[str, Any], str]
 
 #: Keys of layers of outlines begin so; the key of what they outline follows.
 OUTLINES = "outlines/"
-#: More lines than this are a texture, and cost more than they tell.
-MOST_LINES = 20_000
 #: How opaque maps are at most: scores fade by themselves, the flat colours of codes do not.
 SCORE_OPACITY, CODE_OPACITY = 0.75, 0.6
 #: Colours of role codes: left to learn from (most tiles, so it is faint and the tissue stays visible), hidden
@@ -86,6 +85,7 @@ def map_layer(
     return grid.raster(codes), shared, "labels"
 
 
+@lru_cache(maxsize=4)  # a stroke on the corrections leaves the map's lines as they are
 def map_outlines(
     tile_map: TileMap, grid: TileGrid, tree: LabelTree | None = None, *, tile_screen_px: float
 ) -> LayerData | None:
@@ -142,9 +142,10 @@ def outlines_layer(
     bold : see `outlines.outline`
     """
     width = line_width(tile_screen_px)
-    lines, rgba = outline(grid.raster(np.asarray(codes, np.int32)), colours, width, bold=bold)
-    if not 0 < len(lines) <= MOST_LINES:
+    found = outline(grid.raster(np.asarray(codes, np.int32)), colours, width, bold=bold)
+    if found is None:
         return None
+    lines, rgba = found
     options = _placed(grid, OUTLINES + of, f"outlines of {of.removeprefix('map/')}") | {
         "edge_width": width if bold else width / 2,
         "edge_color": rgba,

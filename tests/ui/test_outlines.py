@@ -16,9 +16,9 @@ COLOURS = {1: "#1a1a1a", 2: "#f0e442"}
 
 def drawn(raster, width=0.1, scale=40, *, bold=True):
     """Pixels that the lines cover, in a picture of scale × scale pixels per cell."""
-    lines, _ = outline(np.asarray(raster, np.int32), COLOURS, width, bold=bold)
+    found = outline(np.asarray(raster, np.int32), COLOURS, width, bold=bold)
     picture = np.zeros(np.array(np.shape(raster)) * scale, int)
-    for start, step in lines:
+    for start, step in () if found is None else found[0]:
         across = (step[::-1] != 0) * (width if bold else width / 2) / 2
         low, high = start - across, start + step + across
         y0, x0, y1, x1 = np.rint((np.concatenate([low, high]) + 0.5) * scale).astype(int)
@@ -59,9 +59,12 @@ def test_lines_follow_every_border_inside_the_region(raster):
 
 
 def test_nothing_gives_no_lines():
-    lines, colours = outline(np.zeros((4, 3), np.int32), COLOURS, 0.1, bold=True)
-    assert lines.shape == (0, 2, 2)
-    assert colours.shape == (0, 4)
+    assert outline(np.zeros((4, 3), np.int32), COLOURS, 0.1, bold=True) is None
+
+
+def test_a_texture_gives_no_lines():
+    chessboard = np.indices((200, 200)).sum(0).astype(np.int32) % 2 + 1
+    assert outline(chessboard, COLOURS, 0.1, bold=True) is None
 
 
 def test_lines_keep_their_width_on_screen_until_they_would_fill_a_tile():
