@@ -48,8 +48,10 @@ class PPEG(nn.Module):
         """The sum of the convolutions and of the identity: weights (D, 1, 7, 7), bias (D,)."""
         kernel = self.proj.weight + pad(self.proj1.weight, (1,) * 4) + pad(self.proj2.weight, (2,) * 4)
         itself = pad(kernel.new_ones(1, 1, 1, 1), (3,) * 4)
-        biases = [conv.bias for conv in (self.proj, self.proj1, self.proj2) if conv.bias is not None]
-        return kernel + itself, torch.stack(biases).sum(0)
+        # added one by one: the gradients of a stacked sum share their memory, and would be counted thrice
+        # where the losses of several bags are accumulated
+        bias: Tensor = self.proj.bias + self.proj1.bias + self.proj2.bias  # type: ignore[operator]
+        return kernel + itself, bias
 
 
 def side_of(n: int) -> int:

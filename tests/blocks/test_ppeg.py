@@ -51,3 +51,18 @@ def test_keys_are_those_of_the_published_code():
         "proj2.weight": (512, 1, 3, 3),
         "proj2.bias": (512,),
     }
+
+
+def test_gradients_of_several_bags_add_up():
+    torch.manual_seed(0)
+    block, bags = PPEG(4), [torch.randn(20, 4) for _ in range(3)]
+
+    def gradients(losses):
+        block.zero_grad(set_to_none=True)
+        for loss in losses:
+            loss.backward()
+        return [p.grad.clone() for p in block.parameters()]
+
+    whole = gradients([sum(block(x).sum() for x in bags)])
+    for one, all_ in zip(gradients([block(x).sum() for x in bags]), whole, strict=True):
+        assert torch.allclose(one, all_, atol=1e-4)
