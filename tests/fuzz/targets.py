@@ -254,7 +254,7 @@ def use_project(path: Path, attempt: Try) -> None:
     with opened(path) as project:
         attempt(current_card, project)
         attempt(adopt, project, "mhim-1")
-        for shown in ({"log": True}, {"verify": True}, {}):
+        for shown in ({"log": True}, {}):
             attempt(label_rows, project, **shown)
         for record in project.slides:
             attempt(project.store.latest_answer, record.id, "x")

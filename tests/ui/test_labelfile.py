@@ -58,6 +58,6 @@ def test_a_file_is_read_under_other_names_as_one_act(study, tmp_path):
     read, remarks = read_as(study, path, slide, {"Tumor": "Malignant/IC", "Stroma": None})
     assert sorted(c.label for c in read) == ["Atypical/ADH", "Malignant/IC"]
     assert len(study.ledger.corrections(slide.fingerprint)) == 2
-    assert "1 areas without a class left aside" in remarks[0]
+    assert "1 area whose class is to be left aside" in remarks[0]
     study.undo(slide)
     assert not study.ledger.corrections(slide.fingerprint)
