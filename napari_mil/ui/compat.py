@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import time
 from collections.abc import Callable
 from typing import Any
@@ -212,7 +213,8 @@ class activity:  # noqa: N801 - used like a function
     def __init__(self, title: str) -> None:
         from napari.utils.progress import progress
 
-        self._bar = progress(desc=title, total=0, disable=None)
+        # tqdm must not switch itself off where there is no terminal: napari never closes such a bar
+        self._bar = progress(desc=title, total=0, disable=False, file=io.StringIO())
         self._told = time.monotonic()
 
     def set(self, done: int, total: int | None) -> None:
