@@ -144,7 +144,11 @@ def _files(path: Path, vendor: str) -> tuple[Path, ...]:
     """The file and its companions: MRXS keeps tiles in a folder of its own name, the others beside it."""
     companions: list[Path] = []
     if vendor == "dicom":
-        companions = [file for file in path.parent.iterdir() if file.suffix == path.suffix and file != path]
+        companions = [
+            file
+            for file in path.parent.iterdir()
+            if file.suffix == path.suffix and file != path and file.is_file()
+        ]
     if path.suffix.lower() == ".mrxs" and path.with_suffix("").is_dir():
         companions = [file for file in path.with_suffix("").rglob("*") if file.is_file()]
     elif path.suffix.lower() in {".vms", ".vmu"}:

@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 from PIL import Image
 
-from napari_mil.errors import SlideError
+from napari_mil.errors import SlideError, reason
 from napari_mil.slides.tiles import Engine, Montage, Pixels, dask_view
 
 MPP_RANGE = (0.05, 20.0)
@@ -186,12 +186,17 @@ class Slide:
         digest = hashlib.sha256(repr(tuple(map(int, self.shape_px))).encode())
         files = self.engine.source.info.files
         home = self.path if self.path.is_dir() else self.path.parent
-        for name, file in sorted((f.relative_to(home).as_posix(), f) for f in files):
-            digest.update(f"{name}\0{file.stat().st_size}\0".encode())
-            with file.open("rb") as stream:
-                digest.update(stream.read(_EDGE))
-                stream.seek(max(0, file.stat().st_size - _EDGE))
-                digest.update(stream.read(_EDGE))
+        try:
+            for name, file in sorted((f.relative_to(home).as_posix(), f) for f in files):
+                digest.update(f"{name}\0{file.stat().st_size}\0".encode())
+                with file.open("rb") as stream:
+                    digest.update(stream.read(_EDGE))
+                    stream.seek(max(0, file.stat().st_size - _EDGE))
+                    digest.update(stream.read(_EDGE))
+        except OSError as error:
+            raise SlideError(
+                f"{self.name} cannot be read ({reason(error)}); check the file and its disk."
+            ) from error
         return digest.hexdigest()
 
     @cached_property

@@ -290,6 +290,7 @@ class Desk(QObject):
         self._ends, self.keys = [], {}
         project = self.state.project
         self.state = State()
+        sync(self.viewer, [])  # a layer must not outlive its slide: the next drawing would read from it
         if project is not None:
             project.close()
 

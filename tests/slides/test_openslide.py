@@ -73,6 +73,10 @@ def test_the_companions_of_a_slide_are_its_files_too(tmp_path):
     assert found == {"a.mrxs", "a/Slidedat.ini", "a/Data0000.dat"}
     assert {f.name for f in _files(tmp_path / "v.vms", "hamamatsu")} == {"v.vms", "b.jpg", "c.jpg"}
     assert _files(tmp_path / "other.txt", "") == (tmp_path / "other.txt",)
+    for name in ("d.dcm", "e.dcm"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / "f.dcm").mkdir()
+    assert {f.name for f in _files(tmp_path / "d.dcm", "dicom")} == {"d.dcm", "e.dcm"}
 
 
 REAL = {  # shape, levels, mpp, objective, associated

@@ -174,6 +174,13 @@ def test_a_person_may_state_the_pixel_size(path, slide):
             slide.with_mpp(wrong)
 
 
+def test_a_file_that_went_away_is_said(path, tmp_path):
+    with open_slide(shutil.copy(path, tmp_path / "gone.tif")) as slide:
+        (tmp_path / "gone.tif").unlink()
+        with pytest.raises(SlideError, match=r"^gone cannot be read \(No such file or directory\); check"):
+            slide.fingerprint  # noqa: B018
+
+
 def test_the_fingerprint_follows_the_file(path, slide, tmp_path):
     copy = tmp_path / path.name
     shutil.copy(path, copy)

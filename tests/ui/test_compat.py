@@ -11,6 +11,8 @@ import pytest
 from napari.components import ViewerModel
 from napari.layers import Image, Labels
 from napari.utils.interactions import mouse_move_callbacks
+from qtpy.QtCore import QEvent
+from qtpy.QtWidgets import QApplication, QWidget
 
 from napari_mil.errors import TissueError
 from napari_mil.ui import compat
@@ -154,6 +156,23 @@ def test_layers_and_theme_are_watched_until_the_end():
 def test_theme_colours_are_hex():
     colours = compat.theme_colours(ViewerModel())
     assert all(value.startswith("#") and len(value) == 7 for value in colours.values())
+
+
+def test_an_activity_has_a_bar_with_its_title_until_it_is_closed(make_napari_viewer, capfd):
+    window = compat.main_window(make_napari_viewer())
+
+    def bars():
+        QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+        found = window.findChildren(QWidget)
+        return [w.description_label.text() for w in found if type(w).__name__ == "QtLabeledProgressBar"]
+
+    capfd.readouterr()
+    doing = compat.activity("Run mhim-1")
+    assert bars() == ["Run mhim-1: "]
+    doing.set(3, 9)
+    doing.close()
+    assert bars() == []
+    assert not "".join(capfd.readouterr()).strip()
 
 
 def test_sentences_become_notifications(monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 
+import numpy as np
 import pytest
 from qtpy.QtWidgets import QApplication
 
@@ -65,6 +66,18 @@ def test_napari_opens_the_dock_by_its_name(make_napari_viewer):
     assert made.viewer is viewer
     assert "No project is open" in made.slides.project.text()
     made.shut()
+
+
+def test_closing_the_workbench_takes_its_layers_along(make_napari_viewer, study_folder):
+    viewer = make_napari_viewer(show=False)
+    theirs = viewer.add_image(np.zeros((8, 8)))
+    made = Workbench(viewer)
+    made.open_project(study_folder)
+    assert made.wait(60)
+    assert len(viewer.layers) > 1
+    made.shut()
+    assert list(viewer.layers) == [theirs]
+    viewer.reset_view()  # draws again; a layer of a closed slide would fail
 
 
 def test_closing_the_window_ends_the_work(make_napari_viewer, study_folder):
