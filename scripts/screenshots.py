@@ -26,7 +26,7 @@ def main(output: Path) -> None:
         tour(project, output, print)
         small_and_light(project, output / "small-light.png")
     for picture in sorted(output.glob("*.png")):
-        few = Image.open(picture).convert("RGB").quantize(COLOURS, method=Image.Quantize.FASTOCTREE)
+        few = Image.open(picture).convert("RGB").quantize(COLOURS, method=Image.Quantize.MEDIANCUT)
         few.save(picture, optimize=True)
         print(picture, f"{picture.stat().st_size / 1024:.0f} KiB")
 
