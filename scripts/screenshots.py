@@ -8,10 +8,8 @@ import tempfile
 from pathlib import Path
 
 from PIL import Image
-from qtpy.QtTest import QTest
 
 from napari_mil.steps import drain
-from napari_mil.ui.gallery import REST_MS
 from napari_mil.ui.tour import tour
 from napari_mil.ui.workbench import open_workbench
 from napari_mil.workflow import sample_project_steps
@@ -28,7 +26,7 @@ def main(output: Path) -> None:
         tour(project, output, print)
         small_and_light(project, output / "small-light.png")
     for picture in sorted(output.glob("*.png")):
-        few = Image.open(picture).convert("RGB").quantize(COLOURS, method=Image.Quantize.FASTOCTREE)
+        few = Image.open(picture).convert("RGB").quantize(COLOURS, method=Image.Quantize.MEDIANCUT)
         few.save(picture, optimize=True)
         print(picture, f"{picture.stat().st_size / 1024:.0f} KiB")
 
@@ -45,7 +43,6 @@ def small_and_light(project: Path, path: Path) -> None:
         bench.unfold("Instances")
         best = bench.desk.state.answer.map("attention").values.argmax()
         bench.card.show_cell(tuple(bench.desk.state.answer_grid.cells[best].tolist()))
-        QTest.qWait(REST_MS + 100)  # the gallery follows when the map has rested
         bench.wait(10)
         bench.screenshot(path)
     finally:

@@ -58,7 +58,7 @@ def flips(project: Any, result: Any) -> list[Flip]:
 
 
 def flip_words(found: list[Flip]) -> str:
-    """How many cases changed for the better and the worse, and a table of them, as rich text."""
+    """How many cases changed for the better and the worse, as rich text."""
     if not found:
         return "No case is answered differently."
     counts = Counter(flip.verdict for flip in found)
@@ -66,10 +66,16 @@ def flip_words(found: list[Flip]) -> str:
     parts += [f"{counts['']:,} without a label"] if counts[""] else []
     n = len(found)
     title = f"<b>{n:,} case{' is' if n == 1 else 's are'} answered differently</b>: {', '.join(parts)}."
+    return title if len({flip.held_out for flip in found}) == 1 else f"{title} Those in bold were held out."
+
+
+def flip_table(found: list[Flip]) -> str:
+    """The cases that changed, as rich text; "" for none."""
+    if not found:
+        return ""
+    more = f"<br>… and {len(found) - ROWS:,} more" if len(found) > ROWS else ""
     rows = "".join(map(_row, found[:ROWS]))
-    more = f"<br>… and {n - ROWS:,} more" if n > ROWS else ""
-    some = "" if len({flip.held_out for flip in found}) == 1 else " Cases in bold were held out."
-    return f'{title}{some}<table cellspacing="0" cellpadding="1">{HEAD}{rows}</table>{more}'
+    return f'<table cellspacing="0" cellpadding="1">{HEAD}{rows}</table>{more}'
 
 
 HEAD = (

@@ -92,13 +92,15 @@ class Workbench(QWidget):
             fold.heading.setChecked(other == name)
 
     def wait(self, timeout_s: float = 60.0) -> bool:
-        """Process events until both lanes are idle; False when they are still busy after `timeout_s`."""
+        """Process events until both lanes are idle and the gallery has followed; False when they are still
+        busy after `timeout_s`.
+        """
         end = time.monotonic() + timeout_s
         application = QApplication.instance()
         quiet = 0
         while quiet < 3 and time.monotonic() < end:
             application.processEvents()
-            busy = self.desk.jobs.busy or self.desk.asks.busy
+            busy = self.desk.jobs.busy or self.desk.asks.busy or self.instances.gallery.resting
             quiet = 0 if busy else quiet + 1
             if busy:
                 time.sleep(0.005)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from napari_mil.correction import WholeSlide
-from napari_mil.ui.flips import ROWS, Flip, flip_words, flips
+from napari_mil.ui.flips import ROWS, Flip, flip_table, flip_words, flips
 
 
 @pytest.mark.parametrize(
@@ -40,10 +40,10 @@ def test_words_count_what_became_right_and_wrong():
     found = [Flip(f"case{i}", "Benign/PB", "Benign/N", "Benign/PB", held_out=i == 0) for i in range(14)]
     found[3] = Flip("case3", "Benign/PB", "Benign/PB", "Benign/N", held_out=False)
     found[4] = Flip("case4", None, "Benign/PB", "Benign/N", held_out=False)
-    words = flip_words(found)
+    words, table = flip_words(found), flip_table(found)
     assert "14 cases are answered differently</b>: 12 right now, 1 wrong now, 1 without a label." in words
-    assert "<b>case0</b>" in words
     assert "held out" in words
-    assert words.count("<tr>") == ROWS + 1
-    assert words.endswith("and 2 more")
-    assert flip_words([]) == "No case is answered differently."
+    assert "<b>case0</b>" in table
+    assert table.count("<tr>") == ROWS + 1
+    assert table.endswith("and 2 more")
+    assert (flip_words([]), flip_table([])) == ("No case is answered differently.", "")

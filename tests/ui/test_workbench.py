@@ -495,15 +495,9 @@ def test_an_adopted_model_offers_to_run_where_no_features_are_kept(bench):
     assert bench.retrain.run_button.isHidden()
 
 
-def rested(bench):
-    """Wait until the gallery has followed."""
-    QTest.qWait(300)
-    assert bench.wait(30)
-
-
 def test_the_gallery_shows_the_top_tiles_and_flies_to_them(bench):
     state = run(bench, "mhim")
-    rested(bench)
+    assert bench.wait(30)
     gallery, card = bench.instances.gallery, bench.card
     order = np.argsort(-state.answer.map("attention").values, kind="stable")
     cells = [tuple(state.answer_grid.cells[i].tolist()) for i in order[:2]]
@@ -520,7 +514,7 @@ def test_the_gallery_shows_the_top_tiles_and_flies_to_them(bench):
     assert "rank 1 of" in card.words.text()
     assert not card.picture.pixmap().isNull()
     bench.review.blind.setChecked(True)
-    rested(bench)
+    assert bench.wait(30)
     assert gallery.isHidden()
     assert card.words.text() == ""
     bench.review.blind.setChecked(False)

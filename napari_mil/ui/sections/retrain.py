@@ -13,7 +13,7 @@ from napari_mil.ui import acts
 from napari_mil.ui.curves import Curves
 from napari_mil.ui.desk import Desk, State
 from napari_mil.ui.figuretable import FigureTable
-from napari_mil.ui.flips import flip_words, flips
+from napari_mil.ui.flips import flip_table, flip_words, flips
 from napari_mil.ui.widgets import button, column, hint, row, text
 from napari_mil.ui.words import since_words
 
@@ -42,6 +42,7 @@ class RetrainSection(QWidget):
         self.keep_button = button(
             "Keep the old one", self.keep, "The new model stays in the list and is not used"
         )
+        self.flipped = text()
         self.note = hint()
         self._run = run
         self.run_button = button("Run it on this slide", run, "Ask the adopted model", key="Ctrl+Return")
@@ -56,6 +57,7 @@ class RetrainSection(QWidget):
             row(self.adopt_button, self.keep_button),
             self.note,
             self.run_button,
+            self.flipped,
         )
         self._job: Any = None
         self._show_result(None)
@@ -147,7 +149,7 @@ class RetrainSection(QWidget):
 
     def _show_result(self, result: Any) -> None:
         self.result = result
-        for part in (self.table, self.verdict, self.adopt_button, self.keep_button):
+        for part in (self.table, self.verdict, self.adopt_button, self.keep_button, self.flipped):
             part.setVisible(result is not None)
         self.run_button.hide()
         self.note.setText("")
@@ -156,8 +158,9 @@ class RetrainSection(QWidget):
         self.table.fill(result.before, result.after)
         done, of = result.obeyed
         lines = [f"The new model follows {done:,} of {of:,} corrected tiles."] if of else []
-        if self.desk.state.project is not None:
-            lines.append(flip_words(flips(self.desk.state.project, result)))
+        found = flips(self.desk.state.project, result) if self.desk.state.project else []
+        lines.append(flip_words(found))
+        self.flipped.setText(flip_table(found))
         if result.worse:
             lines.insert(0, f"<b>Worse on slides held out:</b> {result.worse}")
         self.verdict.setText("<br>".join(lines))
