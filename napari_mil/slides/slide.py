@@ -194,9 +194,7 @@ class Slide:
                     stream.seek(max(0, file.stat().st_size - _EDGE))
                     digest.update(stream.read(_EDGE))
         except OSError as error:
-            raise SlideError(
-                f"{self.name} cannot be read ({reason(error)}); check the file and its disk."
-            ) from error
+            raise SlideError(f"{self.name} cannot be read ({reason(error)}); check its disk.") from error
         return digest.hexdigest()
 
     @cached_property
