@@ -10,14 +10,15 @@ from pathlib import Path
 
 from PIL import Image
 
+from napari_mil.samples import SAMPLE_TREE
 from napari_mil.steps import drain
 from napari_mil.ui.tour import tour
 from napari_mil.ui.workbench import open_workbench
 from napari_mil.workflow import sample_project_steps
 
 SAMPLE = Path("demo-output/project")
-#: Colours for what fills the picture, and for what is small in it and must keep its hue.
-FREQUENT, RARE = 64, 192
+#: Colours for what fills the picture, and for what is small in it; those of the labels are kept as they are.
+FREQUENT, RARE = 64, 256 - 64 - len(SAMPLE_TREE)
 
 
 def main(output: Path) -> None:
@@ -37,6 +38,7 @@ def few_colours(picture: Image.Image) -> Image.Image:
     """The picture in 256 colours: without speckles on the glass, and with the right hue in every legend."""
     cut = {FREQUENT: Image.Quantize.MEDIANCUT, RARE: Image.Quantize.FASTOCTREE}
     colours = [value for n, how in cut.items() for value in picture.quantize(n, how).getpalette()[: 3 * n]]
+    colours += [value for colour in SAMPLE_TREE.colours for value in bytes.fromhex(colour.lstrip("#"))]
     palette = Image.new("P", (1, 1))
     palette.putpalette(colours)
     return picture.quantize(palette=palette, dither=Image.Dither.NONE)
