@@ -24,7 +24,7 @@ from napari_mil.steps import Progress
 from napari_mil.ui import compat
 from napari_mil.ui.desk import Desk
 from napari_mil.ui.job import Job
-from napari_mil.ui.layers import SCORE_OPACITY
+from napari_mil.ui.layers import CODE_OPACITY, SCORE_OPACITY
 from napari_mil.ui.legends import Legend
 from napari_mil.ui.outlines import DARK, LIGHT
 from napari_mil.ui.ramps import TISSUE, Rgba, is_dark, rgb
@@ -217,11 +217,24 @@ def tiles(count: int) -> str:
 
 
 def swatch(colour: str, side: int = 14, *, outlined: bool = False) -> QLabel:
-    """A small square of a colour; an empty one for "" (nothing is drawn there)."""
+    """A small square of tissue with a colour over it, as on the canvas: filled, outlined or, for "", not.
+
+    colour : "#rrggbb", and an opacity may follow
+    """
     made = QLabel()
     made.setFixedSize(side, side)
     made.setStyleSheet("QLabel { padding: 0; margin: 0; }")  # napari's own would cut it
-    made.setPixmap(_square(colour, side, outlined=outlined))
+    pixmap = _square(TISSUE, side)
+    painter = QPainter(pixmap)
+    if outlined:
+        for inset, line in ((1, colour), (3, LIGHT if is_dark(colour) else DARK)):
+            painter.setPen(QPen(QColor(line), 2))
+            painter.drawRect(inset, inset, side - 2 * inset, side - 2 * inset)
+    elif colour:
+        opacity = CODE_OPACITY * int(colour[7:] or "ff", 16) / 255
+        painter.fillRect(1, 1, side - 2, side - 2, QColor.fromRgbF(*rgb(colour), opacity))
+    painter.end()
+    made.setPixmap(pixmap)
     return made
 
 
@@ -230,22 +243,13 @@ def colour_icon(colour: str, side: int = 14) -> QIcon:
     return _plain_icon(_square(colour, side))
 
 
-def _square(colour: str, side: int, *, outlined: bool = False) -> QPixmap:
-    """A square with a border, so that colours as dark as the theme read too; or an outline over tissue."""
+def _square(colour: str, side: int) -> QPixmap:
+    """A square with a border, so that colours as dark as the theme read too."""
     pixmap = QPixmap(side, side)
-    faint = len(colour) > len("#rrggbb")  # an opacity follows: it is shown over tissue
-    pixmap.fill(QColor(TISSUE) if outlined or faint else Qt.GlobalColor.transparent)
+    pixmap.fill(QColor(colour))
     painter = QPainter(pixmap)
-    if colour and not outlined:
-        opacity = int(colour[7:], 16) / 255 if faint else 1.0
-        painter.fillRect(pixmap.rect(), QColor.fromRgbF(*rgb(colour), opacity))
-    if outlined:
-        for inset, line in ((1, colour), (3, LIGHT if is_dark(colour) else DARK)):
-            painter.setPen(QPen(QColor(line), 2))
-            painter.drawRect(inset, inset, side - 2 * inset, side - 2 * inset)
-    else:
-        painter.setPen(QColor("#9a9a9a"))
-        painter.drawRect(0, 0, side - 1, side - 1)
+    painter.setPen(QColor("#9a9a9a"))
+    painter.drawRect(0, 0, side - 1, side - 1)
     painter.end()
     return pixmap
 
