@@ -13,7 +13,7 @@ PYTEST := OMP_NUM_THREADS=1 $(SCREEN) $(BIN)/python -m pytest -n 2 --dist loadfi
 # the UI tests elsewhere: on PyQt6, and with PyQt5 on the last napari 0.6 and 0.8
 MATRIX := qt6 napari-0.6 napari-0.8
 
-.PHONY: help demo test test-fast test-all test-soak test-matrix $(MATRIX:%=test-ui-%) lint bench-quality bench-encoder screenshots clean
+.PHONY: help demo test test-fast test-all test-soak test-matrix $(MATRIX:%=test-ui-%) lint bench-quality bench-methods bench-encoder screenshots clean
 
 help: ## show the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -68,6 +68,9 @@ $(MATRIX:%=.venv-%/.ready): .venv-%/.ready: pyproject.toml constraints.txt scrip
 
 bench-quality: $(READY) ## how well the methods work on the sample cohort: the table in docs/benchmarks.md, resumes run by run
 	$(BIN)/python benchmarks/quality.py
+
+bench-methods: $(READY) ## speed and memory of the methods, beside the published order of operations
+	OMP_NUM_THREADS=2 $(BIN)/python benchmarks/methods.py
 
 bench-encoder: $(READY) ## speed and worth of the built-in encoder
 	$(BIN)/python benchmarks/encoder.py

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from napari_mil.encoders import weights
 from napari_mil.encoders.encoder import Encoder, check_tiles
+from napari_mil.weightfile import read_weights
 
 #: of ImageNet's photographs, red, green, blue in [0, 1]
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -145,7 +146,7 @@ class ResNetEncoder(Encoder):
     @classmethod
     def from_weights(cls, path: Path) -> Self:
         """The encoder with the weights of a file in torchvision's names."""
-        return cls(weights.read(path), path.name)
+        return cls(read_weights(path, "file of weights"), path.name)
 
     def weights(self) -> bytes:
         """The weights in use, as safetensors."""

@@ -1,48 +1,18 @@
-"""Files of trained weights: read without running code, checked key by key, named by their content."""
+"""Weights of encoders: checked key by key, named by their content."""
 
 from __future__ import annotations
 
 import hashlib
-import pickle
-import warnings
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from napari_mil.errors import ModelError
 
 Weights = dict[str, Tensor]
-
-
-def read(path: Path) -> Any:
-    """What a file of weights holds: safetensors, or PyTorch's formats as weights only.
-
-    ModelError when it is missing, damaged, or would run code of its maker.
-    """
-    if not path.is_file():
-        raise ModelError(f"There is no file of weights {path}; check the path.")
-    try:
-        with path.open("rb") as file:
-            head = file.read(9)
-        if head[8:] == b"{":  # the length of safetensors' JSON header comes first
-            return safetensors.torch.load_file(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickle protocols; what is not understood raises
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ModelError(
-            f"{path.name} holds more than weights and could run code of its maker; it is refused, "
-            "ask for the state dict alone."
-        ) from error
-    except (SafetensorError, RuntimeError, EOFError, ValueError, LookupError, OSError, TypeError) as error:
-        first = str(error).split("\n")[0] or type(error).__name__
-        raise ModelError(f"{path.name} is no readable file of weights: {first}.") from error
 
 
 def fitted(

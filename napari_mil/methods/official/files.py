@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import pickle
 import re
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from torch import Tensor
 
-from napari_mil.errors import ModelError, reason
+from napari_mil.errors import ModelError
+from napari_mil.weightfile import read_weights
 
 Weights = dict[str, Tensor]
 Source = str | Path | Mapping[str, Any]
@@ -34,7 +32,7 @@ def unpack(source: Source, part: str = "student") -> Bundle:
     """
     if part not in ("student", "teacher"):
         raise ModelError(f"part is {part!r}; it must be 'student' or 'teacher'.")
-    held = source if isinstance(source, Mapping) else _read(Path(source))
+    held = source if isinstance(source, Mapping) else read_weights(Path(source), "checkpoint")
     if not isinstance(held, Mapping):
         raise ModelError(f"The checkpoint holds a {type(held).__name__}; a state dict was expected.")
     wrapper = next(
@@ -47,35 +45,6 @@ def unpack(source: Source, part: str = "student") -> Bundle:
     if taught is not None and (part == "teacher" or wrapper is None):
         return Bundle(taught, taught)
     return Bundle(_plain(held if wrapper is None else held[wrapper]), taught)
-
-
-def _read(path: Path) -> Any:
-    """What a file holds, without running any code of it."""
-    if not path.is_file():
-        raise ModelError(f"There is no checkpoint {path}.")
-    try:
-        with path.open("rb") as file:
-            head = file.read(9)
-        if head[8:] == b"{":  # the length of safetensors' JSON header comes first
-            return safetensors.torch.load_file(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickle protocols; what is not understood raises
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        asked = (
-            str(error).split("\n")[-1].strip(" .") if "GLOBAL" not in str(error) else _asked_for(str(error))
-        )
-        raise ModelError(
-            f"{path.name} holds more than weights ({asked}) and could run code of its maker; it is refused, "
-            "ask for the state dict alone."
-        ) from error
-    except Exception as error:  # a damaged file may raise anything inside the parsers
-        raise ModelError(f"{path.name} is no readable checkpoint: {reason(error)}.") from error
-
-
-def _asked_for(message: str) -> str:
-    found = re.search(r"GLOBAL ([\w.]+)", message)
-    return f"it asks for {found.group(1)}" if found else "objects"
 
 
 def _plain(held: Mapping[str, Any]) -> Weights:
