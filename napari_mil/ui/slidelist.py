@@ -54,8 +54,8 @@ class SlideList(QListWidget):
         counts = Counter(c.slide_id for c in corrections)
         labels = {c.slide_id: c.label for c in corrections if isinstance(c.place, WholeSlide)}
         for i, record in enumerate(records):
-            label = labels.get(record.id, record.label) or "no label"
             hidden = state.blind and not counts[record.id]
+            label = "label hidden" if hidden else labels.get(record.id, record.label) or "no label"
             self.item(i).setText(self._words(record, label, counts[record.id], hidden=hidden))
             if state.record is not None and record.id == state.record.id:
                 self.setCurrentRow(i)

@@ -34,6 +34,13 @@ def percent(p: float) -> str:
     return ">99%" if p >= 0.995 else "<1%" if p < 0.005 else f"{p:.0%}"
 
 
+def label_words(state: State) -> str:
+    """What the slide in front is labelled; a label that others gave stays hidden while one reads blind."""
+    if state.veiled:
+        return "This slide's label is hidden until you have given yours (read blind first)."
+    return f"This slide is labelled <b>{state.slide_label or 'nothing yet'}</b>."
+
+
 def answer_remarks(state: State) -> list[str]:
     """What a reader of the answer must know."""
     remarks = []

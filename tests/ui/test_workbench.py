@@ -323,7 +323,11 @@ def test_reading_blind_hides_the_model_until_the_first_label(bench):
     assert "read blind" in bench.instances.empty.text()
     [words] = [w.text() for w in bench.model.answer.findChildren(type(bench.model.card)) if not w.isHidden()]
     assert "hidden until" in words
+    known = bench.desk.state.record.label
+    assert known
+    assert "label hidden" in bench.slides.list.currentItem().text()
     assert "model: hidden" in bench.slides.list.currentItem().text()
+    assert known not in bench.slides.list.currentItem().text() + bench.review.slide_label.text()
     cell = bench.desk.state.answer_grid.cells[0]
     mpp, pitch = bench.desk.state.slide.mpp, bench.desk.state.lattice.pitch_px
     assert bench._read_tile(*((cell + 0.5) * pitch * mpp)) == f"tile {cell[0]}, {cell[1]}"
@@ -336,6 +340,7 @@ def test_reading_blind_hides_the_model_until_the_first_label(bench):
     assert said.model_said
     assert bench.desk.layer("map/attention") is not None
     assert "model: hidden" not in bench.slides.list.currentItem().text()
+    assert "labelled <b>Benign/N" in bench.review.slide_label.text()
     paint(bench, [(2, 3)], "Atypical/ADH")
     assert bench.desk.state.corrections[-1].visible == ("attention",)
     bench.slides.step(1)

@@ -16,7 +16,7 @@ from napari_mil.ui.drawing import RegionPen
 from napari_mil.ui.historylist import HistoryList
 from napari_mil.ui.labellist import LabelList, key_of_node
 from napari_mil.ui.widgets import button, column, hint, row, text
-from napari_mil.ui.words import contradictions
+from napari_mil.ui.words import contradictions, label_words
 
 #: How opaque labels are while one paints; at other times only their outlines are seen.
 FILL = 0.4
@@ -52,7 +52,9 @@ class ReviewSection(QWidget):
         self.redo_button = button("Redo", self.redo, "Restore what was taken back", key="Alt+Y")
         self.conflicts = hint()
         self.blind = QCheckBox("Read blind first")
-        self.blind.setToolTip("Hide maps and the model's answer until you have given the slide's first label")
+        self.blind.setToolTip(
+            "Hide maps, answer and known label until you have given the slide's first label"
+        )
         self.blind.toggled.connect(lambda on: desk.apply(blind=on))
         self.history = HistoryList(desk)
         column(
@@ -70,7 +72,7 @@ class ReviewSection(QWidget):
         for key, act in self._shortcuts():
             desk.key(key, act)
         acts.whenever(desk, ("node",), lambda _state: self._set_brush())
-        acts.whenever(desk, ("corrections", "record", "answer"), self._show_said)
+        acts.whenever(desk, ("corrections", "record", "answer", "blind"), self._show_said)
         desk.changed.connect(lambda _before, _after: self._watch_layer())
 
     def choose(self, node: int | str) -> None:
@@ -193,7 +195,6 @@ class ReviewSection(QWidget):
         if state.project is None or state.record is None:
             self.slide_label.setText("")
             return
-        label = state.slide_label
-        self.slide_label.setText(f"This slide is labelled <b>{label or 'nothing yet'}</b>.")
-        self.conflicts.setText(contradictions(state, label))
+        self.slide_label.setText(label_words(state))
+        self.conflicts.setText(contradictions(state, None if state.veiled else state.slide_label))
         self.conflicts.setVisible(bool(self.conflicts.text()))
