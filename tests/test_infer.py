@@ -94,6 +94,7 @@ def test_lesion_follows_the_definition(model, one):
     np.testing.assert_allclose(lesion(said, TREE), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "config"),
     [("dsmil", {}), ("clam_sb", {}), ("clam_mb", {}), ("mhim", {"encoder": "dsmil", "pure": True})],

@@ -65,6 +65,7 @@ def test_the_tree_has_seven_leaves_of_which_n_is_normal():
     assert SAMPLE_TREE.normal == (N,)
 
 
+@pytest.mark.slow
 def test_the_same_seed_draws_the_same_slide_and_another_seed_another():
     first, second, other = small("Atypical/ADH"), small("Atypical/ADH"), small("Atypical/ADH", seed=4)
     np.testing.assert_array_equal(first[0], second[0])
@@ -249,6 +250,7 @@ def test_a_cohort_that_is_there_is_left_alone(cohort):
         drain(make_cohort(cohort, slides=10, seed=2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_cancelling_leaves_nothing(tmp_path, workers):
     steps = make_cohort(tmp_path / "c", slides=8, workers=workers)

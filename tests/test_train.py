@@ -242,6 +242,7 @@ def test_bags_are_converted_at_every_visit_when_memory_is_short(planted, monkeyp
     assert _same(roomy.model.state_dict(), tight.model.state_dict())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "config"), _kinds())
 def test_a_retrained_model_obeys_its_corrections(planted, method, config):
     cases, split, _ = planted
@@ -380,6 +381,7 @@ def test_a_step_of_many_bags_holds_one_at_a_time_unless_they_are_contrasted(plan
     assert most("hmil", KINDS["hmil"], 8) > 5 * most("hmil", KINDS["hmil"], 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "config"), [("mean", {}), ("mhim", {**KINDS["mhim"], "init_student": "all"})]
 )

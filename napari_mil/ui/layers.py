@@ -278,6 +278,8 @@ def sync(viewer: Any, wanted: Sequence[LayerData]) -> None:
     that are wanted
     differently from the last time are set.
     """
+    from napari_mil.ui import compat  # Qt, which whoever only opens a slide does without
+
     keys = [options["metadata"][OURS]["key"] for _, options, _ in wanted]
     spare = [layer for layer in viewer.layers if key_of(layer) is not None and key_of(layer) not in keys]
     there: dict[str, Any] = {}
@@ -287,8 +289,7 @@ def sync(viewer: Any, wanted: Sequence[LayerData]) -> None:
             spare.append(layer)
             layer = None
         there[key] = layer or _recycled(spare, key, data, kind)
-    for layer in spare:  # before others are added, which may bear the same names
-        viewer.layers.remove(layer)
+    compat.remove_layers(viewer, spare)  # before others are added, which may bear the same names
     for key, (data, options, kind) in zip(keys, wanted, strict=True):
         if there[key] is None:
             _add(viewer, data, options, kind)

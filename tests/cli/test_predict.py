@@ -10,6 +10,8 @@ from napari_mil.samples import SAMPLE_TREE
 from napari_mil.steps import drain
 from napari_mil.workflow import train_model_steps
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def folder(tmp_path):

@@ -133,6 +133,7 @@ def test_batch_normalisation_never_learns(encoder):
     assert not any(p.requires_grad for p in encoder.net.parameters())
 
 
+@pytest.mark.slow
 def test_the_id_is_the_content(name, state, encoder, tmp_path):
     assert encoder.id == f"{name}-{content_id(encoder._state)}"
     torch.save(state, tmp_path / "a.pth")

@@ -50,6 +50,7 @@ def test_thousands_of_damaged_files(name, originals):
     assert tally.succeeded + tally.refused == MANY[name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "says"),
     [

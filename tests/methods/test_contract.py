@@ -206,6 +206,7 @@ def learn(model, bags, steps):
     return fit(model, bags, steps)
 
 
+@pytest.mark.slow
 def test_overfits_eight_bags(case):
     bags, model = eight_bags(), make(case)
     for _ in range(6):  # most need one round
@@ -231,6 +232,7 @@ def test_a_bag_without_labels_gives_no_supervised_loss(case):
         assert torch.equal(v, one[k])
 
 
+@pytest.mark.slow
 def test_tile_labels_are_learned_and_slide_labels_are_left_alone(case):
     tiles = np.zeros(TILES, np.int32)
     tiles[[0, 1]], tiles[[8, 9]] = TREE.leaves[3], TREE.leaves[1]

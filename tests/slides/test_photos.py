@@ -69,6 +69,7 @@ def test_every_photograph_lies_in_a_cell_of_its_own_as_it_is(tmp_path_factory, s
         assert (slide.levels[0][:][~seen] == 255).all()
 
 
+@pytest.mark.slow
 def test_levels_are_halved_exactly(tmp_path):
     folder_of(tmp_path / "p", [(300, 400)] * 40)
     with open_slide(tmp_path / "p") as slide:

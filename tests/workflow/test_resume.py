@@ -26,6 +26,9 @@ class Corner(Encoder):
         return tiles.float().mean((1, 2))
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     monkeypatch.setattr("napari_mil.workflow.analyse.KEEP_S", 1e9)

@@ -96,16 +96,14 @@ class SlidesSection(QWidget):
 
     def take_opened(self) -> None:
         """Take slides that were opened before there was a project into it."""
-        layers = self.desk.viewer.layers
-        opened = [layer for layer in layers if opened_path(layer) is not None]
+        opened = [layer for layer in self.desk.viewer.layers if opened_path(layer) is not None]
         if not opened:
             return
         if self.desk.state.project is None:
             self.desk.said.emit("Open or make a project to analyse and label this slide.")
             return
         paths = [opened_path(layer) for layer in opened]
-        for layer in opened:
-            layers.remove(layer)
+        compat.remove_layers(self.desk.viewer, opened)
         self.add(paths)
 
     def ask_mpp(self, slides: list[Slide]) -> MppDialog:
