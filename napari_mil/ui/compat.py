@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import io
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -131,18 +131,6 @@ def watch_layers(viewer: Any, when_added: Callable[[Any], None]) -> Callable[[],
         when_added(layer)
     viewer.layers.events.inserted.connect(inserted)
     return lambda: viewer.layers.events.inserted.disconnect(inserted)
-
-
-def remove_layers(viewer: Any, layers: Iterable[Any]) -> None:
-    """Take layers away, all at once where napari can (0.9): it collects garbage after each removal, which
-    blocks the window for a third of a second.
-    """
-    unwanted = list(layers)
-    if not unwanted:
-        return
-    with getattr(viewer.layers, "batched_update", contextlib.nullcontext)():
-        for layer in unwanted:
-            viewer.layers.remove(layer)
 
 
 def watch_theme(viewer: Any, when_changed: Callable[[], None]) -> Callable[[], None]:

@@ -5,6 +5,7 @@ Our layers are found by a key in their metadata, never by their names: people re
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -266,6 +267,18 @@ def find(viewer: Any, key: str) -> Any:
     return next((layer for layer in viewer.layers if key_of(layer) == key), None)
 
 
+def remove(viewer: Any, layers: Iterable[Any]) -> None:
+    """Take layers away, all at once where napari can (0.9): it collects garbage after each removal, which
+    blocks the window for a third of a second.
+    """
+    unwanted = list(layers)
+    if not unwanted:
+        return
+    with getattr(viewer.layers, "batched_update", contextlib.nullcontext)():
+        for layer in unwanted:
+            viewer.layers.remove(layer)
+
+
 #: Options that belong to the person once a layer is there: `sync` never sets them again.
 _THEIRS = ("name", "opacity", "multiscale", "rgb", "shape_type")
 
@@ -278,8 +291,6 @@ def sync(viewer: Any, wanted: Sequence[LayerData]) -> None:
     that are wanted
     differently from the last time are set.
     """
-    from napari_mil.ui import compat  # Qt, which whoever only opens a slide does without
-
     keys = [options["metadata"][OURS]["key"] for _, options, _ in wanted]
     spare = [layer for layer in viewer.layers if key_of(layer) is not None and key_of(layer) not in keys]
     there: dict[str, Any] = {}
@@ -289,7 +300,7 @@ def sync(viewer: Any, wanted: Sequence[LayerData]) -> None:
             spare.append(layer)
             layer = None
         there[key] = layer or _recycled(spare, key, data, kind)
-    compat.remove_layers(viewer, spare)  # before others are added, which may bear the same names
+    remove(viewer, spare)  # before others are added, which may bear the same names
     for key, (data, options, kind) in zip(keys, wanted, strict=True):
         if there[key] is None:
             _add(viewer, data, options, kind)

@@ -153,20 +153,6 @@ def test_layers_and_theme_are_watched_until_the_end():
     assert seen == [one, two, "light"]
 
 
-def test_layers_are_removed_with_one_garbage_collection(make_napari_viewer, monkeypatch):
-    viewer = make_napari_viewer()
-    layers = [viewer.add_image(np.zeros((4, 4))) for _ in range(3)]
-    runs = []
-    monkeypatch.setattr("gc.collect", lambda *_: runs.append(1))
-    compat.remove_layers(viewer, layers[:2])
-    assert list(viewer.layers) == layers[2:]
-    if hasattr(viewer.layers, "batched_update"):
-        assert len(runs) == 1
-    runs.clear()
-    compat.remove_layers(viewer, [])
-    assert runs == []
-
-
 def test_theme_colours_are_hex():
     colours = compat.theme_colours(ViewerModel())
     assert all(value.startswith("#") and len(value) == 7 for value in colours.values())

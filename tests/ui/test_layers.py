@@ -26,6 +26,7 @@ from napari_mil.ui.layers import (
     map_layer,
     map_outlines,
     ranks,
+    remove,
     slide_layer,
     sync,
     title_of,
@@ -137,6 +138,20 @@ def test_the_legend_of_corrections_counts_what_people_said(tree):
 
 def test_titles_are_words():
     assert title_of("attention/fine/ADH") == "Attention · fine · ADH"
+
+
+def test_layers_are_removed_with_one_garbage_collection(make_napari_viewer, monkeypatch):
+    viewer = make_napari_viewer()
+    layers = [viewer.add_image(np.zeros((4, 4))) for _ in range(3)]
+    runs = []
+    monkeypatch.setattr("gc.collect", lambda *_: runs.append(1))
+    remove(viewer, layers[:2])
+    assert list(viewer.layers) == layers[2:]
+    if hasattr(viewer.layers, "batched_update"):
+        assert len(runs) == 1
+    runs.clear()
+    remove(viewer, [])
+    assert runs == []
 
 
 def test_sync_adds_updates_and_removes_by_key(grid, tree):

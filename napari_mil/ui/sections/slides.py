@@ -11,7 +11,7 @@ from napari_mil.errors import MILError
 from napari_mil.ui import acts, compat
 from napari_mil.ui.desk import Desk, State
 from napari_mil.ui.dialogs import MppDialog
-from napari_mil.ui.layers import opened_path
+from napari_mil.ui.layers import opened_path, remove
 from napari_mil.ui.slidelist import SlideList
 from napari_mil.ui.widgets import button, column, row, soon, text
 
@@ -103,7 +103,7 @@ class SlidesSection(QWidget):
             self.desk.said.emit("Open or make a project to analyse and label this slide.")
             return
         paths = [opened_path(layer) for layer in opened]
-        compat.remove_layers(self.desk.viewer, opened)
+        remove(self.desk.viewer, opened)
         self.add(paths)
 
     def ask_mpp(self, slides: list[Slide]) -> MppDialog:
