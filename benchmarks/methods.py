@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -220,41 +221,75 @@ def answers_table(n: int, device: str, repeats: int) -> list[str]:
     return lines
 
 
-def peers_table(n: int, device: str, repeats: int) -> list[str]:
-    """Torchmil's models beside ours: one answer in evaluation mode; [] where torchmil is not installed."""
+def torchmil_models() -> dict[str, torch.nn.Module]:
+    """Torchmil's models of the widths that ours have; {} where torchmil is not installed."""
     try:
         from torchmil.models import ABMIL, DSMIL, TransMIL
     except ImportError:
-        return []
-    x = bag(n, device)
-    pairs = {
-        "abmil": ABMIL(in_shape=(D,), att_dim=128),
-        "dsmil": DSMIL(in_shape=(D,), att_dim=128),
-        "transmil": TransMIL(in_shape=(D,), att_dim=512),
+        return {}
+
+    def project() -> torch.nn.Module:
+        return torch.nn.Sequential(torch.nn.Linear(D, 512), torch.nn.ReLU())
+
+    return {
+        "abmil": ABMIL(in_shape=(D,), att_dim=128, feat_ext=project()),
+        "dsmil": DSMIL(in_shape=(D,), att_dim=128, nonlinear_v=True, feat_ext=project()),
+        "transmil": TransMIL(in_shape=(D,), att_dim=512, n_heads=8, n_landmarks=256),
     }
-    head = ["method", "torchmil, s", "here, s", "ratio"]
+
+
+def peers_table(n: int, device: str, repeats: int) -> list[str]:
+    """Torchmil's models beside ours: an answer in evaluation mode, and a training step (forward, backward,
+    Adam).
+    """
+    x = bag(n, device)
+    head = [
+        "method",
+        "answer, torchmil, s",
+        "here, s",
+        "ratio",
+        "training step, torchmil, s",
+        "here, s",
+        "ratio",
+    ]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for name, peer in pairs.items():
-        if name not in methods.names():
-            continue
-        theirs = peer.to(device).eval()
-        mine = methods.create(name, in_features=D, tree=FLAT).eval().to(device)
-
-        def run(model: Any, given: Tensor) -> Any:
-            with torch.inference_mode():
-                return model(given)
-
-        acts = {"peer": lambda m=theirs: run(m, x[None]), "here": lambda m=mine: run(m, x)}
-        found = in_turns(acts, device, repeats)
+    for name, peer in torchmil_models().items():
+        mine = methods.create(name, {"dropout": 0.0}, in_features=D, tree=FLAT)  # torchmil's have none
+        models = {"peer": peer.to(device).eval(), "here": mine.to(device).eval()}
+        bags = {"peer": x[None], "here": x}
+        with torch.inference_mode():
+            said = in_turns(
+                {who: partial(model, bags[who]) for who, model in models.items()}, device, repeats
+            )
+        learns = {"peer": torchmil_step(peer, x), "here": training_step(mine, x, bf16=False)}
+        learned = in_turns(learns, device, repeats)
         cells = [
-            name,
-            f"{found['peer']:.3f}",
-            f"{found['here']:.3f}",
-            f"{found['peer'] / found['here']:.2f} ×",
+            text
+            for found in (said, learned)
+            for text in (
+                f"{found['peer']:.3f}",
+                f"{found['here']:.3f}",
+                f"{found['peer'] / found['here']:.2f} ×",
+            )
         ]
-        lines.append("| " + " | ".join(cells) + " |")
+        lines.append("| " + " | ".join([name, *cells]) + " |")
         print(lines[-1], flush=True)
-    return lines
+    return lines if len(lines) > 2 else []
+
+
+def torchmil_step(peer: Any, x: Tensor) -> Callable[[], None]:
+    """A step of one bag through torchmil's own loss, with the optimiser that ours has."""
+    peer.train()
+    optimiser = torch.optim.Adam(peer.parameters(), 2e-4, weight_decay=1e-5, fused=True)
+    label = torch.ones(1, device=x.device)
+
+    def step() -> None:
+        _, losses = peer.compute_loss(label, x[None])
+        optimiser.zero_grad(set_to_none=True)
+        sum(losses.values()).backward()
+        optimiser.step()
+
+    return step
 
 
 def heading(given: argparse.Namespace, load: float) -> str:
