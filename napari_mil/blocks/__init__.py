@@ -9,6 +9,7 @@ from napari_mil.blocks import hiding
 from napari_mil.blocks.attention import AttentionScores, GatedScores
 from napari_mil.blocks.basics import (
     ACTIVATIONS,
+    Dropout,
     ceil_count,
     draw_gumbel,
     draw_order,
@@ -35,6 +36,7 @@ __all__ = [
     "CriticalAttention",
     "CrossAttention",
     "DSMILPooler",
+    "Dropout",
     "GatedScores",
     "GlobalRecycle",
     "GraphAttention",

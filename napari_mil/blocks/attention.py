@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from napari_mil.blocks.basics import ACTIVATIONS
+from napari_mil.blocks.basics import ACTIVATIONS, Dropout
 
 
 class AttentionScores(nn.Module):
@@ -32,7 +32,7 @@ class GatedScores(nn.Module):
         self, features: int, width: int, heads: int, act: str, *, bias: bool, dropout: float = 0.0
     ) -> None:
         super().__init__()
-        drop = [nn.Dropout(dropout)] if dropout else []
+        drop = [Dropout(dropout)] if dropout else []
         self.attention_a = nn.Sequential(nn.Linear(features, width, bias=bias), ACTIVATIONS[act](), *drop)
         self.attention_b = nn.Sequential(nn.Linear(features, width, bias=bias), nn.Sigmoid(), *drop)
         self.attention_c = nn.Linear(width, heads, bias=bias)

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, linear, pad, scaled_dot_product_attention
 
+from napari_mil.blocks.basics import Dropout
+
 #: tokens, and landmarks of one head, that are worked on together where no gradient is kept
 TOKENS, LANDMARKS = 4096, 128
 #: iterations of the pseudo-inverse, and taps of the convolution over neighbouring tokens, as published
@@ -50,7 +52,7 @@ class NystromAttention(nn.Module):
         width = max(1, features // 8)  # as published, whatever the number of heads
         self.heads, self.landmarks = heads, max(1, features // 2)
         self.to_qkv = nn.Linear(features, 3 * heads * width, bias=False)
-        self.to_out = nn.Sequential(nn.Linear(heads * width, features), nn.Dropout(dropout))
+        self.to_out = nn.Sequential(nn.Linear(heads * width, features), Dropout(dropout))
         self.res_conv = nn.Conv2d(heads, heads, (TAPS, 1), padding=(TAPS // 2, 0), groups=heads, bias=False)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from napari_mil.blocks.basics import Dropout
+
 
 class CrossAttention(nn.Module):
     """Multi-head attention from k queries to n keys: (k, D), (n, D) → (k, D). No residual."""
@@ -17,8 +19,8 @@ class CrossAttention(nn.Module):
         inner = heads * head_width
         self.to_q = nn.Linear(features, inner, bias=False)
         self.to_kv = nn.Linear(features, 2 * inner, bias=False)
-        self.attend = nn.Dropout(dropout)
-        self.to_out = nn.Sequential(nn.Linear(inner, features), nn.Dropout(dropout))
+        self.attend = Dropout(dropout)
+        self.to_out = nn.Sequential(nn.Linear(inner, features), Dropout(dropout))
 
     def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
         """(k, D) one mixture of the keys' values per query."""

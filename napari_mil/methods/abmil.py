@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from napari_mil.blocks import ACTIVATIONS, xavier
+from napari_mil.blocks import ACTIVATIONS, Dropout, xavier
 from napari_mil.labeltree import LabelTree
 from napari_mil.mil import MILModel, Noise, Output, Study
 from napari_mil.options import option
@@ -44,7 +44,7 @@ class _AttentionMIL(MILModel):
     def __init__(self, config: Any, in_features: int, tree: LabelTree) -> None:
         super().__init__(config, in_features, tree)
         # the published code drops 0.25 here whenever dropout is on at all; 0.25 is our default
-        drop = [nn.Dropout(config.dropout)] if config.dropout else []
+        drop = [Dropout(config.dropout)] if config.dropout else []
         self.feature = nn.Sequential(nn.Linear(in_features, config.hidden), ACTIVATIONS[config.act](), *drop)
 
     @abstractmethod
@@ -126,7 +126,7 @@ class GABMIL(_AttentionMIL):
 
     def __init__(self, config: GABMILConfig, in_features: int, tree: LabelTree) -> None:
         super().__init__(config, in_features, tree)
-        width, drop = config.attention_width, [nn.Dropout(config.dropout)] if config.dropout else []
+        width, drop = config.attention_width, [Dropout(config.dropout)] if config.dropout else []
         self.attention_a = nn.Sequential(nn.Linear(config.hidden, width), nn.Tanh(), *drop)
         self.attention_b = nn.Sequential(nn.Linear(config.hidden, width), nn.Sigmoid(), *drop)
         self.attention_c = nn.Linear(width, 1)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from napari_mil.blocks import ACTIVATIONS, GatedScores, hiding, xavier
+from napari_mil.blocks import ACTIVATIONS, Dropout, GatedScores, hiding, xavier
 from napari_mil.correction import Target
 from napari_mil.labeltree import LabelTree
 from napari_mil.mil import MILModel, Noise, Output, Study
@@ -72,7 +72,7 @@ class _CLAM(MILModel):
     def __init__(self, config: CLAMConfig, in_features: int, tree: LabelTree, *, rows: int) -> None:
         super().__init__(config, in_features, tree)
         wide, width, p = config.hidden, config.attention_width, config.dropout
-        drop = [nn.Dropout(p)] if p else []
+        drop = [Dropout(p)] if p else []
         self.attention_net = nn.Sequential(
             *(nn.Linear(in_features, wide), ACTIVATIONS[config.act](), *drop),
             GatedScores(wide, width, rows, "tanh", bias=True, dropout=p),

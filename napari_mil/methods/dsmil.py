@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from napari_mil.blocks import ACTIVATIONS, CriticalAttention, Streams, xavier
+from napari_mil.blocks import ACTIVATIONS, CriticalAttention, Dropout, Streams, xavier
 from napari_mil.correction import Target
 from napari_mil.labeltree import LabelTree
 from napari_mil.mil import MILModel, Noise, Output, Study
@@ -48,7 +48,7 @@ class DSMIL(MILModel):
     def __init__(self, config: DSMILConfig, in_features: int, tree: LabelTree) -> None:
         super().__init__(config, in_features, tree)
         self.feature = nn.Sequential(
-            nn.Linear(in_features, config.hidden), ACTIVATIONS[config.act](), nn.Dropout(config.dropout)
+            nn.Linear(in_features, config.hidden), ACTIVATIONS[config.act](), Dropout(config.dropout)
         )
         self.i_classifier = nn.Linear(config.hidden, self.classes)
         self.b_classifier = CriticalAttention(config.hidden, config.attention_width, self.classes)

@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from napari_mil.blocks import ACTIVATIONS, xavier
+from napari_mil.blocks import ACTIVATIONS, Dropout, xavier
 from napari_mil.labeltree import LabelTree
 from napari_mil.mil import MILModel, Noise, Output, Study
 from napari_mil.options import option
@@ -39,7 +39,7 @@ class _Pool(MILModel):
         self.head = nn.Sequential(
             nn.Linear(in_features, config.hidden),
             ACTIVATIONS[config.act](),
-            nn.Dropout(config.dropout),
+            Dropout(config.dropout),
             nn.Linear(config.hidden, self.classes),
         )
         xavier(self)

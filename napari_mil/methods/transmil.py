@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from napari_mil.blocks import ACTIVATIONS, PPEG, NystromLayer, xavier
+from napari_mil.blocks import ACTIVATIONS, PPEG, Dropout, NystromLayer, xavier
 from napari_mil.blocks.ppeg import side_of
 from napari_mil.blocks.selfattention import EXCEPTIONS, NOTES, Encoded, each_row, encode, mean_rows, shares
 from napari_mil.labeltree import LabelTree
@@ -41,7 +41,7 @@ class TransMIL(MILModel):
     def __init__(self, config: TransMILConfig, in_features: int, tree: LabelTree) -> None:
         super().__init__(config, in_features, tree)
         width = config.hidden
-        drop = [nn.Dropout(config.dropout)] if config.dropout else []
+        drop = [Dropout(config.dropout)] if config.dropout else []
         self.feature = nn.Sequential(nn.Linear(in_features, width), ACTIVATIONS[config.act](), *drop)
         self.cls_token = nn.Parameter(1e-6 * torch.randn(1, 1, width))
         self.layer1, self.layer2 = NystromLayer(width, config.heads), NystromLayer(width, config.heads)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from napari_mil.blocks import (
     ACTIVATIONS,
     AttentionPooler,
+    Dropout,
     DSMILPooler,
     GlobalRecycle,
     Pooler,
@@ -32,7 +33,7 @@ class Network(nn.Module):
     def __init__(self, config: MHIMConfig, in_features: int, classes: int) -> None:
         super().__init__()
         self.feature = nn.Sequential(nn.Linear(in_features, config.hidden), ACTIVATIONS[config.act]())
-        self.dp = nn.Dropout(config.dropout)
+        self.dp = Dropout(config.dropout)
         if config.recycle_tokens and config.version == 2 and not config.pure:
             self.merge = GlobalRecycle(
                 config.hidden,
