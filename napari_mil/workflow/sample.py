@@ -129,13 +129,18 @@ def _packed(project: Project, card: ModelCard, folder: Path) -> ModelCard:
     own = work_folder(COHORT["seed"])
     names = {record.id: record.name for record in project.slides if own in Path(record.path).parts}
     weights = weight_bytes(project.model(card.id), half=True)
+    named = {part: tuple(names[i] for i in ids if i in names) for part, ids in card.slides.items()}
+    more = len(card.slides["train"]) - len(named["train"])
+    note = (
+        f"trained on synthetic slides: {len(named['train'])} of the sample cohort, named here, and {more} of "
+        f"{len(FURTHER)} further cohorts; weights kept in half precision"
+    )
     card = dataclasses.replace(
         card,
         id=model_id(weights, card.method),
-        slides={part: tuple(names[i] for i in ids if i in names) for part, ids in card.slides.items()},
+        slides=named,
         ledger_head=None,
-        note=f"trained on {len(card.slides['train'])} synthetic slides, those of the sample cohort and of "
-        f"{len(FURTHER)} more; weights kept in half precision",
+        note=note,
     )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "weights.safetensors").write_bytes(weights)
