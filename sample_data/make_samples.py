@@ -1,7 +1,7 @@
 """Make what is in this folder: `python sample_data/make_samples.py [slides] [labels] [tree] [models]`.
 
-Without an argument, slides, labels and tree are made: some ten seconds. The models take minutes, since a
-cohort is drawn and embedded and two models are trained on it.
+Without an argument, slides, labels and tree are made: some ten seconds. The models take minutes, since three
+cohorts are drawn and embedded and two models are trained on them.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def tree(folder: Path = HERE) -> None:
 
 
 def models(folder: Path = MODELS) -> None:
-    """Train the sample models on the sample cohort and pack them into the package."""
+    """Train the sample models on the sample cohort and two more, and pack them into the package."""
     from napari_mil.workflow.sample import sample_models_steps
 
     work = Path(tempfile.mkdtemp(prefix="sample-models-"))

@@ -209,6 +209,22 @@ def test_figures_of_tiles_by_hand():
     assert tile_metrics([], TREE) == {}
 
 
+def test_calls_of_groups_by_hand():
+    def record(truth, group, case="a"):
+        nodes = [np.array([TREE.node(t) for t in column], np.int32) for column in (truth, group)]
+        zeros = np.zeros(len(truth), np.float32)
+        return TileRecord(case, nodes[0], zeros, zeros, np.zeros(len(truth), np.int32), nodes[1])
+
+    truth = ["DCIS", "DCIS", "UDH", "UDH", "N", "N"]
+    positive = record(truth, ["Malignant", "Benign", "Benign", "", "Malignant", "Benign"])
+    negative = record(["N", "N", "N", "N"], ["Benign", "Atypical", "", ""], "b")
+    found = {k: v[0] for k, v in tile_metrics([positive, negative], TREE, resamples=20).items()}
+    assert found["groups/lesion"] == 0.75
+    assert found["groups/right"] == pytest.approx(2 / 3)
+    assert found["groups/normal_negative"] == 0.25  # a benign group holds normal tiles too
+    assert found["groups/normal_positive"] == 0.5
+
+
 def test_what_is_not_defined_is_left_out():
     found = tile_metrics([_record(["ADH", "N"], [2, 1], ["-", "-"])], TREE, resamples=20)
     assert found["tile/auc_pooled"] == (1.0, 1.0, 1.0)

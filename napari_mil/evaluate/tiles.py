@@ -14,11 +14,17 @@ from napari_mil.evaluate.figures import Figure, Floats, auc, case_weights, inter
 from napari_mil.infer import Answer, call, lesion
 from napari_mil.labeltree import LabelTree
 
+#: figures of calls: of the leaves, then of the groups one level up
+CALLS = (
+    *("calls/lesion", "calls/right_leaf", "calls/normal_negative", "calls/normal_positive"),
+    *("groups/lesion", "groups/right", "groups/normal_negative", "groups/normal_positive"),
+)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TileRecord:
     """One slide's tiles beside their truth: nodes (N,), lesion score (N,), attention (N,), called leaf
-    (N,).
+    (N,), and the called group: the node (N,) called at the level above the leaves, None without such a level.
     """
 
     case: str
@@ -26,6 +32,7 @@ class TileRecord:
     score: NDArray[np.float32]
     attention: NDArray[np.float32]
     called: NDArray[np.int32]
+    group: NDArray[np.int32] | None = None
 
     @classmethod
     def of(cls, case: str, said: Answer, truth: NDArray[np.int32], tree: LabelTree) -> TileRecord:
@@ -37,7 +44,8 @@ class TileRecord:
             raise LabelError(
                 "The label tree does not say which leaves are normal, so tiles cannot be lesions."
             )
-        return cls(case, np.asarray(truth), score, said.overall_attention, call(said, tree))
+        group = call(said, tree, level=tree.levels - 2) if tree.levels > 1 else None
+        return cls(case, np.asarray(truth), score, said.overall_attention, call(said, tree), group)
 
 
 def tile_metrics(
@@ -49,6 +57,8 @@ def tile_metrics(
     names with `_pooled`: their tiles together. `calls/lesion`: share of lesion tiles
     called a lesion; `calls/right_leaf`: of those, the share with the right leaf; `calls/normal_negative` and
     `calls/normal_positive`: share of normal tiles called a lesion on slides without and with lesion tiles.
+    `groups/…` are the same one level up: `groups/lesion`, lesion tiles called any group; `groups/right`: of
+    those, in their own; on normal tiles only a group of nothing but lesions counts.
     What is not defined, such as the right leaf when nothing is called, is left out.
     """
     rows = list(records)
@@ -68,10 +78,11 @@ def tile_metrics(
         with np.errstate(invalid="ignore"):
             found[name] = interval((w * single).sum(1) / w.sum(1))
         found[f"{name}_pooled"] = interval(_pooled(parts, w))
-    counts = np.array([call_counts(r, k, kind, tree) for r, k in zip(rows, lesion, strict=True)], np.float64)
+    leaves = [call_counts(r, k, kind, tree) for r, k in zip(rows, lesion, strict=True)]
+    groups = [group_counts(r, k, kind, tree) for r, k in zip(rows, lesion, strict=True)]
+    counts = np.array([[*a, *b] for a, b in zip(leaves, groups, strict=True)], np.float64)
     total = weights @ counts
-    names = ("calls/lesion", "calls/right_leaf", "calls/normal_negative", "calls/normal_positive")
-    for k, name in enumerate(names):
+    for k, name in enumerate(CALLS):
         with np.errstate(invalid="ignore", divide="ignore"):
             found[name] = interval(total[:, 2 * k] / total[:, 2 * k + 1])
     return {name: figure for name, figure in found.items() if np.isfinite(figure[0])}
@@ -99,6 +110,24 @@ def call_counts(record: TileRecord, lesion: NDArray[Any], kind: NDArray[Any], tr
         *(int(right.sum()), int((hit & leaf).sum())),
         *(on_negative, normal * (not positive)),
         *(on_positive, normal * positive),
+    ]
+
+
+def group_counts(record: TileRecord, lesion: NDArray[Any], kind: NDArray[Any], tree: LabelTree) -> list[int]:
+    """Numerator and denominator of the four group figures for one slide; zeros without groups."""
+    if record.group is None:
+        return [0] * 8
+    own = np.array([tree.at_level(node, tree.levels - 2) if node else 0 for node in range(len(tree))])
+    hit = (lesion == 1) & (record.group > 0)
+    right = hit & (record.group == own[record.truth])
+    told = hit & (own[record.truth] > 0)
+    wrong, normal = int(((lesion == 0) & (kind[record.group] == 1)).sum()), int((lesion == 0).sum())
+    positive = bool((lesion == 1).any())
+    return [
+        *(int(hit.sum()), int((lesion == 1).sum())),
+        *(int(right.sum()), int(told.sum())),
+        *(wrong * (not positive), normal * (not positive)),
+        *(wrong * positive, normal * positive),
     ]
 
 

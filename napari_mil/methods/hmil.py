@@ -92,6 +92,13 @@ class HMILConfig:
         "class vectors that stand for a bag in the contrast",
         choices=("preset", "all_classes", "true_class"),
     )
+    presence_weight: float = option(
+        0.0,
+        "weight of what the attention rows say by themselves, so that a class looks at tiles of its own; "
+        "1 helps class maps (not published, 0 in every preset)",
+        low=0.0,
+        high=10.0,
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,6 +110,7 @@ class Look:
     coarse_attention, fine_attention, log_fine_attention : (N, K_c), (N, K_f), its logarithm
     coarse_features, fine_features : (N, 1024), (N, 256) projected features
     coarse_logits, fine_logits : (K_c,), (K_f,)
+    coarse_presence, fine_presence : (K_c,), (K_f,) log of the mean over tiles of exp(attention score)
     z : (K_f, 256) normalised class vectors
     """
 
@@ -114,6 +122,8 @@ class Look:
     fine_logits: Tensor
     z: Tensor
     log_fine_attention: Tensor
+    coarse_presence: Tensor
+    fine_presence: Tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,6 +135,7 @@ class Terms:
     bag_alignment: Tensor | None
     instance_alignment: Tensor | None
     contrast: Tensor | None
+    presence: Tensor | None
 
 
 class HMIL(MILModel):
@@ -194,10 +205,10 @@ class HMIL(MILModel):
         """Both levels of a bag (N, D), its attention computed once."""
         h1 = self.feature_extractor(features)
         h2 = self.feature_reducer(h1)
-        coarse = torch.softmax(self.coarse_attention(h1), 0)
-        log_fine = torch.log_softmax(self.fine_attention(h2), 0)
+        coarse_scores, fine_scores = self.coarse_attention(h1), self.fine_attention(h2)
+        coarse, log_fine = torch.softmax(coarse_scores, 0), torch.log_softmax(fine_scores, 0)
         fine = log_fine.exp()
-        m_fine = fine.T @ h2
+        m_fine, n = fine.T @ h2, math.log(len(features))
         return Look(
             coarse,
             fine,
@@ -207,6 +218,8 @@ class HMIL(MILModel):
             self.fine_classifier(m_fine)[:, 0],
             normalize(m_fine, dim=1),
             log_fine,
+            torch.logsumexp(coarse_scores, 0) - n,
+            torch.logsumexp(fine_scores, 0) - n,
         )
 
     def forward(self, features: Tensor, cells: Tensor | None = None) -> Output:  # noqa: ARG002
@@ -250,7 +263,7 @@ class HMIL(MILModel):
         progress: float,
         weights: Sequence[float] | None,
     ) -> dict[str, Tensor]:
-        """The five terms of HMIL, weighted by the curriculum; those of weight 0 are left out."""
+        """The five terms of HMIL, weighted by the curriculum, and presence; none of weight 0."""
         terms = self.terms(studies, targets, progress, weights)
         alpha = self.alpha(progress)
         share = {
@@ -259,6 +272,7 @@ class HMIL(MILModel):
             "bag_alignment": alpha if self.config.compat == "paper" else 1.0,
             "instance_alignment": alpha if self.setting("use_instance_alignment") == "yes" else 0.0,
             "contrast": 1 - alpha,
+            "presence": self.config.presence_weight,
         }
         values = {name: getattr(terms, name) for name in share}
         return {n: w * values[n] for n, w in share.items() if w > 0 and values[n] is not None}
@@ -298,7 +312,19 @@ class HMIL(MILModel):
             vectors = torch.stack([studies[i].seen.z for i in leaves])
             contrast = self._contrast(vectors, fine_labels, self.temperature(progress))
         instance = torch.stack([(1 - self._consistency(s.seen)).mean() for s in studies]).mean()
-        return Terms(coarse, fine, bag_alignment, instance, contrast)
+        presence = self._presence(studies, nodes, factor) if known else None
+        return Terms(coarse, fine, bag_alignment, instance, contrast, presence)
+
+    def _presence(self, studies: Sequence[Study], nodes: Sequence[int], factor: Tensor) -> Tensor:
+        """Cross-entropy of what the rows of each level say of how much there is of their classes, summed."""
+        told = []
+        for level, name in ((-2, "coarse_presence"), (-1, "fine_presence")):
+            known = [i for i, node in enumerate(nodes) if (node in self._fine_class if level == -1 else node)]
+            if known:
+                said = torch.stack([getattr(studies[i].seen, name) for i in known])
+                nll = self.node_nll(said, [nodes[i] for i in known], level=level)
+                told.append((nll * factor[known]).mean())
+        return torch.stack(told).sum()
 
     def _consistency(self, seen: Look) -> Tensor:
         """(N,) cosine of a tile's coarse attention with its lifted fine attention; in [0, 1]."""

@@ -229,6 +229,36 @@ def test_a_coarse_label_gives_no_fine_term():
     assert mixed.fine is not None
 
 
+def test_presence_is_the_cross_entropy_of_mean_exponentials_of_the_attention_scores():
+    model, x = make(presence_weight=2.0), features(12)
+    h1 = model.feature_extractor(x)
+    coarse, fine = model.coarse_attention(h1), model.fine_attention(model.feature_reducer(h1))
+    p_coarse = coarse.exp().mean(0) / coarse.exp().mean(0).sum()
+    p_fine = fine.exp().mean(0) / fine.exp().mean(0).sum()
+    found = model.loss([(x, None, Target(slide=TREE.leaves[3]))], 0.5)["presence"]
+    assert found.item() == pytest.approx(-2 * (p_coarse[2].log() + p_fine[3].log()).item(), abs=1e-5)
+    inner = model.loss([(x, None, Target(slide=TREE.node("M")))], 0.5)["presence"]
+    assert inner.item() == pytest.approx(-2 * p_coarse[2].log().item(), abs=1e-5)
+
+
+def test_presence_speaks_of_labelled_bags_only_where_it_is_asked_for():
+    labelled, not_labelled = (features(9), None, Target(slide=TREE.leaves[0])), (features(9), None, Target())
+    assert "presence" not in make().loss([labelled], 0.5)
+    for preset in methods.get("hmil").presets.values():
+        assert "presence" not in make(**preset.config).loss([labelled], 0.5)
+    assert "presence" not in make(presence_weight=1.0).loss([not_labelled], 0.5)
+
+
+def test_presence_does_not_ask_the_head():
+    model, bag = make(presence_weight=1.0), [(features(12), None, Target(slide=TREE.leaves[3]))]
+    before = model.loss(bag, 0.5)
+    with torch.no_grad():
+        model.fine_classifier.weight.neg_()
+    after = model.loss(bag, 0.5)
+    assert after["fine"].item() != pytest.approx(before["fine"].item(), abs=1e-3)
+    assert after["presence"].item() == before["presence"].item()
+
+
 def test_without_labels_only_the_alignment_of_tiles_is_left():
     found = terms(make(), [0, 0])
     assert (found.coarse, found.fine, found.bag_alignment, found.contrast) == (None,) * 4
