@@ -114,14 +114,25 @@ AGAINST = {
 TRIED = {
     "pure, as many epochs as mhim": Arm("mhim", {**NARROW, "pure": True}, {"epochs": 21}),
     "none, no recycling": mhim(recycle_tokens=0),
-    "none, 40 epochs": Arm("mhim", NARROW, SHORT | {"epochs": 40}),
+    "none, 30 epochs": Arm("mhim", NARROW, SHORT | {"epochs": 30}),
     "all, teacher as published": mhim(init_student="all", compat="official"),
     "all, mask_ratio=0": mhim(init_student="all", mask_ratio=0.0),
     "all, mask_ratio=0.1": mhim(init_student="all", mask_ratio=0.1),
-    "all, hidden_ratio_random=0.5": mhim(init_student="all", hidden_ratio_random=0.5),
     "all, keep_ratio=0.2": mhim(init_student="all", keep_ratio=0.2),
     "all, no recycling": mhim(init_student="all", recycle_tokens=0),
+    "all, consistency=0": mhim(init_student="all", consistency=0.0),
+    "all, stage 1 of 15 epochs": Arm(
+        "mhim", {**NARROW, "init_student": "all"}, SHORT | {"stage1_epochs": 15}
+    ),
 }
+#: what decided on the first set, once more
+AGAIN = (
+    "none, no recycling",
+    "all, mask_ratio=0",
+    "all, no recycling",
+    "all, consistency=0",
+    "all, stage 1 of 15 epochs",
+)
 
 
 def told(d: Difficulty) -> str:
@@ -143,7 +154,7 @@ SETS = {
         arms=ARMS | (GATED if name != "0.5 %" else {}) | (DSMIL if name == "2 %" else {}),
         against=AGAINST,
         figures=("slide AUC", "tile AUC"),
-        tried=TRIED if name != "0.5 %" else {},
+        tried=TRIED if name == "10 %" else {k: TRIED[k] for k in AGAIN} if name == "2 %" else {},
         edition=(astuple(difficulty), TILES, WIDTH, KINDS, TRAIN, VALIDATION, TEST),
     )
     for name, difficulty in DIFFICULTIES.items()
