@@ -76,8 +76,7 @@ def heading(given: argparse.Namespace, names: Sequence[str], found: dict[str, li
         "(`hidden` 128) and short trainings (15 epochs, 6 of stage 1), the same for all methods where the "
         "arm or the set does not say otherwise. ± is the standard deviation over the seeds. Differences are "
         "paired by seed and fold: mean over the seeds, 95 % interval from 1000 resamplings of the cases "
-        "left out, and in how many seeds the method is above its baseline. The interval knows of the "
-        "cases, not of the chance in training; the seeds do.\n\n"
+        "left out and of the seeds, and in how many seeds the method is above its baseline.\n\n"
     )
 
 

@@ -124,7 +124,7 @@ SETS = {
     "lung": Set(
         title="Lung cancer: LUAD or LUSC",
         about="120 patients, one slide each, 1–120 regions of 4096 px, features of HIPT (192 numbers). "
-        f"{STANDARD} {FOLDED} The logistic regression sees the mean of the features as they are, and learns "
+        f"{STANDARD} {FOLDED} The logistic regression sees the mean of the features alone, and learns "
         "from the validation part as well; 0.912 was told of it.",
         draw=reader(lambda where: lung(where, survival=False), HIPT),
         tree=LUNG,
