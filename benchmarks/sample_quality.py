@@ -220,8 +220,8 @@ def over_seeds(rows: Sequence[dict[str, Any]]) -> str:
         parts.append(quality_summary.compared(found, [a for a in FLAT if a in found], against, seconds))
     about = (
         "Mean ± standard deviation over the seeds; differences are paired by seed and fold, with 95 % "
-        "intervals from 1000 resamplings of cases and seeds, and the number of seeds in which they are positive. "
-        "*Consistency*: share of answers whose best leaf lies under the best group."
+        "intervals from 1000 resamplings of cases and seeds, and the number of seeds in which they are "
+        "positive. *Consistency*: share of answers whose best leaf lies under the best group."
     )
     return "\n\n".join((about, *parts))
 

@@ -51,8 +51,8 @@ ARMS = {
     "pure (attn)": mhim(pure=True),
     "mhim (attn)": mhim(),
     "mhim (attn), init_student=all": mhim(init_student="all"),
-    "micromil": Arm("micromil", {}, SHORT | {"epochs": 20}),
-    "micromil, lr=1e-3": Arm("micromil", {}, SHORT | {"epochs": 20, "lr": 1e-3}),
+    "micromil": Arm("micromil", {}, SHORT | {"epochs": 20, "lr": 1e-4}),
+    "micromil, lr=1e-3": Arm("micromil", {}, SHORT | {"epochs": 20}),
 }
 AGAINST = {
     "mhim (attn)": "pure (attn)",

@@ -41,7 +41,6 @@ def draw(seed: int, data: Path | None = None) -> Drawn:  # noqa: ARG001
 OWN: dict[str, object] = {}
 ARMS = {
     "abmil": Arm("abmil", NARROW, SHORT | {"epochs": 25}),
-    "gabmil": Arm("gabmil", NARROW | {"attention_width": 128}, SHORT | {"epochs": 25}),
     "hmil": Arm("hmil", {"hidden": 256}, OWN),
     "hmil, lr=1e-3": Arm("hmil", {"hidden": 256}, {"lr": 1e-3}),
 }

@@ -51,9 +51,8 @@ LONG = SHORT | {"epochs": 30, "patience": 10}
 ARMS = {
     "mean": Arm("mean", NARROW),
     "abmil": Arm("abmil", NARROW),
-    "micromil": Arm("micromil", {}, LONG),
+    "micromil": Arm("micromil", {}, LONG | {"lr": 1e-4}),
     "micromil, lr=1e-3": Arm("micromil", {}, LONG | {"lr": 1e-3}),
-    "micromil, lr=1e-3, clusters=16": Arm("micromil", {"clusters": 16}, LONG | {"lr": 1e-3}),
 }
 AGAINST = {name: "mean" for name in ARMS if name.startswith("micromil")}
 SETS = {

@@ -91,7 +91,6 @@ def draw(difficulty: Difficulty, seed: int, data: Path | None = None) -> Drawn: 
 
 ARMS = {
     "mean": Arm("mean", NARROW),
-    "abmil": Arm("abmil", NARROW),
     "pure (attn)": mhim(pure=True),
     "mhim (attn)": mhim(),
     "mhim (attn), init_student=all": mhim(init_student="all"),
@@ -104,6 +103,7 @@ DSMIL = {
     "pure (dsmil)": mhim("dsmil", pure=True),
     "mhim (dsmil), init_student=all": mhim("dsmil", init_student="all"),
 }
+MORE = {"10 %": GATED, "2 %": DSMIL}
 AGAINST = {
     "mhim (attn)": "pure (attn)",
     "mhim (attn), init_student=all": "pure (attn)",
@@ -112,27 +112,21 @@ AGAINST = {
 }
 #: what a sweep asks: is it the start, the teacher, how many are hidden, how many are recycled, or the time?
 TRIED = {
-    "pure, as many epochs as mhim": Arm("mhim", {**NARROW, "pure": True}, {"epochs": 21}),
+    "pure, as many epochs as mhim": Arm("mhim", {**NARROW, "pure": True}, SHORT | {"epochs": 21}),
     "none, no recycling": mhim(recycle_tokens=0),
-    "none, 30 epochs": Arm("mhim", NARROW, SHORT | {"epochs": 30}),
-    "all, teacher as published": mhim(init_student="all", compat="official"),
-    "all, mask_ratio=0": mhim(init_student="all", mask_ratio=0.0),
-    "all, mask_ratio=0.1": mhim(init_student="all", mask_ratio=0.1),
-    "all, keep_ratio=0.2": mhim(init_student="all", keep_ratio=0.2),
     "all, no recycling": mhim(init_student="all", recycle_tokens=0),
-    "all, consistency=0": mhim(init_student="all", consistency=0.0),
+    "all, mask_ratio=0": mhim(init_student="all", mask_ratio=0.0),
+    "all, keep_ratio=0.2": mhim(init_student="all", keep_ratio=0.2),
+    "all, teacher as published": mhim(init_student="all", compat="official"),
     "all, stage 1 of 15 epochs": Arm(
         "mhim", {**NARROW, "init_student": "all"}, SHORT | {"stage1_epochs": 15}
     ),
+    "none, 30 epochs": Arm("mhim", NARROW, SHORT | {"epochs": 30}),
+    "all, mask_ratio=0.1": mhim(init_student="all", mask_ratio=0.1),
+    "all, consistency=0": mhim(init_student="all", consistency=0.0),
 }
 #: what decided on the first set, once more
-AGAIN = (
-    "none, no recycling",
-    "all, mask_ratio=0",
-    "all, no recycling",
-    "all, consistency=0",
-    "all, stage 1 of 15 epochs",
-)
+AGAIN = ("none, no recycling", "all, no recycling", "all, mask_ratio=0", "all, stage 1 of 15 epochs")
 
 
 def told(d: Difficulty) -> str:
@@ -151,7 +145,7 @@ SETS = {
         about=told(difficulty),
         draw=partial(draw, difficulty),
         tree=TREE,
-        arms=ARMS | (GATED if name != "0.5 %" else {}) | (DSMIL if name == "2 %" else {}),
+        arms=ARMS | MORE.get(name, {}),
         against=AGAINST,
         figures=("slide AUC", "tile AUC"),
         tried=TRIED if name == "10 %" else {k: TRIED[k] for k in AGAIN} if name == "2 %" else {},

@@ -14,7 +14,7 @@ from scipy.io import loadmat
 from napari_mil.correction import Target
 from napari_mil.evaluate import TrainingCase, folds_by_case, stratum
 from napari_mil.labeltree import LabelTree
-from sets import NARROW, Arm, Drawn, Set, case, mhim
+from sets import NARROW, Arm, Drawn, Set, case
 
 LUNG = LabelTree.from_paths(["LUAD", "LUSC"])
 BINARY = LabelTree.from_paths(["negative", "positive"])
@@ -75,20 +75,24 @@ def reader(
     return draw
 
 
-COMMON = {
-    "mean": Arm("mean", NARROW),
-    "pure (attn)": mhim(pure=True),
-    "mhim (attn)": mhim(),
-    "mhim (attn), init_student=all": mhim(init_student="all"),
+#: enough for 120 cases
+TEN = {"epochs": 10, "stage1_epochs": 5, "lr": 1e-3}
+MHIM = {
+    "mhim (attn)": {},
+    "mhim (attn), init_student=all": {"init_student": "all"},
 }
-AGAINST = {"mhim (attn)": "pure (attn)", "mhim (attn), init_student=all": "pure (attn)"}
+COMMON = {
+    "mean": Arm("mean", NARROW, TEN),
+    "pure (attn)": Arm("mhim", {**NARROW, "pure": True}, TEN),
+    **{name: Arm("mhim", {**NARROW, **config}, TEN) for name, config in MHIM.items()},
+}
+AGAINST = dict.fromkeys(MHIM, "pure (attn)")
 TRIED = {
-    "none, no recycling": mhim(recycle_tokens=0),
-    "all, no recycling": mhim(init_student="all", recycle_tokens=0),
-    "all, mask_ratio=0": mhim(init_student="all", mask_ratio=0.0),
+    "none, no recycling": Arm("mhim", {**NARROW, "recycle_tokens": 0}, TEN),
+    "all, no recycling": Arm("mhim", {**NARROW, "init_student": "all", "recycle_tokens": 0}, TEN),
 }
 #: as long as small bags need, and more decay, since 166 numbers of 66 molecules are soon known by heart
-CLASSIC = {"epochs": 20, "stage1_epochs": 8, "weight_decay": 5e-3}
+CLASSIC = {"epochs": 20, "stage1_epochs": 8, "weight_decay": 5e-3, "lr": 5e-4}
 FOLDED = f"{FOLDS} folds by case, a validation part in every fold."
 HIPT = "mil/tcga_lung_hipt"
 STANDARD = "Features are standardised by the tiles of each fold's training part."
@@ -100,7 +104,6 @@ def classic(**config: object) -> Arm:
 
 def classical(name: str, load: Callable[[Path], dict[str, TrainingCase]], file: str, about: str) -> Set:
     arms = {
-        "mean": Arm("mean", NARROW, CLASSIC),
         "abmil": Arm("abmil", NARROW, CLASSIC),
         "pure (attn)": classic(pure=True),
         "mhim (attn), init_student=all": classic(init_student="all"),
