@@ -73,10 +73,10 @@ def heading(given: argparse.Namespace, names: Sequence[str], found: dict[str, li
         "## Quality on planted and real sets\n\n"
         f"`python benchmarks/quality.py --sets {' '.join(dict.fromkeys(n.split()[0] for n in names))}`, "
         f"{surroundings()}; seeds 0–{given.seeds - 1}, {spent:.0f} CPU minutes in all. Narrow networks "
-        "(`hidden` 128) and short trainings (15 epochs at 1e-3, 6 of stage 1), the same for all methods where "
-        "the arm or the set does not say otherwise. ± is the standard deviation over the seeds. Differences are "
-        "paired by seed and fold: mean over the seeds, 95 % interval from 1000 resamplings of the cases "
-        "left out and of the seeds, and in how many seeds the method is above its baseline.\n\n"
+        "(`hidden` 128) and short trainings (15 epochs at 1e-3, 6 of stage 1), the same for all methods "
+        "where the arm or the set does not say otherwise. ± is the standard deviation over the seeds. "
+        "Differences are paired by seed and fold: mean over the seeds, 95 % interval from 1000 resamplings "
+        "of the cases left out and of the seeds, and in how many seeds the method is above its baseline.\n\n"
     )
 
 
