@@ -139,7 +139,7 @@ SETS = {
         tried=TRIED,
         needs=HIPT,
     ),
-    "lung survival": Set(
+    "survival (lung)": Set(
         title="Lung cancer: survival",
         about=f"The same patients; months until death or last seen alive. {STANDARD} 3 folds by case.",
         draw=reader(lambda where: lung(where, survival=True), HIPT, 3),

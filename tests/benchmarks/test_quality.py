@@ -95,7 +95,7 @@ def test_real_sets_are_read_whole_and_every_case_is_left_out_once(name, cases, p
 
 @real
 def test_survival_of_lung_is_read_with_its_censoring():
-    made = measured.SETS["lung survival"].draw(0, Path(str(DATA)))
+    made = measured.SETS["survival (lung)"].draw(0, Path(str(DATA)))
     assert sum(bool(c.target.event) for c in made.cases.values()) == 43
 
 
