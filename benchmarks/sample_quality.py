@@ -212,11 +212,12 @@ def over_seeds(rows: Sequence[dict[str, Any]]) -> str:
             for row in rows if not row["arm"].startswith("random")]  # fmt: skip
     seconds = quality_summary.seconds_of(told)
     found = quality_summary.figured(told, ("slide AUC",), TREE)
-    parts = [quality_summary.compared(found, [a for a in ARMS if a in found], BASELINE, seconds)]
+    against = {arm: (base,) for arm, base in BASELINE.items()}
+    parts = [quality_summary.compared(found, [a for a in ARMS if a in found], against, seconds)]
     names = ("fine macro F1", "coarse macro F1", "consistency")
     found = quality_summary.figured([r for r in told if r["arm"] in FLAT], names, TREE)
     if found:
-        against = {"hmil": "abmil", "gabmil": "abmil"}
+        against = {"hmil": ("abmil", "gabmil"), "gabmil": ("abmil",)}
         parts.append(quality_summary.compared(found, [a for a in FLAT if a in found], against, seconds))
     about = (
         "Mean ± standard deviation over the seeds; differences are paired by seed and fold, with 95 % "

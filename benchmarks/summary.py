@@ -164,7 +164,7 @@ def seconds_of(rows: Sequence[Row]) -> dict[str, float]:
 def compared(
     found: Mapping[str, Mapping[str, Figured]],
     arms: Sequence[str],
-    against: Mapping[str, str],
+    against: Mapping[str, tuple[str, ...]],
     seconds: Mapping[str, float],
 ) -> str:
     """Arms in order, each with its figures, and against its baseline in the first of them."""
@@ -172,9 +172,9 @@ def compared(
     heads = ["method", *names, f"{names[0]}, paired difference, seeds above", "CPU s per run"]
     lines = []
     for arm in arms:
-        base = against.get(arm)
+        bases = [base for base in against.get(arm, ()) if base in found]
         first = found[arm][names[0]]
-        apart = f"− {base}: {first.beside(found[base][names[0]])}" if base in found else ""
+        apart = "; ".join(f"− {base}: {first.beside(found[base][names[0]])}" for base in bases)
         lines.append([arm, *(str(f) for f in found[arm].values()), apart, f"{seconds[arm]:.1f}"])
     return table(heads, lines)
 

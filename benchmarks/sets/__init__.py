@@ -60,7 +60,7 @@ class Set:
     draw : seed, folder of real data → Drawn
     tree : the labels; None: time is the task, and each fold makes its own intervals
     arms : name → Arm; `tried` are further ones that only a sweep runs
-    against : arm → its baseline
+    against : arm → its baselines
     figures : names of `summary.FIGURES`; the first is compared
     folds : how many each seed has
     standardise : features are shifted and scaled by mean and deviation of the tiles of the training part
@@ -71,7 +71,7 @@ class Set:
     draw: Callable[[int, Path | None], Drawn]
     tree: LabelTree | None
     arms: Mapping[str, Arm]
-    against: Mapping[str, str]
+    against: Mapping[str, tuple[str, ...]]
     figures: tuple[str, ...]
     folds: int = 1
     standardise: bool = False

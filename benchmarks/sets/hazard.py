@@ -55,10 +55,10 @@ ARMS = {
     "micromil, lr=1e-3": Arm("micromil", {}, SHORT | {"epochs": 20}),
 }
 AGAINST = {
-    "mhim (attn)": "pure (attn)",
-    "mhim (attn), init_student=all": "pure (attn)",
-    "micromil": "mean",
-    "micromil, lr=1e-3": "mean",
+    "mhim (attn)": ("pure (attn)",),
+    "mhim (attn), init_student=all": ("pure (attn)", "mhim (attn)"),
+    "micromil": ("mean",),
+    "micromil, lr=1e-3": ("mean", "micromil"),
 }
 SETS = {
     "hazard": Set(

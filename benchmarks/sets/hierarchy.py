@@ -44,7 +44,7 @@ ARMS = {
     "hmil": Arm("hmil", {"hidden": 256}, OWN),
     "hmil, lr=1e-3": Arm("hmil", {"hidden": 256}, {"lr": 1e-3}),
 }
-AGAINST = {"hmil": "abmil", "hmil, lr=1e-3": "abmil"}
+AGAINST = {"hmil": ("abmil",), "hmil, lr=1e-3": ("abmil",)}
 SETS = {
     "hierarchy": Set(
         title="Planted hierarchy",

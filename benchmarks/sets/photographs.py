@@ -54,7 +54,7 @@ ARMS = {
     "micromil": Arm("micromil", {}, LONG | {"lr": 1e-4}),
     "micromil, lr=1e-3": Arm("micromil", {}, LONG | {"lr": 1e-3}),
 }
-AGAINST = {name: "mean" for name in ARMS if name.startswith("micromil")}
+AGAINST = {"micromil": ("mean",), "micromil, lr=1e-3": ("mean", "micromil")}
 SETS = {
     "photographs": Set(
         title="Redundant photographs",

@@ -105,10 +105,10 @@ DSMIL = {
 }
 MORE = {"10 %": GATED, "2 %": DSMIL}
 AGAINST = {
-    "mhim (attn)": "pure (attn)",
-    "mhim (attn), init_student=all": "pure (attn)",
-    "mhim (gated), init_student=all": "pure (gated)",
-    "mhim (dsmil), init_student=all": "pure (dsmil)",
+    "mhim (attn)": ("pure (attn)",),
+    "mhim (attn), init_student=all": ("pure (attn)", "mhim (attn)"),
+    "mhim (gated), init_student=all": ("pure (gated)",),
+    "mhim (dsmil), init_student=all": ("pure (dsmil)",),
 }
 #: what a sweep asks: is it the time, the start, the recycled, the hidden, or the teacher?
 TRIED = {

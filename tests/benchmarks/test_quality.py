@@ -163,7 +163,9 @@ def tiny(monkeypatch):
         monkeypatch.setattr(photographs, name, value)
     quick = {"epochs": 1, "min_epochs": 1, "stage1_epochs": 1}
     arms = {"mean": Arm("mean", {"hidden": 8}, quick), "micromil": Arm("micromil", {"clusters": 2}, quick)}
-    known = replace(photographs.SETS["photographs"], arms=arms, against={"micromil": "mean"}, edition="tiny")
+    known = replace(
+        photographs.SETS["photographs"], arms=arms, against={"micromil": ("mean",)}, edition="tiny"
+    )
     monkeypatch.setitem(measured.SETS, "photographs", known)
     measured.drawn.cache_clear()
     yield
