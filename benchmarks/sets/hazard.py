@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from napari_mil.correction import Target
-from sets import NARROW, SHORT, Arm, Drawn, Set, case, in_turn, mhim
+from sets import NARROW, Arm, Drawn, Set, case, in_turn, mhim
 
 WIDTH, KINDS = 64, 5
 TRAIN, VALIDATION, TEST = 90, 30, 150
@@ -49,17 +49,9 @@ ARMS = {
     "true risk": Arm("true risk"),
     "mean": Arm("mean", NARROW),
     "pure (attn)": mhim(pure=True),
-    "mhim (attn)": mhim(),
     "mhim (attn), init_student=all": mhim(init_student="all"),
-    "micromil": Arm("micromil", {}, SHORT | {"epochs": 20, "lr": 1e-4}),
-    "micromil, lr=1e-3": Arm("micromil", {}, SHORT | {"epochs": 20}),
 }
-AGAINST = {
-    "mhim (attn)": ("pure (attn)",),
-    "mhim (attn), init_student=all": ("pure (attn)", "mhim (attn)"),
-    "micromil": ("mean",),
-    "micromil, lr=1e-3": ("mean", "micromil"),
-}
+AGAINST = {"pure (attn)": ("mean",), "mhim (attn), init_student=all": ("pure (attn)", "mean")}
 SETS = {
     "hazard": Set(
         title="Planted hazard",
