@@ -66,7 +66,7 @@ $(MATRIX:%=.venv-%/.ready): .venv-%/.ready: pyproject.toml constraints.txt scrip
 	.venv-$*/bin/python -m pip install --quiet -c .venv-$*/constraints.txt --editable ".[$(BINDING)]" --group dev
 	touch $@
 
-bench-quality: $(READY) ## how well the methods work on the sample cohort: the table in docs/benchmarks.md, resumes run by run
+bench-quality: $(READY) ## how well the methods work, on sample, planted and real sets: tables in docs/benchmarks.md, resumes run by run
 	$(BIN)/python benchmarks/quality.py
 
 bench-methods: $(READY) ## speed and memory of the methods, beside the published order of operations

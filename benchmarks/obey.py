@@ -28,9 +28,10 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # one run per core
 
 import numpy as np
-import quality
 import sample_cohort
+import sample_quality
 import torch
+from tables import processor, verdict, write_section
 
 from napari_mil import samples
 from napari_mil.evaluate import Split, TrainingCase, evaluate, obeyed, split_by_case
@@ -94,7 +95,7 @@ def split_of(work: Path) -> Split:
 
 def parent(arm: str, work: Path) -> Trained:
     """The model to be corrected."""
-    method, config = quality.ARMS[arm]
+    method, config = sample_quality.ARMS[arm]
     cases = list(cohort(work).cases.values())
     return drain(
         Training(
@@ -111,8 +112,8 @@ def parent(arm: str, work: Path) -> Trained:
 
 def kept_parent(arm: str, work: Path) -> MILModel:
     """The parent, trained once and kept as weights."""
-    method, config = quality.ARMS[arm]
-    file = work / "obey" / f"{arm}-{quality.settings(arm, {}, 120)}.pt"
+    method, config = sample_quality.ARMS[arm]
+    file = work / "obey" / f"{arm}-{sample_quality.settings(arm, {}, 120)}.pt"
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         part = file.with_suffix(f".{os.getpid()}.tmp")
@@ -184,7 +185,7 @@ def do(job: Job) -> tuple[Job, dict[str, float], dict[str, float]]:
     called = call(answer(base, *sample.joined()[:2]), TREE)
     labels = corrections(job.kind, called, leaves(base, sample), truth)
     taught = replace(sample, tiles=(labels,)) if labels.any() else sample
-    method, config = quality.ARMS[job.arm]
+    method, config = sample_quality.ARMS[job.arm]
     split = split_of(job.work)
     run = Training(
         [*cohort(job.work).cases.values(), taught],
@@ -254,7 +255,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "napari-mil-quality")
     parser.add_argument("--label", default="Benign/UDH")
-    parser.add_argument("--arms", nargs="*", default=list(ARMS), choices=list(quality.ARMS))
+    parser.add_argument("--arms", nargs="*", default=list(ARMS), choices=list(sample_quality.ARMS))
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--docs", type=Path, default=Path(__file__).parents[1] / "docs" / "benchmarks.md")
     parser.add_argument("--no-docs", action="store_true")
@@ -279,10 +280,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     made = [row(arm, found[arm]) for arm in given.arms]
     wrong = [line for _, lines in made for line in lines]
     table = ["| " + " | ".join(HEADS) + " |", "|" + "---|" * len(HEADS), *(line for line, _ in made)]
-    text = heading(label) + "\n".join(table) + "\n\n" + quality.verdict(wrong)
+    text = heading(label) + "\n".join(table) + "\n\n" + verdict(wrong)
     print(text)
     if not given.no_docs:
-        quality.write_section(given.docs, "obey", text)
+        write_section(given.docs, "obey", text)
     return int(bool(wrong))
 
 
@@ -295,7 +296,7 @@ def heading(label: str) -> str:
     when = datetime.now(UTC).date().isoformat()
     return (
         "## Corrections are obeyed\n\n"
-        f"`python benchmarks/obey.py --work FOLDER`, {when}, {quality.processor()}. Half of the {label} "
+        f"`python benchmarks/obey.py --work FOLDER`, {when}, {processor()}. Half of the {label} "
         "tiles of the fresh sample slide that the parent knew least are labelled, of those it got wrong "
         "and of those it got right; accuracy is that of the other tiles of the same truth, on that slide and "
         f"on five others that nobody labelled. Means of {SEEDS} retrainings, answers from the new weights "
