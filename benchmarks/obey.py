@@ -95,7 +95,7 @@ def split_of(work: Path) -> Split:
 
 def parent(arm: str, work: Path) -> Trained:
     """The model to be corrected."""
-    method, config = sample_quality.ARMS[arm]
+    method, config, own = sample_quality.ARMS[arm]
     cases = list(cohort(work).cases.values())
     return drain(
         Training(
@@ -103,7 +103,7 @@ def parent(arm: str, work: Path) -> Trained:
             split_of(work),
             method=method,
             config=config,
-            recipe=recipe_for(method),
+            recipe=recipe_for(method, own),
             tree=TREE,
             device="cpu",
         ).steps()
@@ -112,8 +112,8 @@ def parent(arm: str, work: Path) -> Trained:
 
 def kept_parent(arm: str, work: Path) -> MILModel:
     """The parent, trained once and kept as weights."""
-    method, config = sample_quality.ARMS[arm]
-    file = work / "obey" / f"{arm}-{sample_quality.settings(arm, {}, 120)}.pt"
+    method, config, _ = sample_quality.ARMS[arm]
+    file = work / "obey" / f"{arm}-{sample_quality.settings(arm, {}, 120, 0)}.pt"
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         part = file.with_suffix(f".{os.getpid()}.tmp")
@@ -185,14 +185,14 @@ def do(job: Job) -> tuple[Job, dict[str, float], dict[str, float]]:
     called = call(answer(base, *sample.joined()[:2]), TREE)
     labels = corrections(job.kind, called, leaves(base, sample), truth)
     taught = replace(sample, tiles=(labels,)) if labels.any() else sample
-    method, config = sample_quality.ARMS[job.arm]
+    method, config, own = sample_quality.ARMS[job.arm]
     split = split_of(job.work)
     run = Training(
         [*cohort(job.work).cases.values(), taught],
         replace(split, train=(*split.train, taught.case)),
         method=method,
         config=config,
-        recipe=retrain_recipe(recipe_for(method), seed=job.seed),
+        recipe=retrain_recipe(recipe_for(method, own), seed=job.seed),
         tree=TREE,
         device="cpu",
         start=base.state_dict(),

@@ -115,6 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     alone = parser.add_argument_group("the sample cohort")
     alone.add_argument("--folds", type=int, nargs="*", default=list(range(sample_quality.FOLDS)))
     alone.add_argument("--slides", type=int, default=120)
+    alone.add_argument("--cohort", type=int, default=0, help="the seed it is drawn from; 0, unless to check")
     alone.add_argument("--recipe", nargs="*", default=[], metavar="KEY=VALUE", help="to try another recipe")
     given = parser.parse_args(argv)
     if names := chosen(given.sets, given.data) if given.sets != ["sample"] else []:

@@ -33,56 +33,62 @@ from napari_mil.train import Training, recipe_for
 
 TREE = sample_cohort.TREE
 FOLDS = 5
-#: arm → method, configuration
-ARMS: dict[str, tuple[str, dict[str, Any]]] = {
-    "abmil": ("abmil", {}),
-    "gabmil": ("gabmil", {}),
+#: arm → method, configuration, recipe
+ARMS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "abmil": ("abmil", {}, {}),
+    "gabmil": ("gabmil", {}, {}),
     # short trainings: the student starts from stage 1 as the teacher does (methods.md: init_student)
-    "mhim (attn)": ("mhim", {"encoder": "attn", "init_student": "all"}),
-    "mhim (gated)": ("mhim", {"encoder": "gated", "init_student": "all"}),
+    "mhim (attn)": ("mhim", {"encoder": "attn", "init_student": "all"}, {}),
+    "mhim (gated)": ("mhim", {"encoder": "gated", "init_student": "all"}, {}),
     # a contrast that looks at the true class alone keeps the classes apart on tiles (methods.md: scl_views)
-    "hmil": ("hmil", {"scl_views": "true_class"}),
-    "pure (attn)": ("mhim", {"encoder": "attn", "pure": True}),
-    "pure (gated)": ("mhim", {"encoder": "gated", "pure": True}),
+    "hmil": ("hmil", {"scl_views": "true_class", "presence_weight": 1.0}, {"epochs": 15}),
+    "hmil (no presence)": ("hmil", {"scl_views": "true_class"}, {}),
+    "pure (attn)": ("mhim", {"encoder": "attn", "pure": True}, {}),
+    "pure (gated)": ("mhim", {"encoder": "gated", "pure": True}, {}),
 }
-BASELINE = {"mhim (attn)": "pure (attn)", "mhim (gated)": "pure (gated)"}
+BASELINE = {"mhim (attn)": "pure (attn)", "mhim (gated)": "pure (gated)", "hmil": "hmil (no presence)"}
 FLAT = ("abmil", "gabmil", "hmil")  #: compared in how they use the tree
-CALLS = ("calls/lesion", "calls/right_leaf", "calls/normal_negative", "calls/normal_positive")
+CALLS = (
+    *("calls/lesion", "calls/right_leaf", "calls/normal_negative", "calls/normal_positive"),
+    *("groups/lesion", "groups/right", "groups/normal_negative", "groups/normal_positive"),
+)
 Run = tuple[str, int, int]  #: arm, seed, fold
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One run to do: which, where the cohort is kept, with how many slides, after how much training."""
+    """One run to do: which, on which cohort, where it is kept, after how much training."""
 
     run: Run
     work: Path
     slides: int
+    cohort: int
     recipe: dict[str, Any]
 
 
-def settings(arm: str, recipe: dict[str, Any], slides: int) -> str:
+def settings(arm: str, recipe: dict[str, Any], slides: int, seed: int) -> str:
     """What a kept run must agree on to count."""
-    method, config = ARMS[arm.removeprefix("random ")]
-    parts = (method, config, dataclasses.asdict(recipe_for(method, recipe)), slides, samples.cohort.EDITION)
+    method, config, own = ARMS[arm.removeprefix("random ")]
+    asked = dataclasses.asdict(recipe_for(method, {**own, **recipe}))
+    parts = (method, config, asked, slides, seed, samples.cohort.EDITION)
     return hashlib.sha256(
         json.dumps([*parts, dataclasses.asdict(samples.Difficulty())]).encode()
     ).hexdigest()[:12]
 
 
 @cache
-def cohort(work: Path, slides: int) -> sample_cohort.Cohort:
-    return sample_cohort.load(work, slides=slides)
+def cohort(work: Path, slides: int, seed: int) -> sample_cohort.Cohort:
+    return sample_cohort.load(work, slides=slides, seed=seed)
 
 
 def do(job: Job) -> dict[str, Any]:
     """Train one arm on one fold of one seed, and ask it about the cases left out."""
     torch.set_num_threads(1)
     arm, seed, fold = job.run
-    known = cohort(job.work, job.slides)
-    method, config = ARMS[arm.removeprefix("random ")]
+    known = cohort(job.work, job.slides, job.cohort)
+    method, config, own = ARMS[arm.removeprefix("random ")]
     split = folds_by_case(known.labels, folds=FOLDS, seed=seed)[fold]
-    recipe = recipe_for(method, {**job.recipe, "seed": seed * 100 + fold})
+    recipe = recipe_for(method, {**own, **job.recipe, "seed": seed * 100 + fold})
     began = time.process_time()  # of one thread; the machine may be busy with other runs
     training = Training(
         list(known.cases.values()),
@@ -99,7 +105,12 @@ def do(job: Job) -> dict[str, Any]:
         model, epochs = made.model, len(made.history)
     seconds = time.process_time() - began
     told = {case: told_of(model, known, case) for case in split.test}
-    row = {"arm": arm, "seed": seed, "fold": fold, "settings": settings(arm, job.recipe, job.slides)}
+    row = {
+        "arm": arm,
+        "seed": seed,
+        "fold": fold,
+        "settings": settings(arm, job.recipe, job.slides, job.cohort),
+    }
     return row | {"seconds": round(seconds, 2), "epochs": epochs, "cases": told}
 
 
@@ -121,7 +132,10 @@ def told_of(model: MILModel, known: sample_cohort.Cohort, case: str) -> dict[str
         "coarse": [round(float(p), 5) for p in said.probabilities[0]],
         "fine": [round(float(p), 5) for p in said.probabilities[-1]],
         "areas": [None if a is None else round(float(a), 5) for a in areas],
-        "calls": tiles.call_counts(record, lesion, kind, TREE),
+        "calls": [
+            *tiles.call_counts(record, lesion, kind, TREE),
+            *tiles.group_counts(record, lesion, kind, TREE),
+        ],
     }
 
 
@@ -130,7 +144,7 @@ def summary(
 ) -> dict[str, np.ndarray]:
     """Figure → (1 + R,) mean over an arm's runs under every weighting of the cases (1 + R, cases)."""
     sums: dict[str, list[np.ndarray]] = {}
-    counts = np.zeros((len(weights), 8))
+    counts = np.zeros((len(weights), 2 * len(CALLS)))
     for row in rows:
         told = row["cases"]
         w = weights[:, [order[c] for c in told]]
@@ -167,7 +181,10 @@ HEADS = (
     "method", "slide AUC (lesion or none)", "seven leaves, macro AUC", "three groups, macro AUC",
     "leaf, balanced accuracy",
     "tile AUC", "tile AUC, attention alone", "lesion tiles called", "right leaf of those",
-    "normal tiles called, negative slides", "normal tiles called, positive slides", "CPU seconds per run",
+    "normal tiles called, negative slides", "normal tiles called, positive slides",
+    "lesion tiles called a group", "right group of those",
+    "normal tiles called a group of lesions, negative slides", "the same, positive slides",
+    "CPU seconds per run",
 )  # fmt: skip
 
 
@@ -261,12 +278,12 @@ def missed(
     return wrong
 
 
-def kept_rows(file: Path, recipe: dict[str, Any], slides: int) -> dict[Run, dict[str, Any]]:
+def kept_rows(file: Path, recipe: dict[str, Any], slides: int, seed: int) -> dict[Run, dict[str, Any]]:
     """Finished runs of a file that were done with today's settings."""
 
     def fits(row: dict[str, Any]) -> bool:
         arm = row["arm"].removeprefix("random ")
-        return arm in ARMS and row["settings"] == settings(arm, recipe, slides)
+        return arm in ARMS and row["settings"] == settings(arm, recipe, slides, seed)
 
     return {(row["arm"], row["seed"], row["fold"]): row for row in runs.kept(file, fits)}
 
@@ -274,13 +291,13 @@ def kept_rows(file: Path, recipe: dict[str, Any], slides: int) -> dict[Run, dict
 def measure(given: argparse.Namespace) -> list[str]:
     """Do what is missing, write the section; the targets that are missed."""
     recipe = {k: json.loads(v) for k, v in (pair.split("=", 1) for pair in given.recipe)}
-    known = cohort(given.work, given.slides)
+    known = cohort(given.work, given.slides, given.cohort)
     file = given.work / "quality.jsonl"
-    done = kept_rows(file, recipe, given.slides)
+    done = kept_rows(file, recipe, given.slides, given.cohort)
     chosen = [a for a in ARMS if a in (given.arms or ARMS)]
     names = [*chosen, *(f"random {a}" for a in chosen if a not in BASELINE.values())]
     wanted = [(a, s, f) for s in range(given.seeds) for f in given.folds for a in names]
-    jobs = [Job(run, given.work, given.slides, recipe) for run in wanted if run not in done]
+    jobs = [Job(run, given.work, given.slides, given.cohort, recipe) for run in wanted if run not in done]
     print(f"sample: {len(wanted)} runs, {len(wanted) - len(jobs)} of them done already", flush=True)
     for row in runs.finish(do, jobs, file, given.jobs):
         done[row["arm"], row["seed"], row["fold"]] = row
@@ -289,14 +306,17 @@ def measure(given: argparse.Namespace) -> list[str]:
     text = "\n\n".join((heading(given, known) + table, over_seeds(rows), verdict(wrong)))
     print(text)
     if not given.no_docs:
-        write_section(given.docs, "quality", text)
+        write_section(given.docs, "quality" if not given.cohort else f"quality-{given.cohort}", text)
     return wrong
 
 
 def heading(given: argparse.Namespace, known: sample_cohort.Cohort) -> str:
+    title, option = "the sample cohort", ""
+    if given.cohort:
+        title, option = "a cohort that nothing was chosen on", f" --cohort {given.cohort}"
     return (
-        "## Quality on the sample cohort\n\n"
-        f"`python benchmarks/quality.py --sets sample --work FOLDER`, {surroundings()}. "
+        f"## Quality on {title}\n\n"
+        f"`python benchmarks/quality.py --sets sample{option} --work FOLDER`, {surroundings()}. "
         f"{given.slides} synthetic slides of {len(known.cases)} cases, {given.seeds} seeds × "
         f"{len(given.folds)} folds by case, a validation part in every fold for early stopping. Means over "
         "the runs; in brackets 95 % intervals from 1000 resamplings of the cases. Tile figures are of slides "

@@ -16,7 +16,9 @@ import sample_quality
 import summary
 from sets import Arm, hazard, hierarchy, photographs, planted
 
+from napari_mil import methods
 from napari_mil.evaluate import c_index
+from napari_mil.train import recipe_for
 
 DATA = os.environ.get("NAPARI_MIL_TEST_DATA")
 real = pytest.mark.skipif(not DATA, reason="NAPARI_MIL_TEST_DATA is not set")
@@ -210,3 +212,13 @@ def test_the_sample_cohort_is_told_over_seeds_too():
     assert "fine macro F1" in said
     assert "| hmil |" in said
     assert "− abmil:" in said
+
+
+@pytest.mark.parametrize("arm", list(sample_quality.ARMS))
+def test_every_arm_of_the_sample_cohort_is_a_method_with_its_recipe(arm):
+    method, config, recipe = sample_quality.ARMS[arm]
+    model = methods.create(method, config, in_features=8, tree=sample_quality.TREE)
+    assert recipe_for(method, recipe).epochs >= 1
+    assert model.name == method
+    told = [sample_quality.settings(arm, {}, 120, cohort) for cohort in (0, 3)]
+    assert told[0] != told[1]  # runs of one cohort never count for another
