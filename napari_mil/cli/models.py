@@ -110,6 +110,10 @@ def train(
             steps = train_model_steps(p, method, stop=stop, **shared)
         card = show(steps, as_json=as_json)
         lines = [f"{card.name} ({card.method}, {card.id})", *held_out_lines(p, card)]
+        if name and name != card.name:
+            lines.append(
+                f"These are the weights of {card.name} to the bit, so no second model {name} was made."
+            )
     print(json.dumps({"result": json.loads(card.to_json())}) if as_json else "\n".join(lines), flush=True)
 
 

@@ -196,7 +196,10 @@ def keep_model(
     preset: str | None = None,
     note: str = "",
 ) -> ModelCard:
-    """Store a trained model with its card, and its recording where there is one."""
+    """Store a trained model with its card, and its recording where there is one; the card that stands.
+
+    The same weights are one model: trained again under another name, they stay under the name that they have.
+    """
     from napari_mil.train.recording import FILE
     from napari_mil.workflow.models import model_id, weight_bytes
 
@@ -226,7 +229,7 @@ def keep_model(
     )
     extra = {FILE: trained.recorded} if trained.recorded else None
     project.store.save_model(card, weights, extra=extra)
-    return card
+    return next((known for known in project.cards if known.id == card.id), card)
 
 
 def next_name(project: Project, stem: str, sign: str = "-") -> str:

@@ -56,6 +56,19 @@ def test_a_recorded_model_shows_its_recording(study_folder, capsys, monkeypatch)
 
 
 @pytest.mark.slow
+def test_the_same_weights_again_are_no_second_model(study_folder, capsys, monkeypatch):
+    words = ("train", study_folder, "--method", "abmil", *QUICK, "--name")
+    status, first, err = run(capsys, monkeypatch, *words, "one")
+    assert status == 0, err
+    assert first.startswith("one (abmil")
+    status, second, err = run(capsys, monkeypatch, *words, "two")
+    assert status == 0, err
+    assert second.splitlines()[0] == first.splitlines()[0]
+    assert "the weights of one to the bit, so no second model two was made" in second
+    assert run(capsys, monkeypatch, "models", "list", study_folder)[1].count("abmil-") == 1
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "said"),
     [
