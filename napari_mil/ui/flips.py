@@ -20,7 +20,7 @@ class Flip:
     case : its name
     label : label text of the case, or None where it is not known
     before, after : label texts of the answers
-    held_out : whether neither model learned from the case
+    held_out : whether the case is one that the figures are of, which no training looked at
     """
 
     case: str
@@ -40,10 +40,15 @@ class Flip:
 
 
 def flips(project: Any, result: Any) -> list[Flip]:
-    """The cases whose answer a retraining changed, those that were held out first."""
+    """The cases whose answer a retraining changed, those that were held out first.
+
+    Held out are the cases that the figures are of: those of the test part, or of the validation part where
+    there is no other.
+    """
     from napari_mil.workflow.project import slide_label
 
-    learned = set(result.card.slides.get("train", ()))
+    parts = result.card.slides
+    held = set(parts.get("test") or parts.get("validation", ()))
     cases: dict[str, list[Any]] = {}
     for record in project.slides:
         cases.setdefault(record.case, []).append(record)
@@ -52,7 +57,7 @@ def flips(project: Any, result: Any) -> list[Flip]:
         records = cases.get(case, [])
         # as in training: of different labels of a case the one that stands last in the tree counts
         node = max((project.tree.node(slide_label(project, r)) for r in records), default=0)
-        held_out = not learned & {r.id for r in records}
+        held_out = bool(held & {r.id for r in records})
         made.append(Flip(case, project.tree.path(node) or None, before, after, held_out))
     return sorted(made, key=lambda flip: not flip.held_out)
 

@@ -28,12 +28,20 @@ def test_a_flip_is_right_or_wrong_by_the_label(label, before, after, verdict):
 def test_the_label_is_what_was_said_last_and_held_out_cases_come_first(study):
     records = study.slides
     study.correct(records[0].id, WholeSlide(), "Malignant/IC")
-    card = SimpleNamespace(slides={"train": (records[0].id,)})
+    card = SimpleNamespace(slides={"train": (records[0].id,), "test": (records[1].id,)})
     flipped = tuple((r.case, "Benign/N", "Malignant/IC") for r in records[:2])
     found = flips(study, SimpleNamespace(card=card, flipped=flipped))
     assert [flip.case for flip in found] == [records[1].case, records[0].case]
     assert [flip.held_out for flip in found] == [True, False]
     assert [flip.label for flip in found] == [records[1].label, "Malignant/IC"]
+    # validation cases chose the epoch: they are held out only where nothing else is
+    card.slides = {"train": (), "validation": (records[0].id,), "test": (records[1].id,)}
+    found = flips(study, SimpleNamespace(card=card, flipped=flipped))
+    assert [flip.held_out for flip in found] == [True, False]
+    del card.slides["test"]
+    [first, _] = flips(study, SimpleNamespace(card=card, flipped=flipped))
+    assert first.case == records[0].case
+    assert first.held_out
 
 
 def test_words_count_what_became_right_and_wrong():
