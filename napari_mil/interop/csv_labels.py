@@ -24,7 +24,7 @@ import numpy as np
 from napari_mil.correction import Cells, Correction, from_record, to_record
 from napari_mil.errors import BagError, LabelError, reason
 from napari_mil.grid import TileGrid
-from napari_mil.interop.files import meant, text_of, text_to
+from napari_mil.interop.files import meant, parsed, text_of, text_to
 from napari_mil.labeltree import LabelTree
 from napari_mil.prediction import Prediction
 
@@ -135,7 +135,7 @@ def _correction(row: Mapping[str, str | None], by: str) -> Correction:
     record |= {key: text for key, text in row.items() if text is not None}
     if not (record["id"] and record["place"]):
         raise LabelError("a correction needs an id and a place.")
-    record |= {key: json.loads(record[key]) for key in _AS_JSON if record[key] is not None}
+    record |= {key: parsed(record[key]) for key in _AS_JSON if record[key] is not None}
     return from_record(record)
 
 

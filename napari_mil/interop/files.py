@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gzip
 import io
+import json
 import os
 import shlex
 import uuid
@@ -12,7 +13,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from napari_mil.errors import LabelError, ProjectError, reason
 from napari_mil.labeltree import LabelTree
@@ -52,6 +53,20 @@ def text_of(path: Path) -> str:
         raise LabelError(
             f"{path.name} cannot be read: {reason(error)}; expected a UTF-8 text file, plain or gzipped."
         ) from error
+
+
+def parsed(text: str) -> Any:
+    """The value of a JSON text; ValueError when it is none, LabelError when an escape in it is half a
+    character, which no file could hold.
+    """
+    value = json.loads(text)
+    if "\\ud" in text or "\\uD" in text:  # the escapes of pairs; json lets one of a pair stand alone
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            half = ascii(error.object[error.start])[1:-1]
+            raise LabelError(f"it holds half a character, {half}; save it again as UTF-8") from error
+    return value
 
 
 def meant(tree: LabelTree, text: str) -> int:

@@ -35,7 +35,7 @@ from napari_mil.correction import (
 )
 from napari_mil.errors import BagError, LabelError, reason
 from napari_mil.grid import TileGrid
-from napari_mil.interop.files import meant, text_of, text_to
+from napari_mil.interop.files import meant, parsed, text_of, text_to
 from napari_mil.interop.shapes import DECIMALS, from_geometry, outline, same_area, to_geometry
 from napari_mil.interop.space import SlideFacts, Space
 from napari_mil.labeltree import LabelTree
@@ -193,7 +193,7 @@ def read(
     path = Path(path)
     reader = _Reader(slide, tree, label, dict(mapping or {}), by)
     try:
-        for feature in _features(json.loads(text_of(path))):
+        for feature in _features(parsed(text_of(path))):
             reader.take(feature)
     except (ValueError, RecursionError) as error:
         what = reason(error) if isinstance(error, LabelError) else f"it is no GeoJSON ({reason(error)})"
@@ -273,7 +273,7 @@ class _Reader:
             return None
         mine = {k.removeprefix(PREFIX): str(text) for k, text in metadata.items() if k.startswith(PREFIX)}
         record: dict[str, Any] = dict.fromkeys(_OPTIONAL) | mine
-        stated = from_record(record | {k: json.loads(mine[k]) for k in ("place", *_AS_JSON) if k in mine})
+        stated = from_record(record | {k: parsed(mine[k]) for k in ("place", *_AS_JSON) if k in mine})
         if stated.slide_id != self.slide.fingerprint:
             raise LabelError(
                 f"its labels are of slide {stated.slide_id}, not of {self.slide.fingerprint}; choose the "

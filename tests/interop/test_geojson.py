@@ -363,6 +363,7 @@ def area(**geometry):
         (foreign(), "1 area without a class"),
         (foreign({"metadata": {"mil_place": "{}"}}), "is no correction"),
         ({"type": "GeometryCollection", "geometries": [SQUARE]}, "1 GeometryCollection"),
+        (foreign({"classification": "N", "name": "\ud800"}), r"half a character, \\ud800; save it again"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_read_gets_one_sentence(path, content, says):
