@@ -149,7 +149,8 @@ def amount_words(corrections: Sequence[Correction]) -> str:
     """How many tiles, regions and slides corrections speak of: "5 tiles, 1 slide"."""
     tiles = sum(len(c.place.cells) for c in corrections if isinstance(c.place, Cells))
     regions = sum(isinstance(c.place, Polygon) for c in corrections)
-    counts = {"tile": tiles, "region": regions, "slide": sum(map(is_whole, corrections))}
+    slides = len({c.slide_id for c in corrections if is_whole(c)})  # said twice of a slide is one slide
+    counts = {"tile": tiles, "region": regions, "slide": slides}
     return ", ".join(f"{n:,} {what}{'' if n == 1 else 's'}" for what, n in counts.items() if n)
 
 

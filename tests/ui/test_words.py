@@ -45,6 +45,7 @@ def test_percent_never_claims_certainty():
 def test_a_stroke_of_tiles_is_counted_in_tiles_and_a_slide_as_a_slide():
     five = [said(tiles(4)), said(tiles(1)), said(WholeSlide())]
     assert amount_words(five) == "5 tiles, 1 slide"
+    assert amount_words([*five, said(WholeSlide())]) == "5 tiles, 1 slide"
     assert amount_words([said(Polygon((SQUARE,))), said(tiles(1))]) == "1 tile, 1 region"
     words = since_words("mhim-1", [*five, said(tiles(2), None)])
     assert words == (
