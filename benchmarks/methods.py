@@ -27,7 +27,7 @@ from typing import Any
 
 import plain
 import torch
-from quality import processor, write_section
+from tables import processor, write_section
 from torch import Tensor
 
 from napari_mil import methods
