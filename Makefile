@@ -45,7 +45,7 @@ test-all: ## the same, then soak and full fuzz, then the UI tests on other bindi
 	$(MAKE) test-soak
 	$(MAKE) test-matrix
 
-test-soak: $(READY) ## full fuzz: thousands of damaged files; 10,000 edits with kill -9 in between; hours in a window
+test-soak: $(READY) ## full fuzz: thousands of damaged files; 10,000 edits with kill -9 in between; 200 slides worked through in one window
 	MALLOC_ARENA_MAX=2 $(PYTEST) -m soak
 
 test-matrix: ## the UI tests on PyQt6, napari 0.6 and napari 0.8, one after the other
