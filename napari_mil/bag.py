@@ -26,12 +26,15 @@ class Bag:
     grid : TileGrid of N tiles
     features : (N, D) float16 or float32, finite
     encoder : id of the encoder that made them ("builtin-1", of photographs "builtin-1+photograph")
+    pixel_hash : of the slide's coarsest level (`Slide.pixel_hash`), so that the same picture under another
+        name does not stand among what is learned from and what is held out; "" where it is not known
     """
 
     slide_id: str
     grid: TileGrid
     features: NDArray[Any]
     encoder: str
+    pixel_hash: str = ""
 
     def __post_init__(self) -> None:
         features = np.asarray(self.features)
@@ -50,6 +53,5 @@ class Bag:
     def crop(self, box_px: tuple[float, float, float, float]) -> Bag:
         """The tiles that overlap a box y0, x0, y1, x1 in level-0 pixels."""
         keep = self.grid.inside(box_px)
-        return Bag(
-            self.slide_id, self.grid.with_cells(self.grid.cells[keep]), self.features[keep], self.encoder
-        )
+        grid = self.grid.with_cells(self.grid.cells[keep])
+        return Bag(self.slide_id, grid, self.features[keep], self.encoder, self.pixel_hash)

@@ -85,6 +85,7 @@ class ModelCard:
         says which part of the split
     made_with : where it was trained: versions, device, seed
     assumed : what a foreign checkpoint did not say and was assumed
+    worse : the sentence that says how it became worse than its parent on held-out cases, or ""
     note : anything a reader should know
     """
 
@@ -107,6 +108,7 @@ class ModelCard:
     reliability: Mapping[str, Any] = field(default_factory=dict)
     made_with: Mapping[str, Any] = field(default_factory=dict)
     assumed: tuple[str, ...] = ()
+    worse: str = ""
     note: str = ""
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 

@@ -87,7 +87,7 @@ def encode_steps(
             yield Progress("features", done, len(grid), computing.note, (indices, made))
     finally:
         tiles.close()
-    return Bag(slide.fingerprint, grid, features, features_id(encoder, slide))
+    return Bag(slide.fingerprint, grid, features, features_id(encoder, slide), slide.pixel_hash)
 
 
 def features_id(encoder: Encoder, slide: Slide) -> str:

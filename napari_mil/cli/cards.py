@@ -25,6 +25,7 @@ def card_lines(project: Any, card: ModelCard) -> list[str]:
     ]
     if card.made_with:
         lines.append(f"  made with: {_pairs(card.made_with)}")
+    lines += [f"  worse than its parent: {card.worse}"] if card.worse else []
     lines += [f"  assumed: {words}" for words in card.assumed]
     told = f"calibrated, temperature {card.temperature:.3f}" if card.calibrated else "not calibrated"
     lines += [f"  {told}", *held_out_lines(project, card), *reliability_lines(card.reliability)]

@@ -61,12 +61,20 @@ def compare(project: ExistingProject, model: Name, other: Name, *, as_json: AsJs
 
 
 @app.command(epilog="Example: `napari-mil models adopt study/ mhim-1+1`")
-def adopt(project: ExistingProject, model: Name, by: By = "") -> None:
-    """Make a model the one that answers from now on."""
+def adopt(
+    project: ExistingProject,
+    model: Name,
+    *,
+    although_worse: Annotated[
+        bool, typer.Option("--although-worse", help="Adopt a model that became worse on held-out cases.")
+    ] = False,
+    by: By = "",
+) -> None:
+    """Make a model the one that answers from now on; one that became worse must be asked for twice."""
     from napari_mil.workflow import adopt as adopt_model
 
     with opened(project, by=by) as p:
-        print(f"{adopt_model(p, model).name} answers from now on.")
+        print(f"{adopt_model(p, model, although_worse=although_worse).name} answers from now on.")
 
 
 @app.command(epilog="Example: `napari-mil models rollback study/`")

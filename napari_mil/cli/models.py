@@ -123,6 +123,10 @@ def retrain(
     model: ModelName,
     recipe: RecipeSetting = None,
     seed: Annotated[int, typer.Option(help="The same ledger and seed give the same weights on a CPU.")] = 0,
+    head: Annotated[
+        str | None,
+        typer.Option(help="Learn from the ledger as it stood at this event: its number, or its hash."),
+    ] = None,
     *,
     as_json: AsJson = False,
     until_told: Told = False,
@@ -132,9 +136,8 @@ def retrain(
 
     with opened(project) as p:
         stop = _stop(until_told=until_told)
-        done = show(
-            retrain_here_steps(p, model, recipe=settings(recipe), seed=seed, stop=stop), as_json=as_json
-        )
+        steps = retrain_here_steps(p, model, recipe=settings(recipe), seed=seed, head=head, stop=stop)
+        done = show(steps, as_json=as_json)
     print(done.to_json() if as_json else done.in_words(), flush=True)
 
 

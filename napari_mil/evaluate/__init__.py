@@ -15,7 +15,8 @@ from napari_mil.evaluate.calibration import (
     tempered,
     told_temperature,
 )
-from napari_mil.evaluate.cases import Split, TrainingCase, folds_by_case, split_by_case
+from napari_mil.evaluate.cases import Split, TrainingCase, folds_by_case, split_by_case, without_leaks
+from napari_mil.evaluate.change import changes, worse
 from napari_mil.evaluate.figures import Figure, lesion_of, selection_metrics, slide_metrics
 from napari_mil.evaluate.froc import Detections, froc
 from napari_mil.evaluate.survival import (
@@ -41,6 +42,7 @@ __all__ = [
     "answers",
     "c_index",
     "calibration_metrics",
+    "changes",
     "evaluate",
     "fit_temperature",
     "folds_by_case",
@@ -59,6 +61,8 @@ __all__ = [
     "tempered",
     "tile_metrics",
     "told_temperature",
+    "without_leaks",
+    "worse",
 ]
 
 

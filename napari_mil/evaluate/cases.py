@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -77,6 +77,19 @@ class Split:
             raise LabelError(
                 f"Case {twice!r} stands in two parts of the split; a case belongs to exactly one."
             )
+
+
+def without_leaks(split: Split, cases: Sequence[TrainingCase]) -> tuple[Split, tuple[tuple[str, str], ...]]:
+    """The split less the cases to learn from that show a picture which is held out, too, and (case, held-out
+    case) of each; LabelError when no case is left to learn from.
+
+    The same picture may stand in a study under two names, copied or converted: `Bag.pixel_hash` tells.
+    """
+    pictures = {c.case: {b.pixel_hash for b in c.bags if b.pixel_hash} for c in cases}
+    held = {h: case for case in (*split.validation, *split.test) for h in pictures.get(case, ())}
+    leaks = {case: held[min(both)] for case in split.train if (both := pictures.get(case, set()) & set(held))}
+    kept = tuple(case for case in split.train if case not in leaks)
+    return replace(split, train=kept) if leaks else split, tuple(leaks.items())
 
 
 def folds_by_case(

@@ -16,6 +16,7 @@ from napari_mil.labeltree import LabelTree, level_names
 
 Figure = tuple[float, float, float]  #: value, low, high: a metric and its 95 % bootstrap interval
 Floats = NDArray[np.float64]
+Draws = dict[str, Floats]  #: figures by name, (R,) one value per weighting of the cases
 #: coarser answers that lie nearer than this to the lifted finest one are that one, but for rounding
 LIFTED = 1e-4
 
@@ -109,13 +110,23 @@ def slide_metrics(
     """Figures of slides' answers: per level `auc` (macro, one against rest), `balanced_accuracy`, `macro_f1`.
 
     Further `lesion/auc` (1 − Σ p over normal leaves) where the tree names normal leaves, and with more than
-    one level `hierarchy` and what else `hierarchy_metrics` says. Nodes are the truth, 0 = unknown; a level
+    one level `hierarchy` and what else `hierarchy_draws` says. Nodes are the truth, 0 = unknown; a level
     coarser than the label counts, a finer one does not.
     """
-    found: dict[str, Figure] = {}
-    if not len(cases):
+    weights = case_weights(cases, resamples=resamples, seed=seed) if len(cases) else np.zeros((0, 0))
+    drawn = slide_draws(nodes, probabilities, tree, weights)
+    return {name: interval(draws) for name, draws in drawn.items()}
+
+
+def slide_draws(
+    nodes: Sequence[int], probabilities: Sequence[tuple[NDArray[Any], ...]], tree: LabelTree, weights: Floats
+) -> Draws:
+    """The figures of `slide_metrics` as (R,) arrays, one value per row of weights (R, n); those that the
+    cases as they are (row 0) do not tell are left out.
+    """
+    found: Draws = {}
+    if not len(nodes):
         return found
-    weights = case_weights(cases, resamples=resamples, seed=seed)
     stacked = [
         np.stack([np.asarray(p[level], np.float64) for p in probabilities]) for level in range(tree.levels)
     ]
@@ -124,24 +135,24 @@ def slide_metrics(
         known = truth >= 0
         if not known.any():
             continue
-        found |= _class_figures(name, truth[known], stacked[level][known], weights[:, known])
+        found |= _class_draws(name, truth[known], stacked[level][known], weights[:, known])
     found |= _lesion_auc(nodes, stacked[-1], tree, weights)
-    found |= hierarchy_metrics(nodes, stacked, tree, weights)
-    return {name: figure for name, figure in found.items() if np.isfinite(figure[0])}
+    found |= hierarchy_draws(nodes, stacked, tree, weights)
+    return {name: draws for name, draws in found.items() if np.isfinite(draws[0])}
 
 
-def _class_figures(name: str, truth: NDArray[Any], p: Floats, weights: Floats) -> dict[str, Figure]:
+def _class_draws(name: str, truth: NDArray[Any], p: Floats, weights: Floats) -> Draws:
     counts = confusion(truth, p.argmax(1), p.shape[1], weights)
     return {
-        f"{name}/auc": interval(macro_auc(truth, p, weights)),
-        f"{name}/balanced_accuracy": interval(balanced_accuracy(counts)),
-        f"{name}/macro_f1": interval(macro_f1(counts)),
+        f"{name}/auc": macro_auc(truth, p, weights),
+        f"{name}/balanced_accuracy": balanced_accuracy(counts),
+        f"{name}/macro_f1": macro_f1(counts),
     }
 
 
-def hierarchy_metrics(
+def hierarchy_draws(
     nodes: Sequence[int], stacked: Sequence[Floats], tree: LabelTree, weights: Floats
-) -> dict[str, Figure]:
+) -> Draws:
     """Do the levels of an answer agree? `stacked` holds (n, C_l) probabilities per level, coarse first.
 
     `hierarchy`: share of answers whose best class of every level lies under the best of the level above.
@@ -150,37 +161,35 @@ def hierarchy_metrics(
     mean over the coarser levels; and the figures of the lifted answer itself as `coarse_lifted/auc` and so
     on (methods.md §4.5, §4.6). Where coarser answers are lifted by construction these would say nothing.
     """
-    found: dict[str, Figure] = {}
+    found: Draws = {}
     if tree.levels < 2:
         return found
     best = np.stack([np.array(tree.nodes_at(lv))[p.argmax(1)] for lv, p in enumerate(stacked)], 1)
     agree = np.all(np.array(tree.parent)[best[:, 1:]] == best[:, :-1], axis=1)
-    found["hierarchy"] = interval(weights @ agree / weights.sum(1))
+    found["hierarchy"] = weights @ agree / weights.sum(1)
     lifted = [tree.lift(stacked[-1], level) for level in range(tree.levels - 1)]
     apart = np.stack([np.abs(a - b).sum(1) / 2 for a, b in zip(stacked, lifted, strict=False)], 1)
     if apart.max(initial=0) < LIFTED:
         return found
     same = np.stack([a.argmax(1) == b.argmax(1) for a, b in zip(stacked, lifted, strict=False)], 1).all(1)
-    found["hierarchy/heads"] = interval(weights @ same / weights.sum(1))
-    found["hierarchy/distance"] = interval(weights @ apart.mean(1) / weights.sum(1))
+    found["hierarchy/heads"] = weights @ same / weights.sum(1)
+    found["hierarchy/distance"] = weights @ apart.mean(1) / weights.sum(1)
     for level, p in enumerate(lifted):
         truth = np.array([tree.class_index(node, level) for node in nodes])
         known = truth >= 0
         if known.any():
             name = f"{level_names(tree)[level]}_lifted"
-            found |= _class_figures(name, truth[known], p[known], weights[:, known])
+            found |= _class_draws(name, truth[known], p[known], weights[:, known])
     return found
 
 
-def _lesion_auc(
-    nodes: Sequence[int], fine: NDArray[Any], tree: LabelTree, weights: Floats
-) -> dict[str, Figure]:
+def _lesion_auc(nodes: Sequence[int], fine: NDArray[Any], tree: LabelTree, weights: Floats) -> Draws:
     truth = np.array([lesion_of(tree, node) for node in nodes])
     if not tree.normal or not (truth == 0).any() or not (truth == 1).any():
         return {}
     known = truth >= 0
     score = 1 - fine[:, tree.normal_classes()].sum(1)
-    return {"lesion/auc": interval(auc(truth[known] == 1, score[known], weights[:, known]))}
+    return {"lesion/auc": auc(truth[known] == 1, score[known], weights[:, known])}
 
 
 def lesion_of(tree: LabelTree, node: int) -> int:
@@ -212,7 +221,9 @@ def selection_metrics(
             found[f"{name}/balanced_accuracy"] = float(balanced_accuracy(counts)[0])
             p = np.clip(stacked[level][known, truth[known]], 1e-12, 1)
             found["loss"] = float(-np.log(p).mean())
-    found |= {k: v[0] for k, v in _lesion_auc(nodes, stacked[-1], tree, np.ones((1, len(nodes)))).items()}
+    found |= {
+        k: float(v[0]) for k, v in _lesion_auc(nodes, stacked[-1], tree, np.ones((1, len(nodes)))).items()
+    }
     areas = [v for k, v in found.items() if k.endswith("auc") and np.isfinite(v)]
     if "loss" in found:
         found["score"] = (float(np.mean(areas)) if areas else 0.0) - 0.05 * found["loss"]

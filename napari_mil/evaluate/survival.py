@@ -100,12 +100,9 @@ def survival_metrics(
     seed: int = 0,
 ) -> dict[str, Figure]:
     """`survival/c_index` with its interval by case, and `survival/logrank_p` between the halves by risk."""
-    known = [i for i, t in enumerate(targets) if t.time is not None]
+    known, times, events, risks = _told(targets, hazards)
     if not known:
         return {}
-    times = np.array([targets[i].time for i in known], np.float64)
-    events = np.array([targets[i].event for i in known], bool)
-    risks = risk(np.stack([hazards[i] for i in known]))
     weights = case_weights([cases[i] for i in known], resamples=resamples, seed=seed)
     p = halves_by_risk(times, events, risks)[2]
     found = {
@@ -113,6 +110,26 @@ def survival_metrics(
         "survival/logrank_p": (p, p, p),
     }
     return {name: figure for name, figure in found.items() if np.isfinite(figure[0])}
+
+
+def survival_draws(
+    targets: Sequence[Target], hazards: Sequence[NDArray[Any]], weights: Floats
+) -> dict[str, Floats]:
+    """The c-index as (R,) values, one per row of weights (R, n); {} where no pair can be compared."""
+    known, times, events, risks = _told(targets, hazards)
+    index = c_index(times, events, risks, weights[:, known]) if known else np.array([np.nan])
+    return {"survival/c_index": index} if np.isfinite(index[0]) else {}
+
+
+def _told(
+    targets: Sequence[Target], hazards: Sequence[NDArray[Any]]
+) -> tuple[list[int], Floats, NDArray[np.bool_], Floats]:
+    """The cases whose time is known: their places, times, events and risks (n,)."""
+    known = [i for i, t in enumerate(targets) if t.time is not None]
+    times = np.array([targets[i].time for i in known], np.float64)
+    events = np.array([targets[i].event for i in known], bool)
+    risks = risk(np.stack([hazards[i] for i in known])) if known else np.zeros(0)
+    return known, times, events, risks
 
 
 def survival_selection(

@@ -20,9 +20,10 @@ from napari_mil.errors import ProjectError
 from napari_mil.ledger.check import Report, check
 from napari_mil.ledger.database import EVENTS, TIP, bring_up_to_date, engine_of, place_of, said, transaction
 from napari_mil.ledger.events import GENESIS, OWN_KINDS, Draft, Event, SlideRecord, seal, unseal
+from napari_mil.ledger.past import Past
 from napari_mil.ledger.replay import State
 
-__all__ = ["GENESIS", "Event", "Ledger", "Report", "SlideRecord", "verify"]
+__all__ = ["GENESIS", "Event", "Ledger", "Past", "Report", "SlideRecord", "verify"]
 
 
 class Ledger:
@@ -143,6 +144,10 @@ class Ledger:
         with self._lock, transaction(self._open(), writes=False) as connection:
             rows = connection.execute(query).mappings().all()
         return tuple(unseal(dict(row), row["seq"], row["previous"]) for row in rows)
+
+    def at(self, head: str) -> Past:
+        """The ledger as it stood at the event with this number or hash (or the first characters of it)."""
+        return Past(self.events(), head)
 
     def verify(self) -> Report:
         """Recompute the whole chain from the file; the report says what is wrong and what can be read."""

@@ -102,9 +102,8 @@ class Store:
             return None
         with damage(self.folder, folder):
             about, arrays = read_arrays(folder)
-            return Bag(
-                about["slide_id"], _grid(about["grid"], arrays["cells"]), arrays["features"], about["encoder"]
-            )
+            grid, pixels = _grid(about["grid"], arrays["cells"]), about.get("pixel_hash", "")
+            return Bag(about["slide_id"], grid, arrays["features"], about["encoder"], pixels)
 
     def save_bag(self, bag: Bag) -> None:
         """Keep the features of a slide's tiles; a bag of the same key is replaced."""
@@ -112,6 +111,7 @@ class Store:
         about = {
             "slide_id": bag.slide_id,
             "encoder": bag.encoder,
+            "pixel_hash": bag.pixel_hash,
             "grid": {
                 "slide_px": grid.slide_px,
                 "slide_mpp": grid.slide_mpp,

@@ -8,7 +8,7 @@ from typing import Any
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QTableWidget, QTableWidgetItem
 
-from napari_mil.ui.words import figure
+from napari_mil.ui.words import change, figure
 
 #: The figures that are compared: name in a card → words.
 FIGURES = {
@@ -29,20 +29,21 @@ class FigureTable(QTableWidget):
     """Figures on held-out cases before and after a retraining; hidden where there are none."""
 
     def __init__(self) -> None:
-        super().__init__(0, 3)
-        self.setHorizontalHeaderLabels(["held out", "before", "after"])
+        super().__init__(0, 4)
+        self.setHorizontalHeaderLabels(["held out", "before", "after", "change"])
         self.verticalHeader().hide()
         self.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
         self.horizontalHeader().setStretchLastSection(True)
         self.verticalHeader().setMinimumSectionSize(ROW_PX)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
 
-    def fill(self, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
-        """Show the figures that both have."""
+    def fill(self, before: Mapping[str, Any], after: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
+        """Show the figures that both have, and how they changed on the same cases."""
         keys = [key for key in FIGURES if key in before and key in after]
         self.setRowCount(len(keys))
         for i, key in enumerate(keys):
-            for j, words in enumerate((FIGURES[key], figure(before[key]), figure(after[key]))):
+            row = (FIGURES[key], figure(before[key]), figure(after[key]), change(changes.get(key)))
+            for j, words in enumerate(row):
                 item = QTableWidgetItem(words)
                 item.setToolTip(TIPS.get(key, ""))
                 self.setItem(i, j, item)

@@ -47,7 +47,8 @@ def legend(tile_map: TileMap, tree: LabelTree | None = None, *, style: str = "ra
             return Legend(f"{title} (rank)", *words, ramp, note=tile_map.note)
         low, high = limits_of(tile_map)
         if is_signed(tile_map):
-            words, ramp = (f"{low:.3g} against", f"{high:.3g} for"), ramps.signed_ramp()
+            less, more = ("less", "more") if tile_map.name.startswith("difference") else ("against", "for")
+            words, ramp = (f"{low:.3g} {less}", f"{high:.3g} {more}"), ramps.signed_ramp()
         else:
             words, ramp = (f"{low:.3g}", f"{high:.3g}"), ramps.score_ramp()
         return Legend(title, *words, ramp, note=tile_map.note)

@@ -145,8 +145,8 @@ class Guide:
                 why = job.error if job else "it did not start"
                 raise MILError(f"The retraining did not end well: {why}.")
         with self._step("decide", "decided"):
-            worse = self.bench.retrain.result.worse
-            (self.bench.retrain.keep if worse else self.bench.retrain.adopt)()
+            decision = self.bench.retrain.decision
+            (decision.keep if decision.result.worse else decision.adopt)()
 
     def export(self) -> None:
         """Write the labels of the slide for QuPath, and of all slides as a table."""

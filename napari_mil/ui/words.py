@@ -89,6 +89,14 @@ def figure(value: Any) -> str:
     return f"{mean:.2f} [{low:.2f}, {high:.2f}]"
 
 
+def change(value: Any) -> str:
+    """By how much a figure changed, such as +0.02 [-0.01, +0.05]; "" where that is not known."""
+    if value is None:
+        return ""
+    mean, low, high = value
+    return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
+
+
 def device_words() -> str:
     """Where the work is done, in words; torch is asked only when it is loaded."""
     torch = sys.modules.get("torch")

@@ -7,28 +7,25 @@ from __future__ import annotations
 from napari_mil.workflow.analyse import PartialAnswer, analyse_steps, bag_steps, slide_bag_steps
 from napari_mil.workflow.checkpoints import Question, class_list, import_model, questions, take_checkpoint
 from napari_mil.workflow.child import told_to_stop
+from napari_mil.workflow.difference import difference_steps
 from napari_mil.workflow.encoding import add_encoder, find_encoder
 from napari_mil.workflow.exchange import import_paths_steps
 from napari_mil.workflow.labels import label_rows
-from napari_mil.workflow.learn import (
-    Retrained,
-    evaluate_steps,
-    retrain_here_steps,
-    retrain_steps,
-    train_model_steps,
-)
+from napari_mil.workflow.learn import evaluate_steps, train_model_steps
 from napari_mil.workflow.models import compare_cards
 from napari_mil.workflow.naming import shown_names
 from napari_mil.workflow.project import (
     Project,
     adopt,
     current_card,
+    earlier_card,
     find_card,
     find_record,
     parse_mpp,
     roll_back,
     slide_label,
 )
+from napari_mil.workflow.retrain import Retrained, retrain_here_steps, retrain_steps
 from napari_mil.workflow.runs import has_recording, recordings
 from napari_mil.workflow.sample import sample_project_steps
 from napari_mil.workflow.studies import cross_validate_steps, search_model_steps
@@ -50,6 +47,8 @@ __all__ = [
     "compare_cards",
     "cross_validate_steps",
     "current_card",
+    "difference_steps",
+    "earlier_card",
     "evaluate_steps",
     "find_card",
     "find_encoder",

@@ -105,6 +105,20 @@ def told_split(project: Project, cases: Sequence[Any]) -> Split | None:
     return Split(*(tuple(n for n in names if parts[n] == part) for part in PARTS))
 
 
+def apart(split: Split, cases: Sequence[TrainingCase], aside: list[str]) -> Split:
+    """The split without the cases to learn from whose picture is held out under another name; a sentence for
+    each is added to `aside`.
+    """
+    from napari_mil.evaluate import without_leaks
+
+    clean, leaks = without_leaks(split, cases)
+    aside += [
+        f"case {case!r} shows the same picture as {held!r}, which is held out, so it is not learned from"
+        for case, held in leaks
+    ]
+    return clean
+
+
 def split_words(split: Split) -> str:
     """What a reader of the figures must know of a split; "" when it has a part to report on."""
     if split.test:

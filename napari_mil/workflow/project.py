@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 from weakref import WeakValueDictionary
 
 from napari_mil.correction import Cells, Correction, Place, WholeSlide
@@ -19,6 +20,7 @@ from napari_mil.workflow.naming import called, shown_names
 if TYPE_CHECKING:
     from napari_mil.bag import Bag
     from napari_mil.card import ModelCard
+    from napari_mil.ledger import Ledger
     from napari_mil.mil import MILModel
     from napari_mil.prediction import Prediction
     from napari_mil.slides import Slide
@@ -224,7 +226,7 @@ class Project:
 
     def retrain(self, model: str, *, seed: int = 0, progress: Watch = None) -> ModelCard:
         """Train a child of `model` on everything the ledger knows; it is stored, not adopted."""
-        from napari_mil.workflow.learn import retrain_steps
+        from napari_mil.workflow.retrain import retrain_steps
 
         return drain(retrain_steps(self, model, seed=seed), progress).card
 
@@ -266,6 +268,15 @@ def default_tree() -> LabelTree:
     return SAMPLE_TREE
 
 
+def as_of(project: Project, head: str) -> Project:
+    """The project as its ledger stood at an event (number or hash), to be read only: its slides, labels and
+    corrections are those of then. ProjectError when no event is called so.
+    """
+    then = copy.copy(project)
+    then.ledger = cast("Ledger", project.ledger.at(head))
+    return then
+
+
 def find_record(project: Project, which: str | SlideRecord) -> SlideRecord:
     """The record of a slide id, path or name; ProjectError naming the slides there are, or those that a name
     may mean.
@@ -297,39 +308,52 @@ def find_card(project: Project, which: str) -> ModelCard:
 
 
 def current_card(project: Project) -> ModelCard | None:
-    """The adopted model, or the newest when none was adopted, or None; None also when the adopted one is
-    damaged, since no other was chosen.
+    """The adopted model, or the newest that is not worse than its parent when none was adopted, or None;
+    None also when the adopted one is damaged, since no other was chosen.
     """
     cards, adopted = project.cards, project.store.current
     if adopted is None:
-        return cards[-1] if cards else None
+        return next((card for card in reversed(cards) if not card.worse), None)
     return next((card for card in cards if card.id == adopted), None)
 
 
-def adopt(project: Project, which: str) -> ModelCard:
+def adopt(project: Project, which: str, *, although_worse: bool = False) -> ModelCard:
     """Make a model the one that answers from now on; an event, so that one can go back to any earlier
     model.
+
+    A model that became worse than its parent on held-out cases (`ModelCard.worse`) is refused with a
+    ModelError unless `although_worse` says it a second time.
     """
     card = find_card(project, which)
-    project.ledger.append("adopt", "", {"model": card.id, "name": card.name}, project.by)
+    if card.worse and not although_worse:
+        raise ModelError(
+            f"{card.name} is not adopted: {card.worse} To adopt it all the same, say so (--although-worse)."
+        )
+    about = {"model": card.id, "name": card.name} | ({"although_worse": True} if card.worse else {})
+    project.ledger.append("adopt", "", about, project.by)
     return card
 
 
-def roll_back(project: Project) -> ModelCard:
-    """Adopt again the model that was adopted before the present one, further back each time; ModelError when
-    there is none.
-    """
+def earlier_card(project: Project) -> ModelCard | None:
+    """The model that was adopted before the present one, one step further back after every `roll_back`."""
     line: list[str] = []
     for event in project.ledger.events(kind="adopt"):
         if event.payload.get("back"):
             line.pop()
         elif [event.payload["model"]] != line[-1:]:
             line.append(str(event.payload["model"]))
-    if len(line) < 2:
+    return find_card(project, line[-2]) if len(line) > 1 else None
+
+
+def roll_back(project: Project) -> ModelCard:
+    """Adopt again the model that was adopted before the present one, further back each time; ModelError when
+    there is none.
+    """
+    card = earlier_card(project)
+    if card is None:
         raise ModelError(
             f"No other model of {project.path.name} was adopted before this one; adopt one by its name."
         )
-    card = find_card(project, line[-2])
     project.ledger.append("adopt", "", {"model": card.id, "name": card.name, "back": True}, project.by)
     return card
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from napari_mil.card import ModelCard, Recipe
 from napari_mil.errors import LabelError
 from napari_mil.steps import Steps
-from napari_mil.workflow.cases import cases_steps
+from napari_mil.workflow.cases import apart, cases_steps
 from napari_mil.workflow.learn import enough, keep_model, next_name, split_of, task_of
 from napari_mil.workflow.project import Project
 from napari_mil.workflow.runs import run_folder, with_recorded_ids
@@ -49,12 +50,17 @@ def cross_validate_steps(
     cases = yield from cases_steps(project, encoder, survival=survival)
     set_aside = {r.case for r in project.slides if r.split == "test"}
     used = enough([c for c in cases if c.case not in set_aside], survival=survival)
-    parts = parts_of({c.case: stratum(c.target) for c in used}, folds=folds, seeds=seeds)
+    dealt = parts_of({c.case: stratum(c.target) for c in used}, folds=folds, seeds=seeds)
+    aside: list[str] = []
+    parts = [replace(part, split=apart(part.split, used, aside)) for part in dealt]
     label = name or f"{method}-study"
 
     def keep(part: Part, trained: Trained, own: Mapping[str, Any], with_seed: Recipe) -> None:
         title = f"{label}-s{part.seed}-f{part.fold}"
-        keep_model(project, trained, used, part.split, own, with_seed, method, title, preset=preset)
+        note = "; ".join(dict.fromkeys(aside))
+        keep_model(
+            project, trained, used, part.split, own, with_seed, method, title, preset=preset, note=note
+        )
 
     return (
         yield from study_steps(
@@ -96,7 +102,8 @@ def search_model_steps(
     options = config_for(method, config, preset=preset)
     tries = len(combinations(method, grid))
     cases = enough((yield from cases_steps(project, encoder, survival=survival)), survival=survival)
-    split = split_of(project, cases, chosen.seed)
+    aside: list[str] = []
+    split = split_of(project, cases, chosen.seed, aside)
     if not split.validation:
         raise LabelError("A search chooses by validation cases, and there are none; label more cases.")
     label = name or next_name(project, method)
@@ -113,7 +120,7 @@ def search_model_steps(
     )
     own, with_choice = with_settings(method, options, chosen, found.settings)
     picked = ", ".join(f"{key} {value}" for key, value in found.settings.items())
-    note = f"chosen of {tries} combinations by validation cases: {picked}"
+    note = "; ".join([f"chosen of {tries} combinations by validation cases: {picked}", *aside])
     card = keep_model(
         project, found.trained, cases, split, own, with_choice, method, label, preset=preset, note=note
     )

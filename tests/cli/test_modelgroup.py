@@ -1,5 +1,6 @@
 """`napari-mil models`: cards on the command line, and published checkpoints asked about."""
 
+import dataclasses
 import io
 import json
 import re
@@ -7,13 +8,16 @@ import sys
 
 import pytest
 import torch
+from quickstudy import QUICK
+from quickstudy import study as small_study
 from typer.main import get_command
 
 from napari_mil import methods
 from napari_mil.cli import app, main
 from napari_mil.labeltree import LabelTree
 from napari_mil.methods import official
-from napari_mil.workflow import Project, current_card
+from napari_mil.steps import drain
+from napari_mil.workflow import Project, current_card, train_model_steps
 
 TREE = LabelTree.from_paths(["LUAD", "LUSC"])
 VERBS = sorted(get_command(app).commands["models"].commands)
@@ -224,3 +228,17 @@ def test_rollback_goes_back_step_by_step(study, published, run):
     with Project(study) as project:
         assert current_card(project).name == "a"
         assert project.ledger.verify().ok
+
+
+def test_a_model_that_became_worse_is_adopted_when_asked_twice(tmp_path, run):
+    with small_study(tmp_path, 4) as project:
+        card = drain(train_model_steps(project, "mean", recipe=QUICK, name="good"))
+        spoilt = dataclasses.replace(card, id="mean-spoilt", name="spoilt", worse="fine/auc fell.")
+        project.store.save_model(spoilt, project.store.model_bytes(card.id))
+        folder = project.path
+    status, _, said = run("models", "adopt", folder, "spoilt")
+    assert status == 1
+    assert "spoilt is not adopted: fine/auc fell. To adopt it all the same" in said
+    status, out, _ = run("models", "adopt", folder, "spoilt", "--although-worse")
+    assert (status, out) == (0, "spoilt answers from now on.\n")
+    assert "worse than its parent: fine/auc fell." in run("models", "show", folder, "spoilt")[1]

@@ -97,12 +97,12 @@ def test_retraining_leaves_the_window_alive_and_ends_in_a_choice(shown, qtbot):
     assert shown.wait(20)
     assert job.error is None
     assert len(shown.retrain.plot.points["loss"]) == 4
-    assert shown.retrain.result.card.parent == shown.desk.state.card.id
-    assert shown.retrain.table.rowCount() > 0
-    assert "corrected tile" in shown.retrain.verdict.text()
-    shown.retrain.adopt()
+    assert shown.retrain.decision.result.card.parent == shown.desk.state.card.id
+    assert shown.retrain.decision.table.rowCount() > 0
+    assert "corrected tile" in shown.retrain.decision.verdict.text()
+    shown.retrain.decision.adopt()
     assert shown.wait(20)
-    assert shown.desk.state.card.id == shown.retrain.result.card.id
+    assert shown.desk.state.card.id == shown.retrain.decision.result.card.id
     assert shown.model.choice.currentText() == shown.desk.state.card.name
     assert "Nothing was corrected since" in shown.retrain.since.text()
     assert shown.wait(60)  # the adopted model answers at once: the slide's features are kept

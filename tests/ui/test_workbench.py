@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import shutil
+from dataclasses import replace
 
 import napari
 import numpy as np
@@ -26,7 +27,7 @@ from napari_mil.ui.sections.slides import _inside
 from napari_mil.ui.widgets import LegendView
 from napari_mil.ui.workbench import Workbench
 from napari_mil.workflow import Project, slide_label
-from napari_mil.workflow.learn import Retrained
+from napari_mil.workflow.retrain import Retrained
 from tests.ui.test_labelfile import write_file
 from tests.ui.test_reader import write_pyramid
 
@@ -458,7 +459,7 @@ def retrained(bench, name):
     card = next(c for c in project.cards if c.name == name)
     figures = {"fine/auc": (0.9, 0.8, 1.0), "fine/balanced_accuracy": (0.7, 0.6, 0.8)}
     flipped = ((project.slides[0].case, "Benign/N", project.slides[0].label),)
-    return Retrained(card, figures, figures, flipped, (5, 5), None)
+    return Retrained(card, figures, figures, {}, flipped, (5, 5))
 
 
 def test_loss_and_score_have_a_plot_each(bench):
@@ -473,34 +474,34 @@ def test_loss_and_score_have_a_plot_each(bench):
 
 
 def test_what_a_retraining_changed_is_told_beside_the_labels(bench):
-    bench.retrain._show_result(retrained(bench, "hmil-1"))
-    table = bench.retrain.table
+    bench.retrain.decision.fill(retrained(bench, "hmil-1"))
+    table = bench.retrain.decision.table
     words = {table.item(i, 0).text().replace("\n", " ") for i in range(table.rowCount())}
     assert words == {"AUC fine", "balanced accuracy"}
-    assert "1 case is answered differently</b>: 1 right now" in bench.retrain.verdict.text()
+    assert "1 case is answered differently</b>: 1 right now" in bench.retrain.decision.verdict.text()
 
 
 def test_an_adopted_model_answers_at_once_where_features_are_kept(bench):
     run(bench, "mhim")
-    bench.retrain._show_result(retrained(bench, "hmil-1"))
-    bench.retrain.adopt()
+    bench.retrain.decision.fill(retrained(bench, "hmil-1"))
+    bench.retrain.decision.adopt()
     assert bench.wait(60)
-    assert bench.desk.state.answer.model_id == bench.retrain.result.card.id
+    assert bench.desk.state.answer.model_id == bench.retrain.decision.result.card.id
     assert bench.desk.state.shown == ("attention",)
-    assert bench.retrain.run_button.isHidden()
+    assert bench.retrain.decision.run_button.isHidden()
 
 
 def test_an_adopted_model_offers_to_run_where_no_features_are_kept(bench):
     shutil.rmtree(bench.desk.state.project.path / "bags")
-    bench.retrain._show_result(retrained(bench, "hmil-1"))
-    bench.retrain.adopt()
+    bench.retrain.decision.fill(retrained(bench, "hmil-1"))
+    bench.retrain.decision.adopt()
     assert bench.wait(60)
     assert bench.desk.state.answer is None
-    assert not bench.retrain.run_button.isHidden()
-    bench.retrain.run_button.click()
+    assert not bench.retrain.decision.run_button.isHidden()
+    bench.retrain.decision.run_button.click()
     assert bench.wait(120)
-    assert bench.desk.state.answer.model_id == bench.retrain.result.card.id
-    assert bench.retrain.run_button.isHidden()
+    assert bench.desk.state.answer.model_id == bench.retrain.decision.result.card.id
+    assert bench.retrain.decision.run_button.isHidden()
 
 
 def test_the_gallery_shows_the_top_tiles_and_flies_to_them(bench):
@@ -688,3 +689,49 @@ def test_a_folder_of_photographs_is_one_slide(bench, tmp_path):
     acts.correct(bench.desk, Cells([[0, 1]], state.lattice.pitch_px), "Malignant", tool="paint")
     node = state.project.tree.node("Malignant")
     assert bench.desk.state.nodes.tolist() == [0, node, 0, 0]
+
+
+def worse(bench):
+    """A retraining whose child is worse, stored in the project."""
+    project = bench.desk.state.project
+    good = next(c for c in project.cards if c.name == "hmil-1")
+    sentence = "fine/auc on held-out cases fell from 0.900 to 0.700; better keep the parent."
+    card = replace(good, id="hmil-spoilt", name="spoilt", worse=sentence)
+    project.store.save_model(card, project.store.model_bytes(good.id))
+    figures = {"fine/auc": (0.9, 0.8, 1.0)}, {"fine/auc": (0.7, 0.6, 0.8)}, {"fine/auc": (-0.2, -0.3, -0.1)}
+    return Retrained(card, *figures, (), (5, 5), left_out=("case 'a' was left out.",))
+
+
+def test_a_worse_model_is_adopted_at_the_second_click_and_one_click_goes_back(bench):
+    bench.retrain.decision.fill(retrained(bench, "hmil-1"))
+    bench.retrain.decision.adopt()
+    assert bench.wait(60)
+    decision = bench.retrain.decision
+    assert decision.back_button.isHidden()
+    decision.fill(worse(bench))
+    assert "Worse on slides held out" in decision.verdict.text()
+    assert "case 'a' was left out." in decision.verdict.text()
+    assert decision.table.item(0, 3).text() == "-0.20 [-0.30, -0.10]"
+    decision.adopt_button.click()
+    assert bench.desk.state.card.name == "hmil-1"
+    assert decision.adopt_button.text() == "Yes, adopt the worse model"
+    decision.adopt_button.click()
+    assert bench.wait(60)
+    assert bench.desk.state.card.name == "spoilt"
+    assert decision.back_button.text() == "Back to hmil-1"
+    decision.back_button.click()
+    assert bench.wait(60)
+    assert bench.desk.state.card.name == "hmil-1"
+    assert decision.back_button.isHidden()
+
+
+def test_the_difference_to_the_new_model_is_a_map(bench):
+    run(bench, "mhim")
+    state = bench.desk.state
+    bench.retrain.decision.fill(retrained(bench, "hmil-1"))
+    bench.retrain.decision.difference_button.click()
+    assert bench.wait(120)
+    assert bench.desk.state.shown == ("difference/calls",)
+    assert bench.desk.state.card is state.card  # nothing is adopted by looking
+    assert "difference/probability/fine/IC" in bench.instances.names
+    assert bench.desk.state.map("difference/calls")[0].note == f"hmil-1 less {state.card.name}"

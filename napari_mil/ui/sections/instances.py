@@ -22,6 +22,7 @@ GROUPS = {
     "evidence": "Evidence for a class",
     "probability": "Probability of a class",
     "disagreement": "Coarse and fine disagree",
+    "difference": "Difference to the new model",
 }
 EMPTY = "Run a model to see what it looked at."
 

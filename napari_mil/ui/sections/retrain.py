@@ -11,9 +11,8 @@ from qtpy.QtWidgets import QWidget
 
 from napari_mil.ui import acts
 from napari_mil.ui.curves import Curves
+from napari_mil.ui.decision import Decision
 from napari_mil.ui.desk import Desk, State
-from napari_mil.ui.figuretable import FigureTable
-from napari_mil.ui.flips import flip_table, flip_words, flips
 from napari_mil.ui.widgets import button, column, hint, row, text
 from napari_mil.ui.words import since_words
 
@@ -27,40 +26,23 @@ class RetrainSection(QWidget):
     def __init__(self, desk: Desk, run: Callable[[], Any]) -> None:
         super().__init__()
         self.desk = desk
-        self.result: Any = None
         self.since = text()
         self.start_button = button("Retrain", self.start, "Train a new model on all labels and corrections")
         self.stop_button = button(
             "Stop, keep the best", self.stop, "End the training; its best state is kept"
         )
         self.plot = Curves(desk)
-        self.table = FigureTable()
-        self.verdict = text()
-        self.adopt_button = button(
-            "Adopt the new model", self.adopt, "It answers from now on; the old one is kept"
-        )
-        self.keep_button = button(
-            "Keep the old one", self.keep, "The new model stays in the list and is not used"
-        )
-        self.flipped = text()
+        self.decision = Decision(desk, run)
         self.note = hint()
-        self._run = run
-        self.run_button = button("Run it on this slide", run, "Ask the adopted model", key="Ctrl+Return")
-        self.run_button.clicked.connect(self.run_button.hide)
         column(
             self,
             self.since,
             row(self.start_button, self.stop_button),
             self.plot,
-            self.table,
-            self.verdict,
-            row(self.adopt_button, self.keep_button),
             self.note,
-            self.run_button,
-            self.flipped,
+            self.decision,
         )
         self._job: Any = None
-        self._show_result(None)
         self.plot.hide()
         self.stop_button.setEnabled(False)
         acts.whenever(desk, ("project", "card", "corrections"), self._show_since)
@@ -81,7 +63,8 @@ class RetrainSection(QWidget):
 
             return retrain_steps(project, card.id, recipe=recipe, seed=seed)
 
-        self._show_result(None)
+        self.decision.fill(None)
+        self.note.setText("")
         self.plot.begin()
         self.start_button.setEnabled(False)
         self.stop_button.setEnabled(True)
@@ -90,7 +73,7 @@ class RetrainSection(QWidget):
             f"Retraining {card.name}",
             make,
             progressed=self._progressed,
-            returned=self._show_result,
+            returned=self.decision.fill,
             finished=self._finished,
         )
         self._job.cancelled.connect(self._cancelled)
@@ -101,31 +84,6 @@ class RetrainSection(QWidget):
         if self._job is not None:
             self.note.setText("Stopping; the best state so far is being kept…")
             self._job.cancel()
-
-    def adopt(self) -> None:
-        """The new model answers from now on."""
-        from napari_mil.workflow import adopt
-
-        project, result = self.desk.state.project, self.result
-        if project is None or result is None:
-            return
-        card = adopt(project, result.card.id)
-        self.desk.apply(changed_models=self.desk.state.changed_models + 1)
-        acts.use_model(self.desk, card, then=self._ask_adopted)
-        self._decided(f"{card.name} is adopted; the earlier models are still in the list.")
-
-    def _ask_adopted(self) -> None:
-        """Show what the adopted model says: at once where the slide's features are kept."""
-        if self.desk.state.answer is None and self.desk.state.bag is not None:
-            self._run()
-        self.run_button.setVisible(self.desk.state.answer is None and self.desk.state.bag is None)
-
-    def keep(self) -> None:
-        """Do not adopt; the new model stays among the models."""
-        if self.result is not None and self.desk.state.card is not None:
-            self._decided(
-                f"{self.desk.state.card.name} stays. {self.result.card.name} is kept in the list of models."
-            )
 
     def _progressed(self, now: Progress) -> None:
         if isinstance(now.payload, dict):
@@ -146,30 +104,6 @@ class RetrainSection(QWidget):
             else "it had not come far enough to keep anything"
         )
         self.note.setText(f"The training was stopped; {words}.")
-
-    def _show_result(self, result: Any) -> None:
-        self.result = result
-        for part in (self.table, self.verdict, self.adopt_button, self.keep_button, self.flipped):
-            part.setVisible(result is not None)
-        self.run_button.hide()
-        self.note.setText("")
-        if result is None:
-            return
-        self.table.fill(result.before, result.after)
-        done, of = result.obeyed
-        lines = [f"The new model follows {done:,} of {of:,} corrected tiles."] if of else []
-        found = flips(self.desk.state.project, result) if self.desk.state.project else []
-        lines.append(flip_words(found))
-        self.flipped.setText(flip_table(found))
-        if result.worse:
-            lines.insert(0, f"<b>Worse on slides held out:</b> {result.worse}")
-        self.verdict.setText("<br>".join(lines))
-        self.adopt_button.setText("Adopt although worse" if result.worse else "Adopt the new model")
-
-    def _decided(self, sentence: str) -> None:
-        self.adopt_button.hide()
-        self.keep_button.hide()
-        self.note.setText(sentence)
 
     def _show_since(self, state: State) -> None:
         project, card = state.project, state.card

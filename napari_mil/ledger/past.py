@@ -1,0 +1,57 @@
+"""The ledger as it stood at an earlier event."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from napari_mil.correction import Correction
+from napari_mil.errors import ProjectError
+from napari_mil.ledger.events import Event, SlideRecord
+from napari_mil.ledger.replay import State
+
+#: characters of a hash that are enough to name an event
+SHORT = 8
+
+
+class Past:
+    """What the ledger said at one of its events; it can be read and not written.
+
+    Raises
+    ------
+    ProjectError : no event is called `head`, or several are
+    """
+
+    def __init__(self, events: Iterable[Event], head: str) -> None:
+        known = tuple(events)
+        last = _called(known, head.strip())
+        self._state = State()
+        for event in known[: last.seq]:
+            self._state.apply(event)
+
+    @property
+    def head(self) -> str:
+        """Hash of the last event that counts."""
+        return self._state.head
+
+    def slides(self) -> tuple[SlideRecord, ...]:
+        """The slides there were."""
+        return tuple(self._state.slides.values())
+
+    def corrections(self, slide_id: str | None = None) -> tuple[Correction, ...]:
+        """Corrections in force then, on a slide or on all."""
+        return self._state.corrections(slide_id)
+
+
+def _called(events: Sequence[Event], head: str) -> Event:
+    """The event of a number, a hash, or the first characters of one."""
+    if head.isdigit() and len(head) < SHORT:
+        found = [e for e in events if e.seq == int(head)]
+    else:
+        found = [e for e in events if len(head) >= SHORT and e.hash.startswith(head.lower())]
+    if len(found) != 1:
+        n, which = len(events), "more than one" if found else "no"
+        raise ProjectError(
+            f"{head!r} names {which} event of the ledger; give a number from 1 to {n}, as `napari-mil "
+            f"labels --log` shows them, or at least {SHORT} characters of a hash."
+        )
+    return found[0]
