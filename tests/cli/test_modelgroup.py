@@ -237,7 +237,7 @@ def test_a_model_that_became_worse_is_adopted_when_asked_twice(tmp_path, run):
         project.store.save_model(spoilt, project.store.model_bytes(card.id))
         folder = project.path
     status, _, said = run("models", "adopt", folder, "spoilt")
-    assert status == 1
+    assert status == 2
     assert "spoilt is not adopted: fine/auc fell. To adopt it all the same" in said
     status, out, _ = run("models", "adopt", folder, "spoilt", "--although-worse")
     assert (status, out) == (0, "spoilt answers from now on.\n")
