@@ -1,128 +1,259 @@
-"""The project's slides as a list: picture, label, number of corrections, the chosen model's answer."""
+"""The list of the project's slides: picture, label, corrections, what the chosen model said.
+
+A row is worked out when it is looked at, so that a list of thousands of slides costs as much as what is seen
+of it.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QSize, Qt, Signal
-from qtpy.QtWidgets import QListWidget, QListWidgetItem
+from qtpy.QtCore import QAbstractListModel, QModelIndex, QSize, QSortFilterProxyModel, Qt, Signal
+from qtpy.QtGui import QIcon
+from qtpy.QtWidgets import QLineEdit, QListView, QWidget
 
 from napari_mil.correction import WholeSlide
 from napari_mil.errors import MILError
 from napari_mil.ui import acts
 from napari_mil.ui.desk import Desk, State
-from napari_mil.ui.widgets import picture_icon
+from napari_mil.ui.widgets import column, picture_icon
 from napari_mil.ui.words import answer_words
 
 if TYPE_CHECKING:
     from napari_mil.ledger import SlideRecord
 
 THUMBNAIL_PX = 56
+#: Pictures that are kept, those seen last.
+KEPT_PICTURES = 500
+#: Kept answers that are looked up at a time.
+ANSWERS_AT_ONCE = 16
+#: What a row is found by: name, case, label.
+_SOUGHT = Qt.ItemDataRole.UserRole + 1
 _ID = Qt.ItemDataRole.UserRole
 
 
-class SlideList(QListWidget):
-    """One entry per slide; pictures and kept answers are read one after the other in the interactive lane."""
-
-    chosen = Signal(str)
+class SlideModel(QAbstractListModel):
+    """One row per slide; pictures and kept answers are fetched when a row is seen, in the question lane."""
 
     def __init__(self, desk: Desk) -> None:
         super().__init__()
         self._desk = desk
+        self._project: Any = None
+        self._records: tuple[SlideRecord, ...] = ()
+        self._rows: dict[str, int] = {}
+        self._counts: Counter[str] = Counter()
+        self._labels: dict[str, str | None] = {}
         self._answers: dict[str, str] = {}
-        self.setIconSize(QSize(THUMBNAIL_PX, THUMBNAIL_PX))
-        self.setFixedHeight(2 * THUMBNAIL_PX + 60)
-        self.setUniformItemSizes(True)
-        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self.itemClicked.connect(lambda item: self.chosen.emit(item.data(_ID)))
-        acts.whenever(desk, ("project", "record", "corrections", "answer", "blind"), self.refresh)
-        acts.whenever(desk, ("project", "card"), self._forget_answers)
+        self._pictures: OrderedDict[str, QIcon | None] = OrderedDict()
+        self._wanted: dict[str, list[str]] = {"picture": [], "answer": []}
+
+    @property
+    def front(self) -> SlideRecord | None:
+        """The slide in front."""
+        return self._desk.state.record
+
+    def row_of(self, slide_id: str) -> int | None:
+        """Where a slide stands, or None."""
+        return self._rows.get(slide_id)
 
     def refresh(self, state: State) -> None:
-        """Say what is known of every slide now."""
+        """Take over what is known of every slide now."""
         project = state.project
-        if project is None:
-            self.clear()
-            return
-        records = project.slides
-        if self._ids() != [r.id for r in records]:
-            self._fill(records)
-        if _is_whole(state):
+        if project is not self._project:  # what was asked of the one before is not waited for
+            self._project = project
+            self._answers.clear()
+            for wanted in self._wanted.values():
+                wanted.clear()
+        records = () if project is None else project.slides
+        if [r.id for r in records] != [r.id for r in self._records]:
+            self.beginResetModel()
+            self._rows = {r.id: i for i, r in enumerate(records)}
+            self._records = records
+            self.endResetModel()
+        self._records = records
+        corrections = () if project is None else project.ledger.corrections()
+        self._counts = Counter(c.slide_id for c in corrections)
+        self._labels = {c.slide_id: c.label for c in corrections if isinstance(c.place, WholeSlide)}
+        if project is not None and state.record is not None and _is_whole(state):
             self._answers[state.record.id] = answer_words(project, state.answer)
-        corrections = project.ledger.corrections()
-        counts = Counter(c.slide_id for c in corrections)
-        labels = {c.slide_id: c.label for c in corrections if isinstance(c.place, WholeSlide)}
-        for i, record in enumerate(records):
-            hidden = state.blind and not counts[record.id]
-            label = "label hidden" if hidden else labels.get(record.id, record.label) or "no label"
-            self.item(i).setText(self._words(record, label, counts[record.id], hidden=hidden))
-            if state.record is not None and record.id == state.record.id:
-                self.setCurrentRow(i)
+        if records:
+            self.dataChanged.emit(self.index(0), self.index(len(records) - 1))
 
-    def _words(self, record: SlideRecord, label: str, corrections: int, *, hidden: bool) -> str:
-        said = f" · {corrections} correction{'s' if corrections > 1 else ''}" if corrections else ""
-        answer = "hidden" if hidden else self._answers.get(record.id, "not analysed")
+    def forget_answers(self, state: State) -> None:
+        """Another model: its kept answers take the place of those of the one before."""
+        self._answers = {}
+        self.refresh(state)
+
+    def rowCount(self, parent: QModelIndex | None = None) -> int:  # noqa: N802 - Qt's name
+        """How many slides there are."""
+        return 0 if parent is not None and parent.isValid() else len(self._records)
+
+    def data(self, index: QModelIndex, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
+        """What a row shows, is found by, or stands for."""
+        record = self._records[index.row()]
+        if role == Qt.ItemDataRole.DisplayRole:
+            return self._words(record)
+        if role == Qt.ItemDataRole.DecorationRole:
+            return self._picture(record.id)
+        if role == Qt.ItemDataRole.SizeHintRole:
+            return QSize(10, THUMBNAIL_PX + 8)
+        if role == Qt.ItemDataRole.ToolTipRole:
+            return record.path
+        if role == _ID:
+            return record.id
+        if role == _SOUGHT:
+            return f"{record.name}\n{record.case}\n{self._label(record)}"
+        return None
+
+    def _hidden(self, record: SlideRecord) -> bool:
+        return self._desk.state.blind and not self._counts[record.id]
+
+    def _label(self, record: SlideRecord) -> str:
+        return "" if self._hidden(record) else self._labels.get(record.id, record.label) or ""
+
+    def _words(self, record: SlideRecord) -> str:
+        n, hidden = self._counts[record.id], self._hidden(record)
+        said = f" · {n} correction{'s' if n > 1 else ''}" if n else ""
+        label = "label hidden" if hidden else self._label(record) or "no label"
+        answer = "hidden" if hidden else self._answer(record.id)
         return f"{record.name}\n{label}{said}\nmodel: {answer}"
 
-    def _ids(self) -> list[str]:
-        return [self.item(i).data(_ID) for i in range(self.count())]
+    def _answer(self, slide_id: str) -> str:
+        if slide_id not in self._answers:
+            self._want("answer", slide_id)
+        return self._answers.get(slide_id) or "not analysed"
 
-    def _fill(self, records: tuple[SlideRecord, ...]) -> None:
-        self.clear()
-        for record in records:
-            item = QListWidgetItem(record.name)
-            item.setData(_ID, record.id)
-            item.setSizeHint(QSize(10, THUMBNAIL_PX + 8))
-            self.addItem(item)
-        self._ask_picture(0)
+    def _picture(self, slide_id: str) -> QIcon | None:
+        if slide_id not in self._pictures:
+            self._want("picture", slide_id)
+            return None
+        self._pictures.move_to_end(slide_id)
+        return self._pictures[slide_id]
 
-    def _ask_picture(self, at: int) -> None:
-        project = self._desk.state.project
-        if project is None or at >= self.count():
+    def _want(self, what: str, slide_id: str) -> None:
+        """Ask for what a row that is seen lacks; the rows seen last come first."""
+        wanted = self._wanted[what]
+        idle = not wanted
+        if slide_id in wanted:
+            wanted.remove(slide_id)
+        wanted.append(slide_id)
+        if idle:
+            {"picture": self._fetch_picture, "answer": self._fetch_answers}[what]()
+
+    def _fetch_picture(self) -> None:
+        wanted, project = self._wanted["picture"], self._desk.state.project
+        if not wanted or project is None:
             return
-        which = self.item(at).data(_ID)
+        which = wanted[-1]
 
         def work() -> Any:
             try:
                 return project.slide(which).thumbnail(2 * THUMBNAIL_PX)
             except MILError:
-                return None  # the list says it when the slide is opened
+                return None  # it is said when the slide is opened
 
         def show(pixels: Any) -> None:
-            item = self.item(at)
-            if item is None or item.data(_ID) != which:
-                return  # the list was filled anew and asks again
-            if pixels is not None:
-                item.setIcon(picture_icon(pixels, THUMBNAIL_PX))
-            self._ask_picture(at + 1)
+            wanted[:] = [i for i in wanted if i != which]
+            self._pictures[which] = None if pixels is None else picture_icon(pixels, THUMBNAIL_PX)
+            while len(self._pictures) > KEPT_PICTURES:
+                self._pictures.popitem(last=False)
+            self._changed(which)
+            self._fetch_picture()
 
         self._desk.asks.ask("thumbnail", work, show)
 
-    def _forget_answers(self, state: State) -> None:
-        """Another model: its kept answers take the place of those of the one before."""
-        self._answers = {}
-        self.refresh(state)
-        if state.project is not None and state.card is not None:
-            self._ask_answer(state.project, state.card, 0)
-
-    def _ask_answer(self, project: Any, card: Any, at: int) -> None:
-        ids = self._ids()
-        if at >= len(ids):
+    def _fetch_answers(self) -> None:
+        wanted, state = self._wanted["answer"], self._desk.state
+        project, card = state.project, state.card
+        if not wanted or project is None:
             return
+        if card is None:
+            self._answers |= dict.fromkeys(wanted, "")
+            wanted.clear()
+            return
+        ids = wanted[: -ANSWERS_AT_ONCE - 1 : -1]
+
+        def said(slide_id: str) -> str:
+            try:
+                answer = project.store.latest_answer(slide_id, card.id)
+            except MILError as error:
+                return str(error)
+            return "" if answer is None else answer_words(project, answer)
 
         def work() -> Any:
-            return project.store.latest_answer(ids[at], card.id)
+            return {i: said(i) for i in ids}
 
-        def show(answer: Any) -> None:
-            if self._desk.state.card is not card or self._desk.state.project is not project:
-                return
-            if answer is not None:
-                self._answers.setdefault(ids[at], answer_words(project, answer))
-                self.refresh(self._desk.state)
-            self._ask_answer(project, card, at + 1)
+        def show(found: dict[str, str]) -> None:
+            wanted[:] = [i for i in wanted if i not in found]
+            if self._desk.state.card is card and self._desk.state.project is project:
+                self._answers = {**found, **self._answers}
+                for i in found:
+                    self._changed(i)
+            self._fetch_answers()
 
         self._desk.asks.ask("kept answers", work, show)
+
+    def _changed(self, slide_id: str) -> None:
+        row = self._rows.get(slide_id)
+        if row is not None:
+            self.dataChanged.emit(self.index(row), self.index(row))
+
+
+class SlideList(QWidget):
+    """The slides, one row each; a line above finds them by name, case or label."""
+
+    chosen = Signal(str)
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__()
+        self.model = SlideModel(desk)
+        self.found = QSortFilterProxyModel()
+        self.found.setSourceModel(self.model)
+        self.found.setFilterRole(_SOUGHT)
+        self.found.setFilterCaseSensitivity(Qt.CaseSensitivity.CaseInsensitive)
+        self.sought = QLineEdit()
+        self.sought.setPlaceholderText("Find a slide by name, case or label")
+        self.sought.setClearButtonEnabled(True)
+        self.sought.textChanged.connect(self._find)
+        self.view = QListView()
+        self.view.setModel(self.found)
+        self.view.setIconSize(QSize(THUMBNAIL_PX, THUMBNAIL_PX))
+        self.view.setFixedHeight(2 * THUMBNAIL_PX + 60)
+        self.view.setUniformItemSizes(True)
+        self.view.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        for signal in (self.view.clicked, self.view.activated):
+            signal.connect(lambda index: self.chosen.emit(index.data(_ID)))
+        column(self, self.sought, self.view)
+        acts.whenever(desk, ("project", "card"), self.model.forget_answers)
+        acts.whenever(desk, ("project", "record", "corrections", "answer", "blind"), self.refresh)
+
+    def refresh(self, state: State) -> None:
+        """Say what is known of every slide now, and mark the one in front."""
+        self.model.refresh(state)
+        few = self.model.rowCount() < 8
+        self.sought.setVisible(not few or bool(self.sought.text()))
+        self._mark()
+
+    def _find(self, words: str) -> None:
+        self.found.setFilterFixedString(words)
+        self._mark()
+
+    def _mark(self) -> None:
+        record = self.model.front
+        row = None if record is None else self.model.row_of(record.id)
+        if row is not None:
+            self.view.setCurrentIndex(self.found.mapFromSource(self.model.index(row)))
+
+    @property
+    def count(self) -> int:
+        """How many slides are listed."""
+        return self.found.rowCount()
+
+    def text(self, row: int | None = None) -> str:
+        """What a row says, by default that of the slide in front."""
+        index = self.view.currentIndex() if row is None else self.found.index(row, 0)
+        return str(index.data() or "")
 
 
 def _is_whole(state: State) -> bool:
