@@ -107,7 +107,7 @@ class Look:
 
     Attributes
     ----------
-    coarse_attention, fine_attention, log_fine_attention : (N, K_c), (N, K_f), its logarithm
+    coarse_attention, fine_attention, fine_scores : (N, K_c), (N, K_f), its scores before the softmax
     coarse_features, fine_features : (N, 1024), (N, 256) projected features
     coarse_logits, fine_logits : (K_c,), (K_f,)
     coarse_presence, fine_presence : (K_c,), (K_f,) log of the mean over tiles of exp(attention score)
@@ -121,7 +121,7 @@ class Look:
     coarse_logits: Tensor
     fine_logits: Tensor
     z: Tensor
-    log_fine_attention: Tensor
+    fine_scores: Tensor
     coarse_presence: Tensor
     fine_presence: Tensor
 
@@ -206,8 +206,7 @@ class HMIL(MILModel):
         h1 = self.feature_extractor(features)
         h2 = self.feature_reducer(h1)
         coarse_scores, fine_scores = self.coarse_attention(h1), self.fine_attention(h2)
-        coarse, log_fine = torch.softmax(coarse_scores, 0), torch.log_softmax(fine_scores, 0)
-        fine = log_fine.exp()
+        coarse, fine = torch.softmax(coarse_scores, 0), torch.softmax(fine_scores, 0)
         m_fine, n = fine.T @ h2, math.log(len(features))
         return Look(
             coarse,
@@ -217,7 +216,7 @@ class HMIL(MILModel):
             self.coarse_classifier(coarse.T @ h1)[:, 0],
             self.fine_classifier(m_fine)[:, 0],
             normalize(m_fine, dim=1),
-            log_fine,
+            fine_scores,
             torch.logsumexp(coarse_scores, 0) - n,
             torch.logsumexp(fine_scores, 0) - n,
         )
@@ -229,7 +228,7 @@ class HMIL(MILModel):
         fine_evidence = seen.fine_attention * (seen.fine_features @ self.fine_classifier.weight.T)
         return Output(
             logits=(*self.lifted(seen.coarse_logits, level=-2), seen.fine_logits),
-            tile_logits=seen.log_fine_attention + math.log(len(features)),
+            tile_logits=seen.fine_scores - seen.fine_presence,
             attention=seen.fine_attention,
             maps={
                 **self.named("attention", seen.coarse_attention, level=-2),
@@ -249,11 +248,18 @@ class HMIL(MILModel):
         generator: torch.Generator | None = None,  # noqa: ARG002
         noise: Noise | None = None,  # noqa: ARG002
     ) -> Study:
-        """Look once; the losses are taken over the batch."""
+        """Look once; the losses are taken over the batch.
+
+        t_i is a tile's score less the log of the mean of its exponentials over the bag. When labels of tiles
+        are learned, that term moves as the plain mean of the scores: its true gradient takes attention from
+        the other tiles that have it, and tiles of the same kind that nobody labelled would lose their class
+        for the sake of those that somebody did.
+        """
         seen = self.look(features)
-        n = math.log(len(features))
+        plain = seen.fine_scores.mean(0)
+        mean = plain + (seen.fine_presence - plain).detach()
         return Study(
-            (seen.coarse_logits, seen.fine_logits), lambda at: seen.log_fine_attention[at] + n, seen=seen
+            (seen.coarse_logits, seen.fine_logits), lambda at: seen.fine_scores[at] - mean, seen=seen
         )
 
     def slide_losses(

@@ -40,7 +40,7 @@ def test_attention_rows_and_class_vectors_are_normalised():
     assert torch.allclose(seen.coarse_attention.sum(0), torch.ones(3), atol=1e-5)
     assert torch.allclose(seen.fine_attention.sum(0), torch.ones(5), atol=1e-5)
     assert torch.allclose(seen.z.norm(dim=1), torch.ones(5), atol=1e-5)
-    assert torch.allclose(seen.log_fine_attention.exp(), seen.fine_attention)
+    assert torch.allclose(torch.softmax(seen.fine_scores, 0), seen.fine_attention)
 
 
 def test_class_vectors_do_not_depend_on_the_order_of_tiles():
@@ -71,6 +71,24 @@ def test_a_bag_of_one_tile_answers_alike_for_every_class():
 def test_the_class_of_a_tile_is_its_attention_over_uniform():
     out = make()(features(40))
     assert torch.allclose(out.tile_logits, (40 * out.attention).log(), atol=1e-5)
+
+
+def test_labels_of_tiles_take_no_attention_from_tiles_that_nobody_labelled():
+    """Tiles without a label are moved alike, whatever attention they have, so not against each other."""
+    model, x = make(), features(12)
+    labels = np.zeros(12, np.int32)
+    labels[:3] = TREE.node("M/IC")
+    scores = []
+    model.fine_attention.register_forward_hook(lambda _m, _i, out: (out.retain_grad(), scores.append(out))[1])
+    loss = model.loss([(x, None, Target(tiles=labels))], 0.5)["tiles"]
+    loss.backward()
+    [found] = scores
+    assert not torch.allclose(found.grad[:3], found.grad[3:6])
+    assert torch.allclose(found.grad[3:], found.grad[3].expand(9, -1))
+    assert torch.allclose(found.grad.sum(0), torch.zeros(5), atol=1e-6)  # a shift of all is no answer
+    # and it is the loss of t_i: −log softmax at the label, as everywhere
+    t = model.eval()(x).tile_logits[:3]
+    assert loss.item() == pytest.approx(model.node_nll(t, labels[:3]).mean().item(), rel=1e-5)
 
 
 def test_the_attention_is_computed_once():
