@@ -61,3 +61,17 @@ def study(study_folder: Path) -> Iterator[object]:
 
     with Project(study_folder, by="tester") as project:
         yield project
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[object]:
+    """A PostgreSQL server of our own; skipped where none is installed."""
+    pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'napari-mil[postgres]'")
+    from postgresserver import Server, binaries
+
+    programs = binaries()
+    if programs is None:
+        pytest.skip("no PostgreSQL server is installed (initdb, postgres): apt install postgresql")
+    server = Server(programs)
+    yield server
+    server.stop()

@@ -19,32 +19,43 @@ from napari_mil.correction import Correction, to_record
 from napari_mil.errors import ProjectError
 from napari_mil.ledger.check import Report, check
 from napari_mil.ledger.database import EVENTS, TIP, bring_up_to_date, engine_of, place_of, said, transaction
-from napari_mil.ledger.events import GENESIS, OWN_KINDS, Draft, Event, SlideRecord, seal, unseal
+from napari_mil.ledger.events import GENESIS, NAMING_KINDS, OWN_KINDS, Draft, Event, SlideRecord, seal, unseal
 from napari_mil.ledger.past import Past
-from napari_mil.ledger.replay import State
+from napari_mil.ledger.replay import Act, Acts, State
 
-__all__ = ["GENESIS", "Event", "Ledger", "Past", "Report", "SlideRecord", "verify"]
+__all__ = ["GENESIS", "Act", "Acts", "Event", "Ledger", "Past", "Report", "SlideRecord", "verify"]
+
+#: A tip and the rows after an event.
+_Newer = tuple[tuple[int, str] | None, list[dict[str, Any]]]
 
 
 class Ledger:
-    """An append-only, hash-chained list of events in an SQLite file, and the state it amounts to.
+    """An append-only, hash-chained list of events in a database, and the state it amounts to.
 
     May be used from several threads, and by several programs at once. What a method returned is on disk.
 
     Parameters
     ----------
-    address : path of the file (made when missing), or an SQLAlchemy address of an SQLite database
-    timeout_s : how long to wait for another program that is writing, before saying so
+    address : path of an SQLite file (made when missing), or postgresql://SERVER/DATABASE
+    timeout_s : how long to wait for another program that is writing, or for a server, before saying so
+    follow : whether every answer looks first what was appended meanwhile; else it is as of the last writing
+        or the last `head`, and reading never waits for a disk or a network
+
+    Attributes
+    ----------
+    moved_to : address that the ledger was moved to, "" = it lives here; a moved one can only be read
     """
 
-    def __init__(self, address: str | Path, *, timeout_s: float = 5.0) -> None:
+    def __init__(self, address: str | Path, *, timeout_s: float = 5.0, follow: bool = True) -> None:
         self._lock = threading.RLock()
         self._closed = False
         self._engine = engine_of(address, timeout_s=timeout_s)
         self._state = State()
+        self.follow = follow
+        self.moved_to = ""
         try:
             bring_up_to_date(self._engine)
-            self._refresh()
+            self._look()
         except BaseException:
             self.close()
             raise
@@ -58,15 +69,25 @@ class Ledger:
         self.close()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of the database."""
         with self._lock:
             self._closed = True
             self._engine.dispose()
 
     @property
+    def place(self) -> str:
+        """Where the ledger is: a path, or an address without a password."""
+        return place_of(self._engine).removeprefix("The ledger ")
+
+    @property
     def head(self) -> str:
-        """Hash of the last event: it names the state of the whole ledger."""
-        return self._refresh().head
+        """Hash of the last event, asked anew: it names the state of the ledger, which follows."""
+        return self._look().head
+
+    @property
+    def seq(self) -> int:
+        """Number of the last event that answers speak of."""
+        return self._state.seq
 
     def add_slide(self, slide: SlideRecord, *, by: str = "") -> SlideRecord:
         """Keep what is known about a slide; a record that changed is a new event, an equal one is none."""
@@ -80,68 +101,105 @@ class Ledger:
 
     def slides(self) -> tuple[SlideRecord, ...]:
         """The project's slides, in the order in which they were added."""
+        state = self._refresh()
         with self._lock:
-            return tuple(self._refresh().slides.values())
+            return tuple(state.slides.values())
 
     def append(self, kind: str, slide_id: str | None, payload: Mapping[str, Any], by: str = "") -> Event:
-        """Append an event that changes no label ("adopt", "note", …); `slide_id` None is the project."""
+        """Append an event that states no label; `slide_id` None is the project.
+
+        kind : "adopt", "note", …; or what names earlier corrections in its payload's `events`, by the numbers
+            of their events: "withdraw" (an act: undo brings them back), "lock" (they count whatever is said
+            later) and "unlock"
+        """
         if kind in OWN_KINDS:
             raise ValueError(f"events of kind {kind!r} are written by the ledger's own verbs only")
-        return self._write(lambda _state: [Draft(kind, slide_id or "", by, dict(payload))])[0]
 
-    def correct(self, *corrections: Correction) -> tuple[Event, ...]:
+        def drafts(state: State) -> list[Draft]:
+            said = dict(payload)
+            if kind in NAMING_KINDS:
+                state.check(kind, slide_id or "", said["events"])
+            if kind == "withdraw":
+                said |= {"act": str(uuid.uuid4()), "seen": seen}
+            return [Draft(kind, slide_id or "", by, said)]
+
+        seen = self._state.seq
+        return self._write(drafts)[0]
+
+    def correct(self, *corrections: Correction, by: str | None = None) -> tuple[Event, ...]:
         """State corrections as one act: all of them on disk or none, and one undo takes a slide's part back.
 
         A correction that is in force already (its id, label and place) is not stated twice, so a doubtful
         write or an import may be repeated; one that changed under the same id is stated under a new one. The
-        new act ends what could be redone on its slides.
+        new act ends what its author could redo on its slides.
+
+        by : who acts, where that is another one than who said it, as in an import
         """
-        act = str(uuid.uuid4())
+        act, seen = str(uuid.uuid4()), self._state.seq
 
         def drafts(state: State) -> list[Draft]:
             return [
-                Draft("correct", c.slide_id, c.by, {"act": act, "correction": to_record(c)})
+                Draft(
+                    "correct",
+                    c.slide_id,
+                    c.by if by is None else by,
+                    {"act": act, "seen": seen, "correction": to_record(c)},
+                )
                 for c in state.unsaid(corrections)
             ]
 
         return self._write(drafts)
 
     def undo(self, slide_id: str, by: str = "") -> Event | None:
-        """Take the latest act on a slide back; None when there is none."""
+        """Take back the latest act of a person on a slide (of anybody for ""); None when there is none."""
 
         def drafts(state: State) -> list[Draft]:
-            done = state.stacks(slide_id).done
-            return [Draft("undo", slide_id, by, {"act": done[-1].id})] if done else []
+            act = state.to_undo(slide_id, by)
+            return [Draft("undo", slide_id, by, {"act": act.id})] if act else []
 
         return next(iter(self._write(drafts)), None)
 
     def redo(self, slide_id: str, by: str = "") -> Event | None:
-        """Put the act that was undone last back in force; None when there is none."""
+        """Put the act of a person (of anybody for "") that was undone last back to its place; None when there
+        is none.
+        """
 
         def drafts(state: State) -> list[Draft]:
-            undone = state.stacks(slide_id).undone
-            return [Draft("redo", slide_id, by, {"act": undone[-1].id})] if undone else []
+            act = state.to_redo(slide_id, by)
+            return [Draft("redo", slide_id, by, {"act": act.id})] if act else []
 
         return next(iter(self._write(drafts)), None)
 
-    def acts(self, slide_id: str) -> tuple[int, int]:
-        """How many acts on a slide can be undone, and how many redone."""
+    def acts(self, slide_id: str) -> Acts:
+        """The acts on a slide that can be undone, and those that can be redone."""
+        state = self._refresh()
         with self._lock:
-            stacks = self._refresh().stacks(slide_id)
-            return len(stacks.done), len(stacks.undone)
+            stacks = state.stacks(slide_id)
+            return Acts(tuple(stacks.done), tuple(stacks.undone))
 
     def corrections(self, slide_id: str | None = None) -> tuple[Correction, ...]:
-        """Corrections in force on a slide (or on all), in the order in which they were stated."""
-        with self._lock:
-            return self._refresh().corrections(slide_id)
+        """Corrections in force on a slide (or on all), in the order in which they count: as they were stated,
+        those that are locked last.
+        """
+        return tuple(correction for _, correction in self.numbered(slide_id))
 
-    def events(self, *, kind: str | None = None, slide_id: str | None = None) -> tuple[Event, ...]:
-        """All events in their order, or those of a kind or of a slide: the history, undone acts included."""
-        query = sa.select(EVENTS).order_by(EVENTS.c.seq)
+    def numbered(self, slide_id: str | None = None) -> tuple[tuple[int, Correction], ...]:
+        """The same, each with the number of its event."""
+        state = self._refresh()
+        with self._lock:
+            return tuple(state.entries(slide_id))
+
+    def events(
+        self, *, kind: str | None = None, slide_id: str | None = None, after: int = 0
+    ) -> tuple[Event, ...]:
+        """All events in their order, or those of a kind, of a slide or after a number: the history, undone
+        acts included.
+        """
+        query = sa.select(EVENTS).where(EVENTS.c.seq > after).order_by(EVENTS.c.seq)
         for column, wanted in ((EVENTS.c.kind, kind), (EVENTS.c.slide_id, slide_id)):
             if wanted is not None:
                 query = query.where(column == wanted)
-        with self._lock, transaction(self._open(), writes=False) as connection:
+        with transaction(self._open(), "look") as connection:
             rows = connection.execute(query).mappings().all()
         return tuple(unseal(dict(row), row["seq"], row["previous"]) for row in rows)
 
@@ -159,48 +217,71 @@ class Ledger:
         return self._engine
 
     def _refresh(self) -> State:
-        """The state, brought forward by what was appended since."""
-        with self._lock, transaction(self._open(), writes=False) as connection:
-            self._catch_up(connection)
-            return self._state
+        """The state, brought forward by what was appended since where answers follow."""
+        return self._look() if self.follow else self._state
 
-    def _catch_up(self, connection: sa.Connection) -> None:
-        state = self._state
-        tip = connection.execute(sa.select(TIP.c.seq, TIP.c.hash)).one_or_none()
-        if tip is not None and tuple(tip) == (state.seq, state.head):
-            return
-        query = sa.select(EVENTS).where(EVENTS.c.seq > state.seq).order_by(EVENTS.c.seq)
-        problem: Exception | str = ""
-        try:
-            for row in connection.execute(query).mappings():
-                state.apply(unseal(dict(row), state.seq + 1, state.head))
-        except (ProjectError, ValueError, KeyError, TypeError) as error:
-            problem = error
-        if not problem and (tip is None or tuple(tip) != (state.seq, state.head)):
-            problem = f"events after {state.seq} are missing"
+    def _look(self) -> State:
+        """The state, brought forward; nobody waits for a lock while the database is asked."""
+        with transaction(self._open(), "look") as connection:
+            after = self._state.seq
+            newer = self._newer(connection, after)
+        self._bring_forward(after, *newer)
+        return self._state
+
+    def _newer(self, connection: sa.Connection, after: int) -> _Newer:
+        """The tip and the events after a number: one statement, so that both are of one moment."""
+        tip = (TIP.c.seq.label("tip_seq"), TIP.c.hash.label("tip_hash"), TIP.c.moved_to)
+        query = sa.select(*tip, EVENTS).select_from(TIP.outerjoin(EVENTS, EVENTS.c.seq > after))
+        found = connection.execute(query.order_by(EVENTS.c.seq)).mappings().all()
+        if not found:
+            return None, []
+        self.moved_to = str(found[0]["moved_to"])
+        columns = EVENTS.columns.keys()
+        rows = [{column: row[column] for column in columns} for row in found if row["seq"] is not None]
+        return (found[0]["tip_seq"], found[0]["tip_hash"]), rows
+
+    def _bring_forward(self, after: int, tip: tuple[int, str] | None, rows: list[dict[str, Any]]) -> None:
+        """Replay rows that come after event `after`; another thread may have done so already."""
+        state, problem = self._state, ""
+        with self._lock:
+            try:
+                for row in rows:
+                    if row["seq"] > state.seq:
+                        state.apply(unseal(row, state.seq + 1, state.head))
+            except (ProjectError, ValueError, KeyError, TypeError) as error:
+                problem = str(error) or type(error).__name__
+            here = state.seq, state.head
+            if not problem and (tip is None or tip[0] < after or (tip[0] >= here[0] and tip != here)):
+                problem = f"events after {state.seq} are missing"
         if problem:
             raise ProjectError(
-                f"{place_of(self._engine)} is damaged: {problem}; the {state.seq} events before can still be "
+                f"{place_of(self._engine)} is damaged: {problem}; the {here[0]} events before can still be "
                 "read, verify tells more, or restore it from a backup."
             )
 
     def _write(self, drafts: Callable[[State], list[Draft]]) -> tuple[Event, ...]:
         """Append what `drafts` makes of the latest state; on return it is on disk."""
-        with self._lock:
-            with transaction(self._open(), writes=True) as connection:
-                self._catch_up(connection)
-                rows: list[dict[str, Any]] = []
-                seq, head = self._state.seq, self._state.head
-                for draft in drafts(self._state):
+        with transaction(self._open(), "write") as connection:
+            after = self._state.seq
+            newer = self._newer(connection, after)
+            self._bring_forward(after, *newer)
+            if self.moved_to:
+                raise ProjectError(
+                    f"{place_of(self._engine)} was moved to {self.moved_to}; nothing was written here, open "
+                    "the project again."
+                )
+            with self._lock:
+                state = self._state
+                seq, head, rows = state.seq, state.head, list[dict[str, Any]]()
+                for draft in drafts(state):
                     rows.append(seal(draft, seq + 1, head))
                     seq, head = rows[-1]["seq"], rows[-1]["hash"]
-                if rows:
-                    connection.execute(sa.insert(EVENTS), rows)
-                    connection.execute(sa.update(TIP).values(seq=seq, hash=head))
-            written = tuple(unseal(row, row["seq"], row["previous"]) for row in rows)
-            for event in written:
-                self._state.apply(event)
-            return written
+            if rows:
+                connection.execute(sa.insert(EVENTS), rows)
+                connection.execute(sa.update(TIP).values(seq=seq, hash=head))
+        if rows:
+            self._bring_forward(rows[0]["seq"] - 1, (seq, head), rows)
+        return tuple(unseal(row, row["seq"], row["previous"]) for row in rows)
 
 
 def verify(address: str | Path) -> Report:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
 from napari_mil.errors import ProjectError
-from napari_mil.ledger.database import EVENTS, TIP, place_of
+from napari_mil.ledger.database import EVENTS, TIP, kind_of, place_of
 from napari_mil.ledger.events import GENESIS, Event, unseal
 
 
@@ -43,49 +44,49 @@ class Report:
 
 
 def check(engine: sa.Engine) -> Report:
-    """Read every event and recompute the chain."""
+    """Read every event and recompute the chain; ProjectError when the database cannot be reached."""
     problem, count = "", 0
     sound: list[Event] = []
-    for row in _rows(engine):
-        if isinstance(row, str):
-            problem = problem or row
-            continue
-        count += 1
-        if problem:
-            continue
-        try:
-            sound.append(unseal(row, len(sound) + 1, sound[-1].hash if sound else GENESIS))
-        except (ProjectError, ValueError, TypeError) as error:
-            problem = str(error)
-    problem = problem or _frame(engine, sound)
+    try:
+        with _snapshot(engine) as connection:
+            for row in connection.execute(sa.select(EVENTS).order_by(EVENTS.c.seq)).mappings():
+                count += 1
+                problem = problem or _take(dict(row), sound)
+            problem = problem or _frame(connection, sound)
+    except sa.exc.DBAPIError as error:
+        words = kind_of(engine).sentence(error.orig or error)
+        if not count and words and "damaged" not in words:
+            raise ProjectError(f"{place_of(engine)} {words}.") from error
+        problem = problem or f"it cannot be read further ({error.orig})"
+    except UnicodeDecodeError as error:
+        problem = problem or f"it cannot be read further ({error.reason})"
     if problem:
         can = f"events 1 to {len(sound)} are as they were written" if sound else "no event can be trusted"
         problem = f"{place_of(engine)} is damaged: {problem}; {can}, restore it from a backup."
     return Report(problem, count, tuple(sound))
 
 
-def _rows(engine: sa.Engine) -> Iterator[dict[str, Any] | str]:
-    """The rows; where the file cannot be read further, the reason as text ends them."""
+@contextmanager
+def _snapshot(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """A connection whose statements see the same, and whose errors are told as they are."""
+    options = kind_of(engine).options("snapshot")
+    with engine.connect().execution_options(**options) as connection, connection.begin():
+        yield connection
+
+
+def _take(row: dict[str, Any], sound: list[Event]) -> str:
+    """Put a row behind the sound ones, or say what is wrong with it."""
     try:
-        with engine.connect() as connection:
-            for row in connection.execute(sa.select(EVENTS).order_by(EVENTS.c.seq)).mappings():
-                yield dict(row)
-    except sa.exc.DBAPIError as error:
-        yield f"it cannot be read further ({error.orig})"
-    except UnicodeDecodeError as error:
-        yield f"it cannot be read further ({error.reason})"
+        sound.append(unseal(row, len(sound) + 1, sound[-1].hash if sound else GENESIS))
+    except (ProjectError, ValueError, TypeError) as error:
+        return str(error)
+    return ""
 
 
-def _frame(engine: sa.Engine, sound: list[Event]) -> str:
+def _frame(connection: sa.Connection, sound: list[Event]) -> str:
     """What is wrong around the events, "" when nothing: the chain's tip, the database's own structure."""
-    try:
-        with engine.connect() as connection:
-            tip = connection.execute(sa.select(TIP.c.seq, TIP.c.hash)).one_or_none()
-            structure = connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar()
-    except sa.exc.DBAPIError as error:
-        return f"its structure cannot be read ({error.orig})"
-    except UnicodeDecodeError as error:
-        return f"its structure cannot be read ({error.reason})"
+    tip = connection.execute(sa.select(TIP.c.seq, TIP.c.hash)).one_or_none()
+    structure = kind_of(connection.engine).structure(connection)
     if tip is None or tuple(tip) != ((sound[-1].seq, sound[-1].hash) if sound else (0, GENESIS)):
         return f"events after {len(sound)} are missing"
-    return "" if structure == "ok" else f"its structure is broken ({structure})"
+    return f"its structure is broken ({structure})" if structure else ""

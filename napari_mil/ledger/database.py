@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import sqlalchemy as sa
 from alembic.operations import Operations
@@ -14,6 +14,7 @@ from alembic.script import ScriptDirectory
 
 from napari_mil import __version__
 from napari_mil.errors import ProjectError, reason
+from napari_mil.ledger import postgres, sqlite
 
 META = sa.MetaData()
 EVENTS = sa.Table(
@@ -25,57 +26,78 @@ EVENTS = sa.Table(
         for word in ("id", "at", "by", "kind", "slide_id", "payload", "previous", "hash")
     ),
 )
+#: The last event; and where the ledger was moved to, "" = it lives here.
 TIP = sa.Table(
     "tip",
     META,
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("seq", sa.Integer, nullable=False),
     sa.Column("hash", sa.Text, nullable=False),
+    sa.Column("moved_to", sa.Text, nullable=False),
 )
-
-#: Part of a database's own message -> what a person needs to know and do.
-SENTENCES = {
-    "locked": "is locked by another program; nothing was written, close the other program or try again",
-    "busy": "is locked by another program; nothing was written, close the other program or try again",
-    "readonly": "is read-only; nothing was written, get write permission or copy the project elsewhere",
-    "full": "cannot be written because the disk is full; nothing was lost, free some space and try again",
-    "not a database": "is damaged: it is no SQLite database; restore it from a backup",
-    "malformed": "is damaged; verify tells what can still be read, or restore it from a backup",
-    "could not decode": "is damaged; verify tells what can still be read, or restore it from a backup",
-    "unable to open": "cannot be opened; check that its folder exists and that you may write there",
-    "disk i/o error": "cannot be read or written because the disk fails; check the disk and try again",
-    "no such table": "is damaged: tables are missing; restore it from a backup",
-}
+#: look: one statement that reads; snapshot: several that see the same; write: nobody else appends meanwhile
+Mode = Literal["look", "snapshot", "write"]
 
 
-def engine_of(address: str | Path, *, timeout_s: float) -> sa.Engine:
+class Kind(Protocol):
+    """What differs between databases: one module for each."""
+
+    def engine(self, url: sa.URL, timeout_s: float) -> sa.Engine:
+        """Connections whose acknowledged commits are on disk, and which wait no longer than `timeout_s`."""
+
+    def options(self, mode: str) -> dict[str, Any]:
+        """Options of a connection for a mode."""
+
+    def lock(self, connection: sa.Connection) -> None:
+        """Be the only one who appends, until the transaction ends."""
+
+    def place(self, url: sa.URL) -> str:
+        """Where the ledger is, in words, without a password."""
+
+    def sentence(self, error: BaseException) -> str | None:
+        """What a person needs to know of an error, or None where only its own words tell."""
+
+    def structure(self, connection: sa.Connection) -> str:
+        """What is broken in the database's own structure, "" when nothing."""
+
+
+KINDS: dict[str, Kind] = {"sqlite": sqlite, "postgresql": postgres}
+
+
+def engine_of(address: str | Path, *, timeout_s: float = 5.0) -> sa.Engine:
     """An engine for a ledger file or a database address."""
+    url = url_of(address)
+    return KINDS[url.get_backend_name()].engine(url, timeout_s)
+
+
+def url_of(address: str | Path) -> sa.URL:
+    """The address of a ledger file or a database; ProjectError where no ledger can be."""
     text = str(address)
-    url = sa.make_url(text) if "://" in text else sa.URL.create("sqlite", database=text)
-    if url.get_backend_name() != "sqlite":
+    if "://" not in text:
+        return sa.URL.create("sqlite", database=text)
+    try:
+        url = sa.make_url(text.replace("postgres://", "postgresql://", 1))
+    except (sa.exc.ArgumentError, ValueError) as error:
+        raise ProjectError(
+            f"{text!r} is no address of a database ({reason(error)}); write postgresql://SERVER/DATABASE."
+        ) from error
+    if url.get_backend_name() not in KINDS:
         raise ProjectError(
             f"The ledger address {url.render_as_string()!r} is of kind {url.get_backend_name()!r}; "
-            f"napari-mil {__version__} keeps ledgers in SQLite files, give a file path."
+            f"napari-mil {__version__} keeps ledgers in SQLite files and in PostgreSQL: give a file path or "
+            "postgresql://SERVER/DATABASE."
         )
-    engine = sa.create_engine(url, connect_args={"timeout": timeout_s})
+    return url
 
-    @sa.event.listens_for(engine, "connect")
-    def prepare(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # transactions begin where we say so, and hold schema changes too
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-            connection.execute(f"PRAGMA {pragma}").fetchall()
 
-    @sa.event.listens_for(engine, "begin")
-    def begin(connection: sa.Connection) -> None:
-        writes = connection.get_execution_options().get("writes")
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-    return engine
+def kind_of(engine: sa.Engine) -> Kind:
+    """What is special about an engine's database."""
+    return KINDS[engine.dialect.name]
 
 
 def place_of(engine: sa.Engine) -> str:
     """Where the ledger is, for messages."""
-    return f"The ledger {engine.url.database}"
+    return f"The ledger {kind_of(engine).place(engine.url)}"
 
 
 @contextmanager
@@ -84,23 +106,24 @@ def said(engine: sa.Engine) -> Iterator[None]:
     try:
         yield
     except sa.exc.DBAPIError as error:
-        words = str(error.orig).lower()
-        for part, sentence in SENTENCES.items():
-            if part in words:
-                raise ProjectError(f"{place_of(engine)} {sentence}.") from error
-        raise ProjectError(f"{place_of(engine)} cannot be used: {reason(error.orig or error)}.") from error
+        cause = error.orig or error
+        words = kind_of(engine).sentence(cause) or f"cannot be used: {reason(cause)}"
+        raise ProjectError(f"{place_of(engine)} {words}.") from error
     except UnicodeDecodeError as error:  # the driver meets broken text in the file's own structure
-        raise ProjectError(f"{place_of(engine)} {SENTENCES['malformed']}.") from error
+        raise ProjectError(f"{place_of(engine)} {sqlite.SENTENCES['malformed']}.") from error
 
 
 @contextmanager
-def transaction(engine: sa.Engine, *, writes: bool) -> Iterator[sa.Connection]:
-    """A connection inside a transaction; a writing one holds the write lock from its start."""
+def transaction(engine: sa.Engine, mode: Mode) -> Iterator[sa.Connection]:
+    """A connection inside a transaction; a writing one holds the ledger's lock from its start."""
+    kind = kind_of(engine)
     with (
         said(engine),
-        engine.connect().execution_options(writes=writes) as connection,
+        engine.connect().execution_options(**kind.options(mode)) as connection,
         connection.begin(),
     ):
+        if mode == "write":
+            kind.lock(connection)
         yield connection
 
 
@@ -109,8 +132,7 @@ def bring_up_to_date(engine: sa.Engine) -> None:
     scripts = ScriptDirectory(str(Path(__file__).parent))
     newest = str(scripts.get_current_head())
     known = {script.revision for script in scripts.walk_revisions()}
-    with transaction(engine, writes=False) as connection:
-        version = MigrationContext.configure(connection).get_current_revision()
+    version = schema_version(engine)
     if version == newest:
         return
     if version is not None and version not in known:
@@ -118,7 +140,7 @@ def bring_up_to_date(engine: sa.Engine) -> None:
             f"{place_of(engine)} has schema version {version}, napari-mil {__version__} knows versions up to "
             f"{newest}; it was written by a newer napari-mil, update the program."
         )
-    with transaction(engine, writes=True) as connection:
+    with transaction(engine, "write") as connection:
 
         def steps(current: Any, _context: MigrationContext) -> list[MigrationStep]:
             lower = current[0] if current else "base"  # another program may have upgraded meanwhile
@@ -128,3 +150,9 @@ def bring_up_to_date(engine: sa.Engine) -> None:
         context = MigrationContext.configure(connection, opts={"fn": steps})
         with Operations.context(context):
             context.run_migrations()
+
+
+def schema_version(engine: sa.Engine) -> str | None:
+    """Version of a ledger's schema, None where there is no ledger yet."""
+    with transaction(engine, "snapshot") as connection:
+        return MigrationContext.configure(connection).get_current_revision()

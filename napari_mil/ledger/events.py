@@ -17,6 +17,8 @@ GENESIS = "0" * 64
 
 #: Kinds that only the ledger's own verbs write, since their payload is replayed.
 OWN_KINDS = ("slide", "correct", "undo", "redo")
+#: Kinds that name earlier corrections by the numbers of their events.
+NAMING_KINDS = ("withdraw", "lock", "unlock")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ class Event:
     id : unique
     at : when it was written, UTC, ISO 8601
     by : who
-    kind : correct, undo, redo, slide, adopt, note, …
+    kind : correct, undo, redo, withdraw, lock, unlock, slide, adopt, note, share, …
     slide_id : fingerprint of the slide it is about, "" = the project
     payload : what was said; JSON-ready
     previous : hash of the event before

@@ -4,33 +4,65 @@ from __future__ import annotations
 
 import json
 import uuid
+from bisect import insort
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from napari_mil.correction import Correction, from_record, place_record
+from napari_mil.errors import ProjectError
 from napari_mil.ledger.events import GENESIS, Event, SlideRecord
 
 
 @dataclass(slots=True)
 class Act:
-    """What one undo takes back: the corrections of one stroke, or of one import."""
+    """What one undo takes back: the corrections of one stroke or of one import, or a withdrawal.
+
+    Attributes
+    ----------
+    seq : number of its first event
+    by : who acted
+    seen : number of the last event that was known where it was said; those after it were not
+    corrections : (number of the event, what it states)
+    withdraws : numbers of events that it takes out of force
+    """
 
     id: str
+    seq: int
+    by: str
+    seen: int
     corrections: list[tuple[int, Correction]] = field(default_factory=list)
+    withdraws: frozenset[int] = frozenset()
+
+
+class Acts(NamedTuple):
+    """Acts on a slide: those that can be undone in their order, and those that can be redone."""
+
+    done: tuple[Act, ...]
+    undone: tuple[Act, ...]
 
 
 @dataclass(slots=True)
 class Stacks:
-    """The acts on one slide that are in force, and those that were undone, the latest last.
+    """The acts on one slide: in force in their order, and undone, the latest last; which events are locked.
 
-    `known` holds the corrections in force by their ids.
+    `in_force` is remembered until an act goes or comes back.
     """
 
     done: list[Act] = field(default_factory=list)
     undone: list[Act] = field(default_factory=list)
+    locked: set[int] = field(default_factory=set)
+    in_force: list[tuple[int, Correction]] | None = None
     known: dict[str, Correction] = field(default_factory=dict)
-    in_force: tuple[tuple[int, Correction], ...] | None = None
+
+    def entries(self) -> list[tuple[int, Correction]]:
+        """Corrections in force with the numbers of their events; what is locked counts last."""
+        if self.in_force is None:
+            gone = {seq for act in self.done for seq in act.withdraws}
+            found = [entry for act in self.done for entry in act.corrections if entry[0] not in gone]
+            self.in_force = sorted(found, key=lambda entry: entry[0] in self.locked)
+            self.known = {c.id: c for _, c in found}
+        return self.in_force
 
 
 class State:
@@ -44,8 +76,11 @@ class State:
         self._kinds: dict[str, Callable[[Event], None]] = {
             "slide": self._slide,
             "correct": self._correct,
+            "withdraw": self._withdraw,
             "undo": self._undo,
             "redo": self._redo,
+            "lock": self._lock,
+            "unlock": self._unlock,
         }
 
     def apply(self, event: Event) -> None:
@@ -62,27 +97,57 @@ class State:
         """Those that are not in force already; one whose id stands for something else gets another id."""
         fresh: dict[tuple[str, str], Correction] = {}
         for c in corrections:
-            known = self.stacks(c.slide_id).known
-            if c.id in known and not _same(c, known[c.id]):
+            stacks = self.stacks(c.slide_id)
+            stacks.entries()
+            if c.id in stacks.known and not _same(c, stacks.known[c.id]):
                 content = json.dumps([c.id, c.label, place_record(c.place)])
                 c = replace(c, id=str(uuid.uuid5(uuid.NAMESPACE_OID, content)))  # noqa: PLW2901
-            if c.id not in known:
+            if c.id not in stacks.known:
                 fresh.setdefault((c.slide_id, c.id), c)
         return list(fresh.values())
 
     def corrections(self, slide_id: str | None) -> tuple[Correction, ...]:
-        """Corrections in force in the order in which they were stated, of a slide or of all slides."""
-        slides = [slide_id] if slide_id is not None else list(self._stacks)
-        found = [entry for s in slides for entry in self._in_force(self.stacks(s))]
-        if len(slides) > 1:
-            found.sort(key=lambda entry: entry[0])
-        return tuple(correction for _, correction in found)
+        """Corrections in force in the order in which they count, of a slide or of all slides."""
+        return tuple(correction for _, correction in self.entries(slide_id))
+
+    def entries(self, slide_id: str | None) -> list[tuple[int, Correction]]:
+        """The same with the numbers of their events."""
+        if slide_id is not None:
+            return self.stacks(slide_id).entries()
+        found = [(seq in s.locked, seq, c) for s in self._stacks.values() for seq, c in s.entries()]
+        return [(seq, c) for _, seq, c in sorted(found, key=lambda entry: entry[:2])]
+
+    def to_undo(self, slide_id: str, by: str) -> Act | None:
+        """The latest act of a person on a slide (of anybody for ""); ProjectError when it is locked."""
+        stacks = self.stacks(slide_id)
+        act = _latest(stacks.done, by)
+        if act is not None:
+            self._refuse_locked(stacks, [seq for seq, _ in act.corrections])
+        return act
+
+    def to_redo(self, slide_id: str, by: str) -> Act | None:
+        """The act of a person (of anybody for "") that was undone last."""
+        return _latest(self.stacks(slide_id).undone, by)
+
+    def check(self, kind: str, slide_id: str, events: Iterable[int]) -> None:
+        """ProjectError unless the corrections of these events are in force, and may be withdrawn."""
+        stacks, wanted = self.stacks(slide_id), list(events)
+        there = {seq for seq, _ in stacks.entries()}
+        for seq in wanted:
+            if seq not in there:
+                raise ProjectError(
+                    f"Event {seq} is no label in force on this slide; `napari-mil labels show` lists them."
+                )
+        if kind == "withdraw":
+            self._refuse_locked(stacks, wanted)
 
     @staticmethod
-    def _in_force(stacks: Stacks) -> tuple[tuple[int, Correction], ...]:
-        if stacks.in_force is None:
-            stacks.in_force = tuple(entry for act in stacks.done for entry in act.corrections)
-        return stacks.in_force
+    def _refuse_locked(stacks: Stacks, events: Iterable[int]) -> None:
+        locked = sorted(stacks.locked.intersection(events))
+        if locked:
+            raise ProjectError(
+                f"What event {locked[0]} says is locked, nothing was changed; unlock it first."
+            )
 
     def _slide(self, event: Event) -> None:
         record: dict[str, Any] = dict(event.payload)
@@ -90,32 +155,56 @@ class State:
 
     def _correct(self, event: Event) -> None:
         stacks, act = self.stacks(event.slide_id), str(event.payload["act"])
-        correction = from_record(event.payload["correction"])
+        entry = (event.seq, from_record(event.payload["correction"]))
         if not stacks.done or stacks.done[-1].id != act:
-            stacks.done.append(Act(act))
-        stacks.done[-1].corrections.append((event.seq, correction))
-        stacks.known[correction.id] = correction
-        stacks.undone.clear()
+            self._begin(stacks, event)
+        stacks.done[-1].corrections.append(entry)
+        if stacks.locked:
+            stacks.in_force = None
+        elif stacks.in_force is not None:
+            stacks.in_force.append(entry)
+            stacks.known[entry[1].id] = entry[1]
+
+    @staticmethod
+    def _begin(stacks: Stacks, event: Event) -> None:
+        """A new act, which ends what its author could redo on the slide."""
+        seen = int(event.payload.get("seen", event.seq - 1))
+        stacks.done.append(Act(str(event.payload["act"]), event.seq, event.by, seen))
+        stacks.undone = [act for act in stacks.undone if act.by != event.by]
+
+    def _withdraw(self, event: Event) -> None:
+        stacks = self.stacks(event.slide_id)
+        self._begin(stacks, event)
+        stacks.done[-1].withdraws = frozenset(event.payload["events"])
         stacks.in_force = None
 
     def _undo(self, event: Event) -> None:
         stacks = self.stacks(event.slide_id)
-        act = _take(stacks.done, event.payload["act"])
-        stacks.undone.append(act)
-        for _, correction in act.corrections:
-            stacks.known.pop(correction.id, None)
+        stacks.undone.append(_take(stacks.done, event.payload["act"]))
         stacks.in_force = None
 
     def _redo(self, event: Event) -> None:
         stacks = self.stacks(event.slide_id)
-        act = _take(stacks.undone, event.payload["act"])
-        stacks.done.append(act)
-        stacks.known |= {c.id: c for _, c in act.corrections}
+        insort(stacks.done, _take(stacks.undone, event.payload["act"]), key=lambda act: act.seq)
+        stacks.in_force = None
+
+    def _lock(self, event: Event) -> None:
+        stacks = self.stacks(event.slide_id)
+        stacks.locked |= set(event.payload["events"])
+        stacks.in_force = None
+
+    def _unlock(self, event: Event) -> None:
+        stacks = self.stacks(event.slide_id)
+        stacks.locked -= set(event.payload["events"])
         stacks.in_force = None
 
 
 def _same(a: Correction, b: Correction) -> bool:
     return a.label == b.label and place_record(a.place) == place_record(b.place)
+
+
+def _latest(acts: list[Act], by: str) -> Act | None:
+    return next((act for act in reversed(acts) if not by or act.by == by), None)
 
 
 def _take(acts: list[Act], wanted: str) -> Act:

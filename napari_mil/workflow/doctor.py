@@ -20,6 +20,7 @@ OPTIONAL = {
     "transformers": ("encoders from hubs", "pip install 'napari-mil[hubs]'"),
     "timm": ("encoders from hubs", "pip install 'napari-mil[hubs]'"),
     "tensorboardX": ("TensorBoard files of trainings", "pip install 'napari-mil[tensorboard]'"),
+    "psycopg": ("a ledger that a team shares", "pip install 'napari-mil[postgres]'"),
     "distributed": ("many machines", "pip install 'napari-mil[cluster]'"),
 }
 

@@ -28,8 +28,19 @@ def upgrade() -> None:
         sa.Column("hash", sa.Text, nullable=False),
     )
     op.bulk_insert(tip, [{"id": 1, "seq": 0, "hash": "0" * 64}])
-    for act in ("UPDATE", "DELETE"):
-        op.execute(
-            f"CREATE TRIGGER events_refuse_{act.lower()} BEFORE {act} ON events "
-            "BEGIN SELECT RAISE(ABORT, 'the ledger is insert-only'); END"
-        )
+    refusal = "'the ledger is insert-only'"
+    if op.get_bind().dialect.name == "sqlite":
+        for act in ("UPDATE", "DELETE"):
+            op.execute(
+                f"CREATE TRIGGER events_refuse_{act.lower()} BEFORE {act} ON events "
+                f"BEGIN SELECT RAISE(ABORT, {refusal}); END"
+            )
+        return
+    op.execute(
+        "CREATE FUNCTION events_refuse() RETURNS trigger LANGUAGE plpgsql AS "
+        f"$$ BEGIN RAISE EXCEPTION {refusal}; END $$"
+    )
+    op.execute(
+        "CREATE TRIGGER events_refuse BEFORE UPDATE OR DELETE OR TRUNCATE ON events "
+        "EXECUTE FUNCTION events_refuse()"
+    )

@@ -1,0 +1,65 @@
+"""Ledgers in an SQLite file: the default, for one machine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+#: Part of SQLite's own message -> what a person needs to know and do.
+SENTENCES = {
+    "locked": "is locked by another program; nothing was written, close the other program or try again",
+    "busy": "is locked by another program; nothing was written, close the other program or try again",
+    "readonly": "is read-only; nothing was written, get write permission or copy the project elsewhere",
+    "full": "cannot be written because the disk is full; nothing was lost, free some space and try again",
+    "not a database": "is damaged: it is no SQLite database; restore it from a backup",
+    "malformed": "is damaged; verify tells what can still be read, or restore it from a backup",
+    "could not decode": "is damaged; verify tells what can still be read, or restore it from a backup",
+    "unable to open": "cannot be opened; check that its folder exists and that you may write there",
+    "disk i/o error": "cannot be read or written because the disk fails; check the disk and try again",
+    "no such table": "is damaged: tables are missing; restore it from a backup",
+}
+
+
+def engine(url: sa.URL, timeout_s: float) -> sa.Engine:
+    """WAL, and every commit on disk before it returns."""
+    made = sa.create_engine(url, connect_args={"timeout": timeout_s})
+
+    @sa.event.listens_for(made, "connect")
+    def prepare(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # transactions begin where we say so, and hold schema changes too
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}").fetchall()
+
+    @sa.event.listens_for(made, "begin")
+    def begin(connection: sa.Connection) -> None:
+        writes = connection.get_execution_options().get("mode") == "write"
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return made
+
+
+def options(mode: str) -> dict[str, Any]:
+    """Options of a connection: the transaction's own BEGIN asks for its mode."""
+    return {"mode": mode}
+
+
+def lock(connection: sa.Connection) -> None:
+    """BEGIN IMMEDIATE has locked the file already."""
+
+
+def place(url: sa.URL) -> str:
+    """Where the ledger is, in words."""
+    return str(url.database)
+
+
+def sentence(error: BaseException) -> str | None:
+    """What a person needs to know of an error, or None where only its own words tell."""
+    words = str(error).lower()
+    return next((said for part, said in SENTENCES.items() if part in words), None)
+
+
+def structure(connection: sa.Connection) -> str:
+    """What is broken in the file's own structure, "" when nothing."""
+    found = str(connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar())
+    return "" if found == "ok" else found
