@@ -12,6 +12,7 @@ import tempfile
 import time
 import uuid
 from pathlib import Path
+from urllib.parse import quote
 
 import psutil
 
@@ -98,7 +99,7 @@ class Server:
 
     def address(self, database: str, user: str = OWNER) -> str:
         """What a ledger takes."""
-        return f"postgresql://{user}@/{database}?host={self.folder}"
+        return f"postgresql://{user}@/{database}?host={quote(str(self.folder), safe='')}"
 
     def database(self) -> str:
         """A new, empty database; its name."""

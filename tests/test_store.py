@@ -309,7 +309,7 @@ def test_a_damaged_card_is_named_and_stands_in_nobodys_way(store, harm):
         (
             "project.json",
             '{"format": "napari-mil project", "version": 99}',
-            f"format version 99, napari-mil {__version__} knows versions up to 1",
+            f"format version 99, napari-mil {__version__} knows versions up to 2",
         ),
         ("labeltree.json", None, "damaged: labeltree.json is missing"),
         ("labeltree.json", "[]", "damaged: labeltree.json cannot be read"),

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from napari_mil import __version__
-from napari_mil.cli import labels, modelgroup, models, slides, window
+from napari_mil.cli import labels, modelgroup, models, project, slides, window
 from napari_mil.cli.running import disk_sentence, say_error
 from napari_mil.errors import MILError
 
@@ -42,6 +42,7 @@ app = typer.Typer(
 for group in (window, slides, models, labels):
     app.add_typer(group.app)
 app.add_typer(modelgroup.app, name="models")
+app.add_typer(project.app, name="project")
 
 
 @app.callback(invoke_without_command=True)

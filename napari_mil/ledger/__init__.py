@@ -18,12 +18,13 @@ import sqlalchemy as sa
 from napari_mil.correction import Correction, to_record
 from napari_mil.errors import ProjectError
 from napari_mil.ledger.check import Report, check
+from napari_mil.ledger.copying import copy
 from napari_mil.ledger.database import EVENTS, TIP, bring_up_to_date, engine_of, place_of, said, transaction
 from napari_mil.ledger.events import GENESIS, NAMING_KINDS, OWN_KINDS, Draft, Event, SlideRecord, seal, unseal
 from napari_mil.ledger.past import Past
 from napari_mil.ledger.replay import Act, Acts, State
 
-__all__ = ["GENESIS", "Act", "Acts", "Event", "Ledger", "Past", "Report", "SlideRecord", "verify"]
+__all__ = ["GENESIS", "Act", "Acts", "Event", "Ledger", "Past", "Report", "SlideRecord", "copy", "verify"]
 
 #: A tip and the rows after an event.
 _Newer = tuple[tuple[int, str] | None, list[dict[str, Any]]]

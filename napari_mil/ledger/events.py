@@ -21,6 +21,9 @@ OWN_KINDS = ("slide", "correct", "undo", "redo")
 NAMING_KINDS = ("withdraw", "lock", "unlock")
 
 
+_COLUMNS = ("seq", "id", "at", "by", "kind", "slide_id", "payload", "previous")
+
+
 @dataclass(frozen=True, slots=True)
 class SlideRecord:
     """What the project knows about a slide besides its pixels.
@@ -97,6 +100,20 @@ class Draft:
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
 
+def to_row(event: Event) -> dict[str, Any]:
+    """The row of an event, as it was sealed; ProjectError when it cannot be told again."""
+    row = {name: getattr(event, name) for name in _COLUMNS} | {"payload": _text(event.payload)}
+    if row_hash(row) != event.hash:
+        raise ProjectError(
+            f"event {event.seq} cannot be written as it was: its content does not give its hash"
+        )
+    return row | {"hash": event.hash}
+
+
+def _text(payload: Mapping[str, Any]) -> str:
+    return json.dumps(payload, separators=(",", ":"), sort_keys=True)
+
+
 def seal(draft: Draft, seq: int, previous: str) -> dict[str, Any]:
     """The row of a draft that becomes event `seq` after the event whose hash is `previous`."""
     row: dict[str, Any] = {
@@ -106,7 +123,7 @@ def seal(draft: Draft, seq: int, previous: str) -> dict[str, Any]:
         "by": draft.by,
         "kind": draft.kind,
         "slide_id": draft.slide_id,
-        "payload": json.dumps(draft.payload, separators=(",", ":"), sort_keys=True),
+        "payload": _text(draft.payload),
         "previous": previous,
     }
     return row | {"hash": row_hash(row)}
@@ -114,8 +131,7 @@ def seal(draft: Draft, seq: int, previous: str) -> dict[str, Any]:
 
 def row_hash(row: Mapping[str, Any]) -> str:
     """SHA-256 over every column of a row but the hash itself, written as one JSON list."""
-    columns = ("seq", "id", "at", "by", "kind", "slide_id", "payload", "previous")
-    return hashlib.sha256(json.dumps([row[c] for c in columns]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([row[c] for c in _COLUMNS]).encode()).hexdigest()
 
 
 def unseal(row: Mapping[str, Any], seq: int, previous: str) -> Event:

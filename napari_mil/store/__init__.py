@@ -2,7 +2,7 @@
 
 ::
 
-    project.json                              format and version
+    project.json                              format and version; where the ledger is, when a team shares it
     labeltree.json                            the tree of labels
     ledger.sqlite                             what people said
     bags/<slide>/<encoder>-<tile>px-<mpp>/    zarr: features (N, D), cells (N, 2)
@@ -20,14 +20,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_mil import __version__
 from napari_mil.bag import Bag
 from napari_mil.card import ModelCard
 from napari_mil.errors import ModelError, ProjectError
@@ -37,16 +36,16 @@ from napari_mil.ledger import Ledger
 from napari_mil.prediction import Prediction, TileMap
 from napari_mil.store.arrays import attributes, read_arrays, write_arrays
 from napari_mil.store.disk import (
-    FORMAT,
-    VERSION,
-    check_marker,
     checked,
     clean,
     damage,
+    ledger_of,
     name_of,
     put,
+    read_marker,
     said,
     whole,
+    write_marker,
 )
 from napari_mil.store.parts import Parts
 
@@ -73,18 +72,17 @@ class Store:
         self, folder: str | Path, *, tree: LabelTree | Callable[[], LabelTree] | None = None
     ) -> None:
         self.folder = Path(folder)
-        check_marker(self.folder)
+        marker = read_marker(self.folder)
         with said(self.folder, "written"):
             clean(self.folder)
-            if not (self.folder / "project.json").exists():
-                marker = {"format": FORMAT, "version": VERSION, "program": __version__, "created": _now()}
-                put(self.folder / "project.json", json.dumps(marker, indent=1).encode())
-        known = (self.folder / "labeltree.json").exists()
-        if known and not (self.folder / "ledger.sqlite").exists():
+        if not marker:
+            write_marker(self.folder)
+        known, address = (self.folder / "labeltree.json").exists(), ledger_of(self.folder)
+        if known and isinstance(address, Path) and not address.exists():
             raise ProjectError(
                 f"The project {self.folder} is damaged: ledger.sqlite is missing; restore it from a backup."
             )
-        self.ledger = Ledger(self.folder / "ledger.sqlite")
+        self.ledger = Ledger(address)
         try:
             self.tree = self._tree() if known else self._new_tree(tree)
         except BaseException:
@@ -277,10 +275,6 @@ class Store:
         return (
             self.folder / "maps" / name_of(slide_id) / name_of(model_id) / f"{scope}-{name_of(grid_id, '')}"
         )
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _grid(about: Mapping[str, Any], cells: NDArray[Any]) -> TileGrid:

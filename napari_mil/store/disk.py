@@ -12,19 +12,24 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from napari_mil import __version__
 from napari_mil.errors import MILError, ProjectError, reason
 
 FORMAT = "napari-mil project"
-VERSION = 1
+#: 2: the ledger lies elsewhere, at the address that the marker names; 1: in the folder
+VERSION = 2
 _FORGOTTEN_S = 7 * 24 * 3600
 
 
-def check_marker(folder: Path) -> None:
-    """ProjectError when `folder` is no project that this program can open, or make."""
+def read_marker(folder: Path) -> dict[str, Any]:
+    """What project.json says, {} where there is none; ProjectError when `folder` is no project that this
+    program can open, or make.
+    """
     if folder.exists() and not folder.is_dir():
         raise ProjectError(f"{folder} is a file; a project is a folder.")
     marker = folder / "project.json"
@@ -33,9 +38,9 @@ def check_marker(folder: Path) -> None:
             raise ProjectError(
                 f"The project {folder} is damaged: project.json is missing; restore it from a backup."
             )
-        return
+        return {}
     with damage(folder, marker):
-        found = json.loads(marker.read_bytes())
+        found: dict[str, Any] = json.loads(marker.read_bytes())
         kind, version = found["format"], int(found["version"])
     if kind != FORMAT:
         raise ProjectError(f"{folder} is no napari-mil project: project.json speaks of {kind!r}.")
@@ -44,6 +49,26 @@ def check_marker(folder: Path) -> None:
             f"The project {folder} has format version {version}, napari-mil {__version__} knows versions up "
             f"to {VERSION}; it was written by a newer napari-mil, update the program."
         )
+    with damage(folder, marker):
+        return found | {"ledger": str(found["ledger"]) if version == 2 else ""}
+
+
+def write_marker(folder: Path, *, ledger: str = "") -> None:
+    """Write project.json, or say in it where the ledger is from now on: at an address, or in the folder."""
+    about = read_marker(folder) or {
+        "format": FORMAT,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    about |= {"version": 2 if ledger else 1, "program": __version__, "ledger": ledger}
+    if not ledger:
+        del about["ledger"]
+    with said(folder, "written"):
+        put(folder / "project.json", json.dumps(about, indent=1).encode())
+
+
+def ledger_of(folder: Path) -> Path | str:
+    """Where a project's ledger is: a file, or the address of a database."""
+    return read_marker(folder).get("ledger") or folder / "ledger.sqlite"
 
 
 def name_of(key: str, empty: str = "-") -> str:

@@ -28,6 +28,7 @@ from napari_mil.workflow.project import (
 from napari_mil.workflow.retrain import Retrained, retrain_here_steps, retrain_steps
 from napari_mil.workflow.runs import has_recording, recordings
 from napari_mil.workflow.sample import sample_project_steps
+from napari_mil.workflow.sharing import backup, project_info, restore, share, unshare
 from napari_mil.workflow.studies import cross_validate_steps, search_model_steps
 from napari_mil.workflow.tables import Table, answer_columns, answer_numbers
 
@@ -42,6 +43,7 @@ __all__ = [
     "analyse_steps",
     "answer_columns",
     "answer_numbers",
+    "backup",
     "bag_steps",
     "class_list",
     "compare_cards",
@@ -58,17 +60,21 @@ __all__ = [
     "import_paths_steps",
     "label_rows",
     "parse_mpp",
+    "project_info",
     "questions",
     "recordings",
+    "restore",
     "retrain_here_steps",
     "retrain_steps",
     "roll_back",
     "sample_project_steps",
     "search_model_steps",
+    "share",
     "shown_names",
     "slide_bag_steps",
     "slide_label",
     "take_checkpoint",
     "told_to_stop",
     "train_model_steps",
+    "unshare",
 ]

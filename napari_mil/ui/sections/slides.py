@@ -136,7 +136,7 @@ class SlidesSection(QWidget):
     def dropEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
         """Open a folder that is a project; take anything else into the project."""
         paths = [Path(url.toLocalFile()) for url in event.mimeData().urls()]
-        if len(paths) == 1 and (paths[0] / "ledger.sqlite").exists():
+        if len(paths) == 1 and (paths[0] / "project.json").exists():
             acts.open_project(self.desk, paths[0])
         else:
             self.add([f for p in paths for f in (_inside(p) if p.is_dir() else [p])])
