@@ -60,6 +60,11 @@ class Cells:
         if not len(self.cells) or not all(np.isfinite(pitch)) or min(pitch) <= 0:
             raise LabelError(f"Painted cells need at least one cell and a positive pitch; got {pitch} px.")
 
+    @property
+    def keys(self) -> NDArray[np.int64]:
+        """(n,) one number per cell, equal for equal cells of a lattice."""
+        return self.cells[:, 0].astype(np.int64) << 32 | self.cells[:, 1].astype(np.int64)
+
 
 Place = WholeSlide | Polygon | Cells
 

@@ -35,8 +35,8 @@ def rows_of(ledger, slide="s"):
 
 
 def counts(ledger, slide="s"):
-    done, undone = ledger.acts(slide)
-    return len(done), len(undone)
+    acts = ledger.acts(slide)
+    return len(acts.done), len(acts.undone)
 
 
 @pytest.fixture

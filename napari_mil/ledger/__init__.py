@@ -18,13 +18,27 @@ import sqlalchemy as sa
 from napari_mil.correction import Correction, to_record
 from napari_mil.errors import ProjectError
 from napari_mil.ledger.check import Report, check
+from napari_mil.ledger.conflicts import Conflict, conflicts_of
 from napari_mil.ledger.copying import copy
 from napari_mil.ledger.database import EVENTS, TIP, bring_up_to_date, engine_of, place_of, said, transaction
 from napari_mil.ledger.events import GENESIS, NAMING_KINDS, OWN_KINDS, Draft, Event, SlideRecord, seal, unseal
 from napari_mil.ledger.past import Past
 from napari_mil.ledger.replay import Act, Acts, State
 
-__all__ = ["GENESIS", "Act", "Acts", "Event", "Ledger", "Past", "Report", "SlideRecord", "copy", "verify"]
+__all__ = [
+    "GENESIS",
+    "Act",
+    "Acts",
+    "Conflict",
+    "Event",
+    "Ledger",
+    "Past",
+    "Report",
+    "SlideRecord",
+    "conflicts_of",
+    "copy",
+    "verify",
+]
 
 #: A tip and the rows after an event.
 _Newer = tuple[tuple[int, str] | None, list[dict[str, Any]]]
@@ -172,23 +186,18 @@ class Ledger:
         return next(iter(self._write(drafts)), None)
 
     def acts(self, slide_id: str) -> Acts:
-        """The acts on a slide that can be undone, and those that can be redone."""
+        """The acts on a slide: what can be undone and redone, and what counts."""
         state = self._refresh()
         with self._lock:
-            stacks = state.stacks(slide_id)
-            return Acts(tuple(stacks.done), tuple(stacks.undone))
+            return state.acts(slide_id)
 
     def corrections(self, slide_id: str | None = None) -> tuple[Correction, ...]:
         """Corrections in force on a slide (or on all), in the order in which they count: as they were stated,
         those that are locked last.
         """
-        return tuple(correction for _, correction in self.numbered(slide_id))
-
-    def numbered(self, slide_id: str | None = None) -> tuple[tuple[int, Correction], ...]:
-        """The same, each with the number of its event."""
         state = self._refresh()
         with self._lock:
-            return tuple(state.entries(slide_id))
+            return state.corrections(slide_id)
 
     def events(
         self, *, kind: str | None = None, slide_id: str | None = None, after: int = 0

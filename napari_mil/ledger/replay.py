@@ -36,10 +36,20 @@ class Act:
 
 
 class Acts(NamedTuple):
-    """Acts on a slide: those that can be undone in their order, and those that can be redone."""
+    """The acts on a slide.
+
+    Attributes
+    ----------
+    done : that can be undone, in their order
+    undone : that can be redone, the latest last
+    in_force : (number of the event, what it states), in the order in which they count
+    locked : numbers of events that count whatever is said later
+    """
 
     done: tuple[Act, ...]
     undone: tuple[Act, ...]
+    in_force: tuple[tuple[int, Correction], ...]
+    locked: frozenset[int]
 
 
 @dataclass(slots=True)
@@ -106,16 +116,17 @@ class State:
                 fresh.setdefault((c.slide_id, c.id), c)
         return list(fresh.values())
 
+    def acts(self, slide_id: str) -> Acts:
+        """The acts on a slide as they are now."""
+        s = self.stacks(slide_id)
+        return Acts(tuple(s.done), tuple(s.undone), tuple(s.entries()), frozenset(s.locked))
+
     def corrections(self, slide_id: str | None) -> tuple[Correction, ...]:
         """Corrections in force in the order in which they count, of a slide or of all slides."""
-        return tuple(correction for _, correction in self.entries(slide_id))
-
-    def entries(self, slide_id: str | None) -> list[tuple[int, Correction]]:
-        """The same with the numbers of their events."""
         if slide_id is not None:
-            return self.stacks(slide_id).entries()
+            return tuple(c for _, c in self.stacks(slide_id).entries())
         found = [(seq in s.locked, seq, c) for s in self._stacks.values() for seq, c in s.entries()]
-        return [(seq, c) for _, seq, c in sorted(found, key=lambda entry: entry[:2])]
+        return tuple(c for _, _, c in sorted(found, key=lambda entry: entry[:2]))
 
     def to_undo(self, slide_id: str, by: str) -> Act | None:
         """The latest act of a person on a slide (of anybody for ""); ProjectError when it is locked."""

@@ -43,7 +43,9 @@ def read_as(
 
     remarks: list[str] = []
     read = geojson.read(path, slide, project.tree, mapping=mapping, by=project.by, remark=remarks.append)
-    return [from_record(event.payload["correction"]) for event in project.ledger.correct(*read)], remarks
+    return [
+        from_record(event.payload["correction"]) for event in project.ledger.correct(*read, by=project.by)
+    ], remarks
 
 
 def is_label(text: str, tree: LabelTree) -> bool:

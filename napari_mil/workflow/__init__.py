@@ -8,9 +8,27 @@ from napari_mil.workflow.analyse import PartialAnswer, analyse_steps, bag_steps,
 from napari_mil.workflow.checkpoints import Question, class_list, import_model, questions, take_checkpoint
 from napari_mil.workflow.child import told_to_stop
 from napari_mil.workflow.difference import difference_steps
+from napari_mil.workflow.editing import (
+    draw,
+    label_above,
+    label_tiles,
+    lock,
+    mended,
+    note,
+    unlock,
+    withdraw,
+)
 from napari_mil.workflow.encoding import add_encoder, find_encoder
 from napari_mil.workflow.exchange import import_paths_steps
-from napari_mil.workflow.labels import label_rows
+from napari_mil.workflow.history import (
+    conflict_rows,
+    conflict_words,
+    label_rows,
+    log_rows,
+    place_history,
+    said_words,
+    undo_row,
+)
 from napari_mil.workflow.learn import evaluate_steps, train_model_steps
 from napari_mil.workflow.models import compare_cards
 from napari_mil.workflow.naming import shown_names
@@ -28,7 +46,7 @@ from napari_mil.workflow.project import (
 from napari_mil.workflow.retrain import Retrained, retrain_here_steps, retrain_steps
 from napari_mil.workflow.runs import has_recording, recordings
 from napari_mil.workflow.sample import sample_project_steps
-from napari_mil.workflow.sharing import backup, project_info, restore, share, unshare
+from napari_mil.workflow.sharing import backup, project_info, restore, share, unshare, verify_ledger
 from napari_mil.workflow.studies import cross_validate_steps, search_model_steps
 from napari_mil.workflow.tables import Table, answer_columns, answer_numbers
 
@@ -47,9 +65,12 @@ __all__ = [
     "bag_steps",
     "class_list",
     "compare_cards",
+    "conflict_rows",
+    "conflict_words",
     "cross_validate_steps",
     "current_card",
     "difference_steps",
+    "draw",
     "earlier_card",
     "evaluate_steps",
     "find_card",
@@ -58,8 +79,15 @@ __all__ = [
     "has_recording",
     "import_model",
     "import_paths_steps",
+    "label_above",
     "label_rows",
+    "label_tiles",
+    "lock",
+    "log_rows",
+    "mended",
+    "note",
     "parse_mpp",
+    "place_history",
     "project_info",
     "questions",
     "recordings",
@@ -67,6 +95,7 @@ __all__ = [
     "retrain_here_steps",
     "retrain_steps",
     "roll_back",
+    "said_words",
     "sample_project_steps",
     "search_model_steps",
     "share",
@@ -76,5 +105,9 @@ __all__ = [
     "take_checkpoint",
     "told_to_stop",
     "train_model_steps",
+    "undo_row",
+    "unlock",
     "unshare",
+    "verify_ledger",
+    "withdraw",
 ]

@@ -1,16 +1,15 @@
-"""Labels out of a project and into it, and what the command line shows of them."""
+"""Labels out of a project and into it."""
 
 from __future__ import annotations
 
 import dataclasses
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_mil.correction import Cells, Correction, WholeSlide, from_record
-from napari_mil.errors import LabelError, ProjectError
-from napari_mil.ledger import Event, SlideRecord
+from napari_mil.correction import Correction, WholeSlide, from_record
+from napari_mil.errors import LabelError
 from napari_mil.workflow.naming import ids_by_name, shown_names
 from napari_mil.workflow.project import Project, find_record, slide_label
 
@@ -87,7 +86,7 @@ def import_labels(
     whole = {i: c for i, c in enumerate(read) if isinstance(c.place, WholeSlide)}
     given = [c for c in whole.values() if c.tool == MANIFEST and _give(project, c)]
     known = {i for i, c in whole.items() if c.tool == MANIFEST or _in_force_already(project, c)}
-    stated = project.ledger.correct(*(c for i, c in enumerate(read) if i not in known))
+    stated = project.ledger.correct(*(c for i, c in enumerate(read) if i not in known), by=project.by)
     return given + [from_record(event.payload["correction"]) for event in stated]
 
 
@@ -103,70 +102,3 @@ def _give(project: Project, said: Correction) -> bool:
 def _in_force_already(project: Project, said: Correction) -> bool:
     """Whether a label that no person stated, but a file, is the slide's already."""
     return said.tool == "import" and slide_label(project, find_record(project, said.slide_id)) == said.label
-
-
-def label_rows(
-    project: Project, *, slide: str | None = None, log: bool = False, undo: bool = False
-) -> list[dict[str, Any]]:
-    """What `napari-mil labels` prints: labels in force, the log, or what an undo took back."""
-    if undo:
-        if slide is None:
-            raise ProjectError("Undo takes back the latest act on one slide; say which with --slide NAME.")
-        return [_undone(project, find_record(project, slide))]
-    records = [find_record(project, slide)] if slide else list(project.slides)
-    names = shown_names(project.slides)
-    if log:
-        return list(_log(project, {r.id: names[r.id] for r in records}, everything=slide is None))
-    return [{"slide": names[r.id], **row} for r in records for row in _in_force(project, r)]
-
-
-def _undone(project: Project, record: SlideRecord) -> dict[str, Any]:
-    event = project.ledger.undo(record.id, project.by)
-    about: dict[str, Any] = {"slide": shown_names(project.slides)[record.id]}
-    if event is None:
-        return about | {"undo": "there is nothing to undo on this slide"}
-    act = [e for e in project.ledger.events(kind="correct", slide_id=record.id) if _act(e) == _act(event)]
-    said = [from_record(e.payload["correction"]) for e in act]
-    return about | {"undo": "; ".join(map(_words, said)), "by": said[0].by, "at": str(act[0].at)}
-
-
-def _log(project: Project, names: Mapping[str, str], *, everything: bool) -> Iterator[dict[str, Any]]:
-    """Every event in its order: who, when, what of which slide."""
-    acts: dict[str, list[str]] = {}
-    for e in project.ledger.events():
-        what: dict[str, Any] = {}
-        if e.kind == "correct":
-            said = from_record(e.payload["correction"])
-            acts.setdefault(_act(e), []).append(_words(said))
-            what = {"place": _place(said), "label": said.label or "withdrawn", "was": said.was}
-        elif e.kind in ("undo", "redo"):
-            what = {"act": "; ".join(acts[_act(e)])}
-        elif e.kind == "slide":
-            what = {"case": e.payload["case"], "label": e.payload["label"]}
-        elif e.kind == "adopt":
-            what = {"model": e.payload.get("name") or e.payload["model"]}
-        if everything or e.slide_id in names:
-            about = {"seq": e.seq, "at": str(e.at), "by": e.by, "kind": e.kind}
-            yield about | {"slide": names.get(e.slide_id, "")} | what
-
-
-def _act(event: Event) -> str:
-    return str(event.payload["act"])
-
-
-def _in_force(project: Project, record: SlideRecord) -> Iterator[dict[str, Any]]:
-    yield {"place": "whole slide", "label": slide_label(project, record) or "no label"}
-    for c in project.ledger.corrections(record.id):
-        if not isinstance(c.place, WholeSlide):
-            yield {"place": _place(c), "label": c.label or "withdrawn", "by": c.by}
-
-
-def _words(said: Correction) -> str:
-    return f"{_place(said)} → {said.label or 'label withdrawn'}"
-
-
-def _place(said: Correction) -> str:
-    if isinstance(said.place, WholeSlide):
-        return "whole slide"
-    n = len(said.place.cells) if isinstance(said.place, Cells) else 0
-    return f"{n} tile{'' if n == 1 else 's'}" if n else "region"

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 from weakref import WeakValueDictionary
 
+import numpy as np
+
 from napari_mil.correction import Cells, Correction, Place, WholeSlide
 from napari_mil.errors import LabelError, ModelError, ProjectError, SlideError
 from napari_mil.labeltree import LabelTree
@@ -209,7 +211,7 @@ class Project:
         record = self._record(slide)
         slide_id = record.id
         text = self.tree.path(self.tree.node(label)) or None
-        about.setdefault("was", _was(self, record, place))
+        about.setdefault("was", label_before(self, record, place))
         correction = Correction(slide_id, place, text, by=about.pop("by", self.by), **about)
         self.ledger.correct(correction)
         return correction
@@ -364,20 +366,21 @@ def slide_label(project: Project, record: SlideRecord) -> str | None:
     return said[-1].label if said else record.label
 
 
-def _was(project: Project, record: SlideRecord, place: Place) -> str | None:
-    """What the place was called before, where it was called one thing; None when it had no label or
-    several.
-    """
+def label_before(project: Project, record: SlideRecord, place: Place) -> str | None:
+    """What a place was called before, where it was called one thing; None when it had no label or several."""
     if isinstance(place, WholeSlide):
         return slide_label(project, record)
     if not isinstance(place, Cells):
         return None
-    corrections = project.ledger.corrections(record.id)
-    before: dict[tuple[int, ...], str | None] = {}
-    for c in corrections:
+    left, labels = place.keys, set[str | None]()
+    for c in reversed(project.ledger.corrections(record.id)):
+        if not len(left) or len(labels) > 1:
+            break
         if isinstance(c.place, Cells) and c.place.pitch_px == place.pitch_px:
-            before.update({tuple(cell): c.label for cell in c.place.cells.tolist()})
-    labels = {before.get(tuple(cell)) for cell in place.cells.tolist()}
+            its = np.isin(left, c.place.keys)
+            labels |= {c.label} if its.any() else set()
+            left = left[~its]
+    labels |= {None} if len(left) else set()
     return labels.pop() if len(labels) == 1 else None
 
 

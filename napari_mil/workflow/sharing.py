@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_mil.errors import ProjectError
-from napari_mil.ledger import Event, Ledger, copy, verify
+from napari_mil.ledger import Event, Ledger, Report, copy, verify
 from napari_mil.ledger.copying import put
 from napari_mil.ledger.database import bring_up_to_date, engine_of, schema_version, url_of
 from napari_mil.ledger.postgres import PASSWORD
@@ -71,6 +71,11 @@ def _move(folder: Path, source: Path | str, target: Path | str, words: str, by: 
     copy(source, target, moved_to=words)
 
 
+def verify_ledger(folder: Path) -> Report:
+    """Recompute a ledger's chain, also of one that is too damaged to be opened; nothing is written."""
+    return verify(_there(folder))
+
+
 def backup(folder: Path, file: Path) -> dict[str, Any]:
     """Write a verified copy of the whole ledger, wherever it lives, as an SQLite file; it stands there whole
     or not at all. ProjectError when the ledger is damaged.
@@ -128,7 +133,8 @@ def restore(folder: Path, file: Path) -> dict[str, Any]:
         raise ProjectError(f"{file} is no backup of this project's ledger; nothing was changed.")
     best = max(kept.sound, sound, key=len)
     _replace(folder, best)
-    return {"events": len(best), "from_backup": len(kept.sound), "head": best[-1].hash if best else ""}
+    about = {"events": len(best), "from_backup": len(kept.sound), "head": best[-1].hash if best else ""}
+    return about | {"was_shared": place if isinstance(place, str) else ""}
 
 
 def _replace(folder: Path, events: tuple[Event, ...]) -> None:

@@ -81,7 +81,7 @@ def test_an_overnight_run(cohort, tmp_path, capsys, monkeypatch):
         capsys, monkeypatch, "evaluate", project, "--model", "m", "--split", "train", "--json"
     )
     assert status in (0, 2)
-    status, out, _ = run(capsys, monkeypatch, "labels", project, "--verify")
+    status, out, _ = run(capsys, monkeypatch, "labels", "verify", project)
     assert status == 0
     assert run(capsys, monkeypatch, "models", "adopt", project, "m")[0] == 0
     status, out, _ = run(capsys, monkeypatch, "models", "list", project)
@@ -148,7 +148,7 @@ def test_bad_input_is_one_sentence_and_loses_nothing(
     assert set(cases) == set(CASES)
     words, said = cases[case]
     before = {p: p.read_bytes() for p in study_folder.rglob("card.json")}
-    run(capsys, monkeypatch, "labels", study_folder, "--verify")
+    run(capsys, monkeypatch, "labels", "verify", study_folder)
     status, out, err = run(capsys, monkeypatch, *words)
     assert status == 2
     assert said in err
@@ -158,7 +158,7 @@ def test_bad_input_is_one_sentence_and_loses_nothing(
     assert "Traceback" not in out + err
     assert not (tmp_path / "p" / "ledger.sqlite").exists()
     assert before == {p: p.read_bytes() for p in study_folder.rglob("card.json")}
-    assert run(capsys, monkeypatch, "labels", study_folder, "--verify")[0] == 0
+    assert run(capsys, monkeypatch, "labels", "verify", study_folder)[0] == 0
 
 
 @pytest.mark.slow

@@ -1,11 +1,14 @@
 """labels, export and import of labels on the command line."""
 
 import json
+import re
 
 import pytest
 from quickstudy import study
 
-from napari_mil.correction import WholeSlide
+from napari_mil.correction import Cells, Correction, WholeSlide
+from napari_mil.ledger import Ledger
+from napari_mil.workflow import Project
 
 
 def damage(path):
@@ -21,7 +24,7 @@ def test_a_damaged_ledger_is_verified_though_it_cannot_be_opened(tmp_path, run, 
         folder, ledger = project.path, project.path / "ledger.sqlite"
         project.correct("s0", WholeSlide(), "IC")
         project.correct("s0", WholeSlide(), "Benign")
-    words = ("labels", folder, "--verify", *(["--json"] if as_json else []))
+    words = ("labels", "verify", folder, *(["--json"] if as_json else []))
     status, out, _ = run(*words)
     assert status == 0
     assert json.loads(out)["ok"] if as_json else out.startswith("whole: 3 events, head ")
@@ -31,11 +34,11 @@ def test_a_damaged_ledger_is_verified_though_it_cannot_be_opened(tmp_path, run, 
     said = json.loads(out)["ledger"] if as_json else out
     assert "is damaged: event 2 was altered" in said
     assert "events 1 to 1 are as they were written" in said
-    assert run("labels", folder)[0] == 2
+    assert run("labels", "show", folder)[0] == 2
 
 
 def test_verify_without_a_ledger_makes_none(tmp_path, run):
-    status, _, err = run("labels", tmp_path, "--verify")
+    status, _, err = run("labels", "verify", tmp_path)
     assert status == 2
     assert "There is no ledger" in err
     assert not list(tmp_path.iterdir())
@@ -54,5 +57,111 @@ def test_labels_of_others_are_mapped(tmp_path, run):
     status, _, err = run("import", folder, table, "--map", "Tumor")
     assert status == 2
     assert "'Tumor' maps no label; write THEIRS=OURS" in err
-    status, out, _ = run("labels", folder, "--slide", "s0", "--undo")
+    status, out, _ = run("labels", "undo", folder, "--slide", "s0")
     assert "whole slide → Malignant" in out
+
+
+@pytest.fixture
+def folder(tmp_path):
+    with study(tmp_path, 2, label="Benign/N") as project:
+        project.correct("s0", WholeSlide(), "IC", note="sure", model_said="Benign/N", model_confidence=0.8)
+        project.correct(
+            "s0", Cells([[0, 0], [0, 1]], (256.0, 256.0)), "ADH", tool="paint", visible=("attention",)
+        )
+    return project.path
+
+
+def test_what_was_said_is_shown_withdrawn_locked_noted_and_told_again(folder, run):
+    _, out, _ = run("labels", "show", folder, "--slide", "s0", "--json")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [(r["event"], r["place"], r["label"], r["locked"]) for r in rows] == [
+        (3, "whole slide", "Malignant/IC", False), (4, "2 tiles", "Atypical/ADH", False),
+    ]  # fmt: skip
+    assert run("labels", "lock", folder, "4", "--by", "ann")[1] == "locked: 2 tiles → Atypical/ADH\n"
+    status, _, err = run("labels", "withdraw", folder, "4")
+    assert (status, err) == (
+        2,
+        "napari-mil: What event 4 says is locked, nothing was changed; unlock it first.\n",
+    )
+    assert "locked" in run("labels", "show", folder)[1]
+    run("labels", "unlock", folder, "4")
+    assert run("labels", "withdraw", folder, "4", "--by", "ann")[0] == 0
+    assert run("labels", "undo", folder, "--slide", "s0", "--by", "ann")[1].startswith(
+        "s0  withdrawal of 2 tiles → Atypical/ADH  ann"
+    )
+    assert run("labels", "undo", folder, "--slide", "s0", "--by", "eve")[1] == (
+        "s0  there is nothing of eve to undo on this slide\n"
+    )
+    run("labels", "note", folder, "second reading", "--slide", "s0")
+    _, out, _ = run("labels", "log", folder, "--json")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [r["kind"] for r in rows[2:]] == [
+        "correct", "correct", "lock", "unlock", "withdraw", "undo", "note",
+    ]  # fmt: skip
+    assert rows[-1]["text"] == "second reading"
+    assert rows[6]["what"] == "2 tiles → Atypical/ADH (event 4)"
+
+
+def test_the_history_of_a_place_tells_who_when_and_what_was_seen(folder, run):
+    status, out, _ = run("labels", "history", folder, "--slide", "s0", "--at", "10,300")
+    assert status == 0
+    assert re.fullmatch(r"4  \S+  tester  paint  2 tiles → Atypical/ADH; visible: attention\n", out)
+    assert "nothing was said" in run("labels", "history", folder, "--slide", "s0", "--at", "10,600")[1]
+    _, out, _ = run("labels", "history", folder, "--slide", "s0", "--json")
+    [row] = [json.loads(line) for line in out.splitlines()]
+    assert (row["was"], row["model_said"], row["model_confidence"], row["note"], row["in_force"]) == (
+        "Benign/N", "Benign/N", 0.8, "sure", True,
+    )  # fmt: skip
+    run("labels", "undo", folder, "--slide", "s0")
+    run("labels", "undo", folder, "--slide", "s0")
+    assert run("labels", "history", folder, "--slide", "s0")[1].endswith(
+        "(was Benign/N); the model had said Benign/N 80%; “sure” (taken back)\n"
+    )
+    assert run("labels", "history", folder, "--slide", "s0", "--at", "here")[0] == 2
+
+
+def test_a_slide_is_labelled_and_what_was_said_without_seeing_the_other_is_listed(folder, run):
+    assert run("labels", "conflicts", folder) == (0, "", "")
+    with Ledger(folder / "ledger.sqlite", follow=False) as stale, Project(folder, by="ann") as project:
+        slide = project.slides[1].id
+        project.correct(slide, WholeSlide(), "IC")
+        stale.correct(Correction(slide, WholeSlide(), "Benign/UDH", by="bob"))
+    status, out, _ = run("labels", "conflicts", folder)
+    assert status == 1
+    assert out == (
+        "s1, whole slide: bob says Benign/UDH, ann said Malignant/IC; neither had seen the other\n"
+    )
+    assert json.loads(run("labels", "conflicts", folder, "--json")[1])["later_event"] == 6
+    status, out, _ = run("labels", "set", folder, "IC", "--slide", "s1", "--by", "ann")
+    assert (status, out) == (0, "The slide → Malignant/IC\n")
+    assert run("labels", "conflicts", folder)[0] == 0
+    assert run("labels", "set", folder, "none", "--slide", "s1")[1] == "The slide → label taken away\n"
+    for words in (("--rows", "1"), ("--model", "m", "--rows", "1", "--above", "a=1")):
+        status, _, err = run("labels", "set", folder, "IC", "--slide", "s1", *words)
+        assert status == 2
+        assert "--model says of which grid" in err
+
+
+def test_a_backup_is_written_and_restored(folder, tmp_path, run):
+    file = tmp_path / "b" / "monday.sqlite"
+    assert run("labels", "backup", folder, file)[1].startswith(f"Wrote {file}: 4 events, head ")
+    damage(folder / "ledger.sqlite")
+    assert run("labels", "verify", folder)[0] == 1
+    assert (
+        run("labels", "restore", folder, file)[1] == "Restored 4 events, 0 of them newer than the backup.\n"
+    )
+    assert run("labels", "verify", folder)[0] == 0
+
+
+def test_a_project_tells_what_it_holds_and_is_shared(folder, run, postgres):
+    address = postgres.address(postgres.database())
+    status, out, _ = run("project", "info", folder)
+    assert status == 0
+    assert f"ledger: {folder / 'ledger.sqlite'} (in the folder), schema 2" in out
+    assert "corrections in force: tester 2" in out
+    assert run("project", "share", folder, address)[0] == 0
+    row = json.loads(run("project", "info", folder, "--json")[1])
+    assert (row["ledger"], row["shared"], row["slides"]) == (address, True, 2)
+    assert run("labels", "verify", folder)[0] == 0
+    assert run("project", "unshare", folder)[0] == 0
+    assert not json.loads(run("project", "info", folder, "--json")[1])["shared"]

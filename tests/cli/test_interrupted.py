@@ -21,7 +21,7 @@ def test_an_interrupted_command_says_so(tmp_path, run, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("napari_mil.workflow.label_rows", interrupted)
-    assert run("labels", folder) == (130, "", SAID)
+    assert run("labels", "show", folder) == (130, "", SAID)
 
 
 @pytest.mark.slow

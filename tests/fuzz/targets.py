@@ -247,15 +247,15 @@ def make_projects(folder: Path, beside: Path) -> None:
 
 def use_project(path: Path, attempt: Try) -> None:
     from napari_mil.ledger import verify
-    from napari_mil.workflow import adopt, current_card, label_rows
+    from napari_mil.workflow import adopt, conflict_rows, current_card, label_rows, log_rows
 
     if (path / "ledger.sqlite").is_file():
         attempt(verify, path / "ledger.sqlite")
     with opened(path) as project:
         attempt(current_card, project)
         attempt(adopt, project, "mhim-1")
-        for shown in ({"log": True}, {}):
-            attempt(label_rows, project, **shown)
+        for rows in (label_rows, log_rows, conflict_rows):
+            attempt(rows, project)
         for record in project.slides:
             attempt(project.store.latest_answer, record.id, "x")
             for model in ("mhim-1", "hmil-1"):

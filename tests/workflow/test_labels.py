@@ -10,7 +10,7 @@ from quickstudy import LABELS, study, tiny
 from napari_mil.correction import Cells, Correction, Polygon, WholeSlide
 from napari_mil.errors import LabelError
 from napari_mil.steps import drain
-from napari_mil.workflow import Project, import_paths_steps, label_rows, slide_label
+from napari_mil.workflow import Project, import_paths_steps, log_rows, slide_label, undo_row
 
 CELLS = Cells(np.array([[0, 0], [0, 1]]), (256.0, 256.0))
 RING = Polygon((np.array([[0.0, 0], [0, 90], [90, 90], [90, 0]]),))
@@ -116,15 +116,15 @@ def test_the_log_tells_what_of_which_place_and_what_was_undone(two):
     names = [r.id for r in project.slides]
     project.correct(names[0], RING, "ADH")
     project.correct(names[1], WholeSlide(), None)
-    [undone] = label_rows(project, slide="s1", undo=True)
+    [undone] = [undo_row(project, "s1")]
     assert (undone["slide"], undone["undo"], undone["by"]) == (
         "s1",
         "whole slide → label withdrawn",
         "tester",
     )
     assert undone["at"]
-    assert label_rows(project, slide="s2", undo=True)[0]["undo"] == "there is nothing to undo on this slide"
-    rows = label_rows(project, log=True)
+    assert undo_row(project, "s2")["undo"] == "there is nothing of tester to undo on this slide"
+    rows = log_rows(project)
     kinds = [(r["kind"], r["slide"], r.get("place"), r.get("label")) for r in rows[3:]]
     assert kinds == [
         ("correct", "s0", "2 tiles", "Malignant/IC"),
@@ -135,7 +135,7 @@ def test_the_log_tells_what_of_which_place_and_what_was_undone(two):
     ]
     assert rows[-1]["act"] == "whole slide → label withdrawn"
     assert rows[0]["label"] == LABELS[0]
-    assert {r["slide"] for r in label_rows(project, slide="s1", log=True)} == {"s1"}
+    assert {r["slide"] for r in log_rows(project, slide="s1")} == {"s1"}
 
 
 def test_undo_needs_no_file(tmp_path):

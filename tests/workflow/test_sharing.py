@@ -135,11 +135,9 @@ def test_a_backup_is_one_file_of_its_own_and_restores_a_damaged_ledger(folder, t
     with pytest.raises(ProjectError, match="is damaged: event 6 was altered"):
         backup(folder, tmp_path / "tuesday.sqlite")
     assert not (tmp_path / "tuesday.sqlite").exists()
-    assert restore(folder, file) == {
-        "events": 5,
-        "from_backup": 4,
-        "head": verify(folder / "ledger.sqlite").head,
-    }
+    row = restore(folder, file)
+    assert (row["events"], row["from_backup"], row["was_shared"]) == (5, 4, "")
+    assert row["head"] == verify(folder / "ledger.sqlite").head
     assert said(folder)[0] == before[:-1]  # all but the altered one, the one after the backup included
     assert not verify(folder / "ledger.damaged-1.sqlite").ok
 
@@ -172,7 +170,7 @@ def test_a_shared_ledger_is_backed_up_and_restored_into_the_folder(folder, tmp_p
     postgres.execute(name, "DROP TABLE tip CASCADE")
     with pytest.raises(ProjectError, match="is damaged"):
         Project(folder)
-    restore(folder, tmp_path / "b.sqlite")
+    assert restore(folder, tmp_path / "b.sqlite")["was_shared"] == postgres.address(name)
     assert said(folder) == before
     share(folder, postgres.address(postgres.database()))
     assert said(folder)[0] == before[0]

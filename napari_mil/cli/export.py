@@ -1,0 +1,26 @@
+"""export: what people said, as a file of others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from napari_mil.cli.running import ExistingProject, opened
+
+app = typer.Typer()
+
+
+@app.command(epilog="Example: `napari-mil export study/ case-17.geojson --slide case-17`")
+def export(
+    project: ExistingProject,
+    path: Annotated[
+        Path, typer.Argument(help="File to write: .geojson, .geojson.gz or .csv.", show_default=False)
+    ],
+    slide: Annotated[str | None, typer.Option(help="The slide; a CSV may hold all slides.")] = None,
+    format: Annotated[str | None, typer.Option(help="geojson or csv; default: by suffix.")] = None,
+) -> None:
+    """Write labels: GeoJSON for QuPath, or CSV."""
+    with opened(project) as p:
+        print(f"Wrote {p.export(path, slide=slide, format=format)}.")

@@ -1,0 +1,182 @@
+"""Saying what places are, beyond one stroke: outlines that are mended, many tiles at once, and acts on what
+was said before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from napari_mil.correction import Cells, Correction, Place, Polygon, from_record, region
+from napari_mil.errors import LabelError, ModelError, ProjectError
+from napari_mil.ledger import Event
+from napari_mil.workflow.project import Project, find_card, find_record, label_before
+
+
+def state(
+    project: Project, slide: str, places: Sequence[Place], label: str | None, **about: Any
+) -> list[Correction]:
+    """State one label for several places of a slide as one act.
+
+    about : further fields of Correction
+    """
+    record = find_record(project, slide)
+    text = project.tree.path(project.tree.node(label)) or None
+    by = about.pop("by", project.by)
+    said = []
+    for place in places:
+        was = about["was"] if "was" in about else label_before(project, record, place)
+        said.append(Correction(record.id, place, text, by=by, **(about | {"was": was})))
+    project.ledger.correct(*said)
+    return said
+
+
+def draw(
+    project: Project,
+    slide: str,
+    outline: Polygon,
+    label: str | None,
+    *,
+    remark: Callable[[str], None] = lambda _sentence: None,
+    **about: Any,
+) -> list[Correction]:
+    """State a label for a drawn region. It is kept as drawn, holes and all; an outline that crosses itself is
+    mended first, and `remark` is told how.
+    """
+    places, sentence = mended(outline)
+    if sentence:
+        remark(sentence)
+    return state(project, slide, places, label, **({"tool": "region"} | about))
+
+
+def mended(outline: Polygon) -> tuple[tuple[Polygon, ...], str]:
+    """Regions with valid outlines that cover what a drawn one covers, and a sentence about what was mended,
+    "" when nothing had to be. LabelError for an outline without area.
+
+    >>> eight = Polygon((np.array([[0.0, 0], [8, 8], [8, 0], [0, 8]]),))
+    >>> parts, sentence = mended(eight)
+    >>> len(parts), sentence
+    (2, 'The outline crossed itself: it was kept as 2 regions that cover the same area.')
+    """
+    import shapely
+
+    shape = region(outline)
+    if shape.area <= 0:
+        raise LabelError("The region has no area: draw an outline of at least three points that are no line.")
+    if shapely.Polygon(outline.rings[0], outline.rings[1:]).is_valid:
+        return (outline,), ""
+    parts = tuple(
+        Polygon(tuple(np.asarray(ring.coords)[:-1] for ring in (part.exterior, *part.interiors)))
+        for part in shapely.get_parts(shape)
+    )
+    regions = "one region that covers" if len(parts) == 1 else f"{len(parts)} regions that cover"
+    return parts, f"The outline crossed itself: it was kept as {regions} the same area."
+
+
+def label_tiles(
+    project: Project, slide: str, rows: Iterable[int], label: str | None, *, model: str, **about: Any
+) -> Correction:
+    """State a label for tiles by their numbers in the slide's bag, such as the selected rows of a table.
+    LabelError for a number that no tile has.
+    """
+    _, grid, card = _kept(project, slide, model)
+    numbers = np.unique(np.fromiter(rows, np.int64))
+    if not len(numbers) or numbers[0] < 0 or numbers[-1] >= len(grid):
+        raise LabelError(
+            f"Tiles are numbered from 0 to {len(grid) - 1} here; got {numbers[[0, -1]].tolist() or 'none'}."
+            if len(numbers)
+            else "No tile was chosen; choose at least one."
+        )
+    cells = Cells(grid.cells[numbers], grid.pitch_px)
+    return state(project, slide, [cells], label, **({"tool": "rows", "model_id": card.id} | about))[0]
+
+
+def label_above(
+    project: Project,
+    slide: str,
+    map_name: str,
+    threshold: float,
+    label: str | None,
+    *,
+    model: str,
+    **about: Any,
+) -> Correction:
+    """State a label for all tiles of which a map of a model's kept answer says at least `threshold`; the rule
+    is kept as the note.
+
+    Raises
+    ------
+    ModelError : no answer is kept, or it has no such map
+    LabelError : no tile is so high
+    """
+    answer, grid, card = _kept(project, slide, model)
+    found = next((m for m in answer.maps if m.name == map_name), None)
+    if found is None:
+        names = ", ".join(m.name for m in answer.maps)
+        raise ModelError(f"{card.name} has no map {map_name!r} of this slide; there are {names}.")
+    chosen = np.asarray(found.values) >= threshold
+    if not chosen.any():
+        raise LabelError(
+            f"No tile has {map_name} ≥ {threshold:g}, nothing was said; the highest has "
+            f"{np.nanmax(found.values):g}."
+        )
+    rule = f"{map_name} ≥ {threshold:g}"
+    cells = Cells(grid.cells[chosen], grid.pitch_px)
+    kept = {"tool": "above threshold", "note": rule, "model_id": card.id}
+    return state(project, slide, [cells], label, **(kept | about))[0]
+
+
+def _kept(project: Project, slide: str, model: str) -> Any:
+    """A model's kept answer for a slide, its grid, and the model's card."""
+    record, card = find_record(project, slide), find_card(project, model)
+    bag = project.store.load_bag(
+        record.id, card.encoder, card.tile_px, None if record.mpp is None else card.mpp
+    )
+    answer = bag and project.store.load_prediction(record.id, bag.grid.id, card.id)
+    if bag is None or answer is None:
+        raise ModelError(
+            f"{card.name} has not answered for {record.name} yet; run `napari-mil predict` first."
+        )
+    return answer, bag.grid, card
+
+
+def withdraw(project: Project, *events: int) -> list[Correction]:
+    """Take corrections of any time back, by the numbers of their events, as one act per slide: what was said
+    before them counts again. ProjectError when one is not in force, or locked.
+    """
+    return _act_on(project, "withdraw", events)
+
+
+def lock(project: Project, *events: int) -> list[Correction]:
+    """Let corrections count whatever is said later, until they are unlocked."""
+    return _act_on(project, "lock", events)
+
+
+def unlock(project: Project, *events: int) -> list[Correction]:
+    """Let later corrections count again."""
+    return _act_on(project, "unlock", events)
+
+
+def _act_on(project: Project, kind: str, events: Sequence[int]) -> list[Correction]:
+    known = {e.seq: e for e in project.ledger.events(kind="correct") if e.seq in events}
+    missing = [seq for seq in events if seq not in known]
+    if missing:
+        raise ProjectError(
+            f"Event {missing[0]} states no label; `napari-mil labels show` lists those in force by number."
+        )
+    slides: dict[str, list[int]] = {}
+    for seq in events:
+        slides.setdefault(known[seq].slide_id, []).append(seq)
+    for slide_id, theirs in slides.items():
+        project.ledger.append(kind, slide_id, {"events": theirs}, project.by)
+    return [from_record(known[seq].payload["correction"]) for seq in events]
+
+
+def note(project: Project, slide: str | None, text: str) -> Event:
+    """Write down a remark about a slide, or about the project; it changes no label."""
+    if not text.strip():
+        raise LabelError("An empty note says nothing; write what is to be remembered.")
+    where = None if slide is None else find_record(project, slide).id
+    return project.ledger.append("note", where, {"text": text.strip()}, project.by)

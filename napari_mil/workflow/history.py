@@ -1,0 +1,159 @@
+"""What was said, by whom, when: in force, as a log, of one place, and where people contradict each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from napari_mil.correction import Cells, Correction, Place, WholeSlide, from_record
+from napari_mil.errors import ProjectError
+from napari_mil.ledger import Event, SlideRecord, conflicts_of
+from napari_mil.ledger.conflicts import meet
+from napari_mil.workflow.naming import shown_names
+from napari_mil.workflow.project import Project, find_record, slide_label
+
+
+def label_rows(project: Project, *, slide: str | None = None) -> list[dict[str, Any]]:
+    """The labels in force, of a slide or of all, with the numbers of the events that stated them."""
+    names = shown_names(project.slides)
+    return [{"slide": names[r.id], **row} for r in _records(project, slide) for row in _in_force(project, r)]
+
+
+def _records(project: Project, slide: str | None) -> list[SlideRecord]:
+    return [find_record(project, slide)] if slide else list(project.slides)
+
+
+def _in_force(project: Project, record: SlideRecord) -> Iterator[dict[str, Any]]:
+    _, _, said, locked = project.ledger.acts(record.id)
+    whole = [(seq, c) for seq, c in said if isinstance(c.place, WholeSlide)][-1:]
+    yield {
+        "event": whole[0][0] if whole else None,
+        "place": "whole slide",
+        "label": slide_label(project, record) or "no label",
+        "by": whole[0][1].by if whole else "",
+        "locked": bool(whole and whole[0][0] in locked),
+    }
+    for seq, c in said:
+        if not isinstance(c.place, WholeSlide):
+            yield {
+                "event": seq,
+                "place": place_words(c.place),
+                "label": c.label or "withdrawn",
+                "by": c.by,
+                "locked": seq in locked,
+            }
+
+
+def log_rows(project: Project, *, slide: str | None = None) -> list[dict[str, Any]]:
+    """Every event in its order, of a slide or of the whole project: who, when, what."""
+    names = shown_names(project.slides)
+    wanted = {r.id for r in _records(project, slide)}
+    said: dict[str, list[str]] = {}
+    by_number: dict[int, str] = {}
+    rows = []
+    for e in project.ledger.events():
+        if e.kind == "correct":
+            c = from_record(e.payload["correction"])
+            by_number[e.seq] = said_words(c)
+            said.setdefault(act_of(e), []).append(by_number[e.seq])
+        elif e.kind == "withdraw":
+            said[act_of(e)] = [f"withdrawal of {by_number[seq]}" for seq in e.payload["events"]]
+        if slide is None or e.slide_id in wanted:
+            about = {"event": e.seq, "at": str(e.at), "by": e.by, "kind": e.kind}
+            rows.append(about | {"slide": names.get(e.slide_id, "")} | _what(e, said, by_number))
+    return rows
+
+
+def _what(e: Event, said: dict[str, list[str]], by_number: dict[int, str]) -> dict[str, Any]:
+    """What an event did, in words that tell without the others."""
+    if e.kind == "correct":
+        c = from_record(e.payload["correction"])
+        return {"place": place_words(c.place), "label": c.label or "withdrawn", "was": c.was}
+    if e.kind in ("undo", "redo"):
+        return {"act": "; ".join(said[act_of(e)])}
+    if e.kind in ("withdraw", "lock", "unlock"):
+        return {"what": "; ".join(f"{by_number[seq]} (event {seq})" for seq in e.payload["events"])}
+    if e.kind == "slide":
+        return {"case": e.payload["case"], "label": e.payload["label"]}
+    if e.kind == "adopt":
+        return {"model": e.payload.get("name") or e.payload["model"]}
+    words = {"note": "text", "share": "to"}.get(e.kind)
+    return {words: str(e.payload.get(words, ""))} if words else {}
+
+
+def undo_row(project: Project, slide: str) -> dict[str, Any]:
+    """Take back the latest act on a slide (of the person who speaks; of anybody where nobody is named) and
+    tell what it was.
+    """
+    record = find_record(project, slide)
+    event = project.ledger.undo(record.id, project.by)
+    about: dict[str, Any] = {"slide": shown_names(project.slides)[record.id]}
+    if event is None:
+        whose = f" of {project.by}" if project.by else ""
+        return about | {"undo": f"there is nothing{whose} to undo on this slide"}
+    row = next(r for r in reversed(log_rows(project, slide=record.id)) if r["event"] == event.seq)
+    acts = [e for e in project.ledger.events(slide_id=record.id) if e.payload.get("act") == act_of(event)]
+    return about | {"undo": row["act"], "by": acts[0].by, "at": str(acts[0].at)}
+
+
+def place_history(project: Project, slide: str, place: Place) -> list[dict[str, Any]]:
+    """Everything that was ever said of a place, the earliest first, what was taken back included.
+
+    Each with its event, who and when, the tool, the label, what the place was called before, what the
+    model had said and how surely, which maps were visible, the note, and whether it counts still.
+    """
+    record = find_record(project, slide)
+    acts = project.ledger.acts(record.id)
+    counts = {seq for seq, _ in acts.in_force}
+    rows = []
+    for e in project.ledger.events(kind="correct", slide_id=record.id):
+        c = from_record(e.payload["correction"])
+        if not meet(c.place, place):
+            continue
+        about: dict[str, Any] = {"event": e.seq, "at": c.at and c.at.isoformat(), "by": c.by, "tool": c.tool}
+        about |= {"place": place_words(c.place), "label": c.label or "withdrawn", "was": c.was}
+        about |= {"model": c.model_id, "model_said": c.model_said, "model_confidence": c.model_confidence}
+        about |= {"visible": list(c.visible), "note": c.note}
+        rows.append(about | {"in_force": e.seq in counts, "locked": e.seq in acts.locked})
+    return rows
+
+
+def conflict_rows(project: Project, *, slide: str | None = None) -> list[dict[str, Any]]:
+    """Places that two people labelled differently without having seen each other's words, unsettled."""
+    names = shown_names(project.slides)
+    rows = []
+    for record in _records(project, slide):
+        for found in conflicts_of(project.ledger.acts(record.id)):
+            row: dict[str, Any] = {"slide": names[record.id], "place": place_words(found.later[1].place)}
+            for which, (seq, c) in (("earlier", found.earlier), ("later", found.later)):
+                row |= {f"{which}_event": seq, f"{which}_by": c.by, f"{which}_label": c.label or "withdrawn"}
+            rows.append(row)
+    return rows
+
+
+def conflict_words(row: dict[str, Any]) -> str:
+    """A conflict as a sentence."""
+    return (
+        f"{row['slide']}, {row['place']}: {row['later_by'] or 'somebody'} says {row['later_label']}, "
+        f"{row['earlier_by'] or 'somebody'} said {row['earlier_label']}; neither had seen the other"
+    )
+
+
+def act_of(event: Event) -> str:
+    """The act that an event belongs to, or takes back; ProjectError where it has none."""
+    if "act" not in event.payload:
+        raise ProjectError(f"Event {event.seq} of kind {event.kind!r} belongs to no act.")
+    return str(event.payload["act"])
+
+
+def said_words(said: Correction) -> str:
+    """A correction in a few words."""
+    return f"{place_words(said.place)} → {said.label or 'label withdrawn'}"
+
+
+def place_words(place: Place) -> str:
+    """A place in a few words."""
+    if isinstance(place, WholeSlide):
+        return "whole slide"
+    n = len(place.cells) if isinstance(place, Cells) else 0
+    return f"{n} tile{'' if n == 1 else 's'}" if n else "region"
