@@ -44,7 +44,7 @@ def open_project(desk: Desk, path: str | Path, *, by: str = "") -> None:
         desk.tell(error)
         return
     previous = desk.state.project
-    desk.apply(**fresh(desk.state) | {"project": project, "card": card, "node": None})
+    desk.apply(**fresh(desk.state) | {"project": project, "card": card, "node": None, "heard": 0})
     if previous is not None:
         previous.close()
     if project.slides:
@@ -110,7 +110,23 @@ def said(project: Project, slide: Slide, state: State) -> dict[str, Any]:
         nodes[covered(corrections[-1].place, lattice)] = project.tree.node(corrections[-1].label)
     else:
         nodes = tile_nodes(corrections, lattice, project.tree)
-    return {"lattice": lattice, "corrections": corrections, "nodes": nodes}
+    return {
+        "lattice": lattice,
+        "corrections": corrections,
+        "nodes": nodes,
+        "heard": project.ledger.seq,
+    }
+
+
+def hear(desk: Desk) -> None:
+    """Show what is said by now, of the slide in front and in the list."""
+    project, state = _project(desk), desk.state
+    changes: dict[str, Any] = {"heard": project.ledger.seq}
+    if state.slide is not None:
+        changes |= said(project, state.slide, state)
+    if changes.get("corrections") == state.corrections:
+        changes |= {"corrections": state.corrections, "nodes": state.nodes}  # only elsewhere something is new
+    desk.apply(**changes)
 
 
 def correct(desk: Desk, place: Place, label: str | None, *, tool: str, note: str = "") -> Correction | None:
@@ -131,12 +147,12 @@ def correct(desk: Desk, place: Place, label: str | None, *, tool: str, note: str
 
 def undo(desk: Desk) -> bool:
     """Take back the latest act on the slide in front; False when there is none."""
-    return _step_ledger(desk, "undo", "There is nothing to undo on this slide.")
+    return _step_ledger(desk, "undo", "There is nothing of yours to undo on this slide.")
 
 
 def redo(desk: Desk) -> bool:
     """Restore what was undone last; False when there is nothing."""
-    return _step_ledger(desk, "redo", "There is nothing to redo on this slide.")
+    return _step_ledger(desk, "redo", "There is nothing of yours to redo on this slide.")
 
 
 def _step_ledger(desk: Desk, verb: str, nothing: str) -> bool:

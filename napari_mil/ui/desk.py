@@ -61,6 +61,7 @@ class State:
     blind : maps and answer stay hidden until the slide in front has its first label from a person
     tile_screen_px : width of a tile on screen, to the nearest power of two; lines are drawn for it
     changed_models : counts up when models come or are adopted
+    heard : number of the ledger's last event that is on show
     """
 
     project: Project | None = None
@@ -81,6 +82,7 @@ class State:
     blind: bool = False
     tile_screen_px: float = 64.0
     changed_models: int = 0
+    heard: int = 0
 
     @property
     def veiled(self) -> bool:
@@ -328,6 +330,6 @@ def cell_at(lattice: TileGrid, y: float, x: float) -> tuple[int, int] | None:
 
 def fresh(state: State) -> dict[str, Any]:
     """Changes that clear everything that belongs to one slide."""
-    kept = ("project", "card", "shown", "style", "node", "blind", "tile_screen_px", "changed_models")
+    kept = ("project", "card", "shown", "style", "node", "blind", "tile_screen_px", "changed_models", "heard")
     empty = State()
     return {f.name: getattr(empty, f.name) for f in fields(state) if f.name not in kept}

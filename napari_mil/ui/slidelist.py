@@ -226,7 +226,7 @@ class SlideList(QWidget):
             signal.connect(lambda index: self.chosen.emit(index.data(_ID)))
         column(self, self.sought, self.view)
         acts.whenever(desk, ("project", "card"), self.model.forget_answers)
-        acts.whenever(desk, ("project", "record", "corrections", "answer", "blind"), self.refresh)
+        acts.whenever(desk, ("project", "record", "corrections", "answer", "blind", "heard"), self.refresh)
 
     def refresh(self, state: State) -> None:
         """Say what is known of every slide now, and mark the one in front."""

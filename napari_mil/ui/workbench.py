@@ -12,6 +12,7 @@ from qtpy.QtWidgets import QApplication, QFrame, QScrollArea, QWidget
 
 from napari_mil.ui import acts, compat, reader
 from napari_mil.ui.canvaslegend import CanvasLegend
+from napari_mil.ui.company import Company
 from napari_mil.ui.desk import Desk, State
 from napari_mil.ui.hover import TileReader
 from napari_mil.ui.magnify import Magnification
@@ -38,6 +39,7 @@ class Workbench(QWidget):
     do
     legend : what the colours on the canvas mean
     card : what is known of the tile that was clicked
+    company : brings what other people say
     folds : the foldable headings by section name
     """
 
@@ -79,6 +81,7 @@ class Workbench(QWidget):
         self.desk.layer_added.connect(self._layer_added)
         self.legend = CanvasLegend(self.desk)
         self.card = TileCard(self.desk, self._read_tile)
+        self.company = Company(self.desk)
         self.instances.legend.toggled.connect(self.legend.switch)
         self.desk.key("Alt+L", self.instances.legend.toggle)
 
@@ -127,6 +130,7 @@ class Workbench(QWidget):
         self._stop_watching()
         self._pointer.forget()
         self.magnification.stop()
+        self.company.stop()
         self.desk.close()
         self.card.stop()
         for panel in (self.legend, self.card):

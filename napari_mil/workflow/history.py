@@ -81,6 +81,14 @@ def _what(e: Event, said: dict[str, list[str]], by_number: dict[int, str]) -> di
     return {words: str(e.payload.get(words, ""))} if words else {}
 
 
+def news_of_others(project: Project, after: int) -> list[str]:
+    """What other people than the one who speaks have labelled after an event, a sentence each."""
+    names = shown_names(project.slides)
+    events = [e for e in project.ledger.events(kind="correct", after=after) if e.by != project.by]
+    said = [(e.by or "Somebody", e.slide_id, from_record(e.payload["correction"])) for e in events]
+    return [f"{who} on {names.get(slide, slide)}: {said_words(c)}." for who, slide, c in said]
+
+
 def undo_row(project: Project, slide: str) -> dict[str, Any]:
     """Take back the latest act on a slide (of the person who speaks; of anybody where nobody is named) and
     tell what it was.
