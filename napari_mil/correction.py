@@ -170,6 +170,55 @@ def tile_nodes(
     return nodes
 
 
+def nodes_after(
+    nodes: NDArray[np.int32],
+    before: Sequence[Correction],
+    after: Sequence[Correction],
+    grid: TileGrid,
+    tree: LabelTree,
+    *,
+    min_cover: float = 0.25,
+) -> NDArray[np.int32]:
+    """(N,) int32 `tile_nodes(after, …)` from `nodes`, which is `tile_nodes(before, …)`: only the tiles of
+    what differs are looked at.
+    """
+    first = next((i for i, (a, b) in enumerate(zip(before, after, strict=False)) if a is not b), None)
+    start = min(len(before), len(after)) if first is None else first
+    same = 0
+    while same < min(len(before), len(after)) - start and before[-1 - same] is after[-1 - same]:
+        same += 1
+    changed = [*before[start : len(before) - same], *after[start : len(after) - same]]
+    touched = [_tiles(c.place, grid, float(min_cover)) for c in changed]
+    if sum(map(len, touched)) > len(grid) // 4:
+        return tile_nodes(after, grid, tree, min_cover=min_cover)
+    asked = np.zeros(len(grid), bool)
+    for tiles in touched:
+        asked[tiles] = True
+    made = nodes.copy()
+    for tiles in touched:
+        made[tiles] = 0
+    low = min((tiles[0] for tiles in touched if len(tiles)), default=0)
+    high = max((tiles[-1] for tiles in touched if len(tiles)), default=-1)
+    left = int(np.count_nonzero(asked[low : high + 1]))
+    for c in reversed(after):
+        if not left:
+            break
+        tiles = _tiles(c.place, grid, float(min_cover))  # in rising order
+        if not len(tiles) or tiles[0] > high or tiles[-1] < low:
+            continue
+        tiles = tiles[asked[tiles]]
+        if len(tiles):
+            made[tiles] = tree.node(c.label)
+            asked[tiles] = False
+            left -= len(tiles)
+    return made
+
+
+def tiles_of(place: Place, grid: TileGrid, *, min_cover: float = 0.25) -> NDArray[np.intp]:
+    """(n,) indices of the tiles that a place labels, as `covered` has it."""
+    return _tiles(place, grid, float(min_cover))
+
+
 def slide_node(corrections: Sequence[Correction], tree: LabelTree, given: str | None = None) -> int:
     """The slide's node: the latest whole-slide correction, else the manifest's label `given`; 0 = unknown.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -105,9 +106,7 @@ class TileGrid:
     @property
     def id(self) -> str:
         """Content id: equal for equal grids, on every machine."""
-        cell = () if self.cell_px is None else (self.cell_px,)
-        head = repr((self.slide_px, self.slide_mpp, self.tile_px, self.mpp, *cell)).encode()
-        return hashlib.sha256(head + self.cells.astype("<i4").tobytes()).hexdigest()[:16]
+        return _content_id(self)
 
     @property
     def boxes_px(self) -> NDArray[np.float64]:
@@ -122,6 +121,8 @@ class TileGrid:
         values = np.asarray(values)
         if len(values) != len(self):
             raise BagError(f"{len(values)} values do not fit a grid of {len(self)} tiles.")
+        if _in_reading_order(self):
+            return np.array(values.reshape(*self.shape, *values.shape[1:]))
         if fill is None:
             fill = np.nan if values.dtype.kind == "f" else 0
         out = np.full((*self.shape, *values.shape[1:]), fill, dtype=values.dtype)
@@ -162,3 +163,17 @@ class TileGrid:
         mpp = self.slide_mpp or (1.0, 1.0)
         (py, px) = self.pitch_px
         return (py * mpp[0], px * mpp[1]), ((py - 1) / 2 * mpp[0], (px - 1) / 2 * mpp[1])
+
+
+@lru_cache(maxsize=8)
+def _in_reading_order(grid: TileGrid) -> bool:
+    """Whether a grid has every cell of its lattice, row by row."""
+    rows, cols = grid.shape
+    return len(grid) == rows * cols and bool((grid.cells @ (cols, 1) == np.arange(rows * cols)).all())
+
+
+@lru_cache(maxsize=8)  # a drawn lattice is asked for its id at every stroke
+def _content_id(grid: TileGrid) -> str:
+    cell = () if grid.cell_px is None else (grid.cell_px,)
+    head = repr((grid.slide_px, grid.slide_mpp, grid.tile_px, grid.mpp, *cell)).encode()
+    return hashlib.sha256(head + grid.cells.astype("<i4").tobytes()).hexdigest()[:16]

@@ -17,6 +17,7 @@ from napari_mil.correction import (
     WholeSlide,
     covered,
     from_record,
+    nodes_after,
     place_from,
     place_record,
     region,
@@ -210,3 +211,41 @@ def test_cells_are_whole_numbers_that_fit(cells):
     with pytest.raises(LabelError, match="Painted cells are pairs of row and column: cells h"):
         Cells(cells, (8.0, 8.0))
     assert Cells(np.array([[1.0, 2.0]]), (8.0, 8.0)).cells.dtype == np.int32
+
+
+LATTICE = TileGrid.full((96, 96), None, tile_px=8, mpp=None)
+SHAPES = st.one_of(
+    st.builds(
+        lambda y, x, h, w: Cells(np.indices((h, w)).reshape(2, -1).T + np.array([y, x]), (8.0, 8.0)),
+        *(st.integers(0, 9), st.integers(0, 9), st.integers(1, 4), st.integers(1, 4)),
+    ),
+    st.builds(
+        lambda y, x, s: Polygon((np.array([[y, x], [y, x + s], [y + s, x]]),)),
+        *(st.floats(0, 60), st.floats(0, 60), st.floats(5, 40)),
+    ),
+    st.just(WholeSlide()),
+)
+LABELS = st.sampled_from(["Benign/N", "Malignant/IC", "Malignant", None])
+SAID = st.builds(lambda place, label: Correction("s", place, label), SHAPES, LABELS)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(SAID, max_size=8), st.data())
+def test_nodes_that_follow_a_change_are_those_of_a_replay(said, data):
+    """Taken back, put back, stated, put elsewhere: whatever the ledger does with the list."""
+    before = data.draw(st.permutations(said))[: data.draw(st.integers(0, len(said)))]
+    after = data.draw(st.permutations(said))[: data.draw(st.integers(0, len(said)))]
+    kept = tile_nodes(before, LATTICE, TREE)
+    found = nodes_after(kept, before, after, LATTICE, TREE)
+    np.testing.assert_array_equal(found, tile_nodes(after, LATTICE, TREE))
+    np.testing.assert_array_equal(kept, tile_nodes(before, LATTICE, TREE))
+
+
+def test_one_act_among_many_is_followed_without_looking_at_all(monkeypatch):
+    import napari_mil.correction as room
+
+    said = [Correction("s", Cells([[n, n]], (8.0, 8.0)), "Benign") for n in range(12)]
+    kept = tile_nodes(said, LATTICE, TREE)
+    monkeypatch.setattr(room, "tile_nodes", None)
+    for after in (said[:-1], [*said[:3], *said[4:]], [*said, Correction("s", said[3].place, "Malignant")]):
+        assert (nodes_after(kept, said, after, LATTICE, TREE) != kept).sum() == 1

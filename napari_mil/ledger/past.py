@@ -52,6 +52,6 @@ def _called(events: Sequence[Event], head: str) -> Event:
         n, which = len(events), "more than one" if found else "no"
         raise ProjectError(
             f"{head!r} names {which} event of the ledger; give a number from 1 to {n}, as `napari-mil "
-            f"labels --log` shows them, or at least {SHORT} characters of a hash."
+            f"labels log` shows them, or at least {SHORT} characters of a hash."
         )
     return found[0]

@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import getpass
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_mil.correction import Place, WholeSlide, covered, tile_nodes
+from napari_mil.correction import Place, Polygon, WholeSlide, covered, nodes_after, tile_nodes, tiles_of
 from napari_mil.errors import MILError
 from napari_mil.labeltree import class_names, level_names
 from napari_mil.ui.desk import Desk, State, fresh
@@ -19,7 +20,7 @@ from napari_mil.ui.desk import Desk, State, fresh
 if TYPE_CHECKING:
     from napari_mil.bag import Bag
     from napari_mil.correction import Correction
-    from napari_mil.ledger import SlideRecord
+    from napari_mil.ledger import Ledger, SlideRecord
     from napari_mil.prediction import Prediction
     from napari_mil.slides import Slide
     from napari_mil.workflow import Project
@@ -104,10 +105,8 @@ def said(project: Project, slide: Slide, state: State) -> dict[str, Any]:
     if lattice is None or (lattice.tile_px, lattice.mpp) != (tile_px, mpp if slide.mpp else None):
         lattice = lattice_of(slide, tile_px=tile_px, mpp=mpp)
     corrections = tuple(project.ledger.corrections(slide.fingerprint))
-    known = state.nodes is not None and lattice is state.lattice
-    if known and corrections and corrections[:-1] == state.corrections:
-        nodes = state.nodes.copy()  # one more act: the others need not be looked at again
-        nodes[covered(corrections[-1].place, lattice)] = project.tree.node(corrections[-1].label)
+    if state.nodes is not None and lattice is state.lattice:
+        nodes = nodes_after(state.nodes, state.corrections, corrections, lattice, project.tree)
     else:
         nodes = tile_nodes(corrections, lattice, project.tree)
     return {
@@ -131,18 +130,65 @@ def hear(desk: Desk) -> None:
 
 def correct(desk: Desk, place: Place, label: str | None, *, tool: str, note: str = "") -> Correction | None:
     """State a label for a place: written at once, with what the model had said and what was on screen."""
+
+    def write(project: Project, slide: Slide, about: dict[str, Any]) -> list[Correction]:
+        return [project.correct(slide, place, label, **about)]
+
+    made = _write(desk, place, tool, note, write)
+    return made[0] if made else None
+
+
+def draw(desk: Desk, outline: Polygon, label: str | None) -> list[Correction]:
+    """State a label for a drawn region; the person is told how many tiles that are, and what was mended."""
+    from napari_mil.workflow import draw as draw_region
+
+    remarks: list[str] = []
+
+    def write(project: Project, slide: Slide, about: dict[str, Any]) -> list[Correction]:
+        return draw_region(project, slide.fingerprint, outline, label, remark=remarks.append, **about)
+
+    made = _write(desk, outline, "region", "", write)
+    lattice = desk.state.lattice
+    if made and lattice is not None:
+        n = len(np.unique(np.concatenate([tiles_of(c.place, lattice) for c in made])))
+        tiles = f"{n:,} tile{'' if n == 1 else 's'}"
+        what = f"labels {tiles} {label}" if label else f"takes the label from {tiles}"
+        desk.said.emit(" ".join([*remarks, f"The region {what}."]))
+    return made
+
+
+def _write(
+    desk: Desk,
+    place: Place,
+    tool: str,
+    note: str,
+    write: Callable[[Project, Slide, dict[str, Any]], list[Correction]],
+) -> list[Correction]:
+    """Have corrections written with what the model had said and what was on screen, and show them; what is
+    not kept is not shown.
+    """
     project, state = _project(desk), desk.state
     if state.slide is None:
-        return None
+        return []
     about = model_said(state, place) | {"tool": tool, "note": note, "visible": state.seen}
     try:
-        made = project.correct(state.slide, place, label, **about)
+        made = write(project, state.slide, about | {"was": _called(state, place)})
     except MILError as error:
         desk.tell(error)
         desk.draw()
-        return None
+        return []
     desk.apply(**said(project, state.slide, desk.state))
     return made
+
+
+def _called(state: State, place: Place) -> str | None:
+    """What the place on the slide in front is called: None where it is nothing, or several things."""
+    if isinstance(place, WholeSlide):
+        return state.slide_label
+    if state.nodes is None or state.lattice is None or state.project is None:
+        return None
+    nodes = np.unique(state.nodes[tiles_of(place, state.lattice)])
+    return state.project.tree.path(int(nodes[0])) or None if len(nodes) == 1 else None
 
 
 def undo(desk: Desk) -> bool:
@@ -270,7 +316,12 @@ def painted(before: Any, after: Any) -> list[tuple[int, Any]]:
 
 def corrections_since(project: Project, head: str | None) -> tuple[Correction, ...]:
     """Corrections in force that were said after the ledger's event with hash `head`; all of them for None."""
-    events = project.ledger.events()
-    after = next((e.seq for e in events if e.hash == head), 0)
-    ids = {e.payload["correction"]["id"] for e in events if e.seq > after and e.kind == "correct"}
-    return tuple(c for c in project.ledger.corrections() if c.id in ids)
+    after = 0 if head is None else _number(project.ledger, head)
+    said = [entry for r in project.slides for entry in project.ledger.acts(r.id).in_force if entry[0] > after]
+    return tuple(c for _, c in sorted(said, key=lambda entry: entry[0]))
+
+
+@lru_cache(maxsize=16)
+def _number(ledger: Ledger, head: str) -> int:
+    """Number of the event with a hash, 0 where there is none; events never change, so it is asked once."""
+    return next((e.seq for e in ledger.events() if e.hash == head), 0)

@@ -41,8 +41,11 @@ class CanvasLegend(QFrame):
 
     def draw(self) -> None:
         """Say what is on show now."""
-        clear(self._views)
         found = legends(self.desk.state) if self.on else []
+        views = [self._views.itemAt(n).widget() for n in range(self._views.count())]
+        if len(views) == len(found) and all(map(LegendView.recount, views, found)):
+            return
+        clear(self._views)
         for made in found:
             view = LegendView(made)
             self._views.addWidget(view)

@@ -143,15 +143,16 @@ def watch_theme(viewer: Any, when_changed: Callable[[], None]) -> Callable[[], N
     return lambda: viewer.events.theme.disconnect(changed)
 
 
-def watch_zoom(viewer: Any, when_changed: Callable[[], None]) -> Callable[[], None]:
-    """Call `when_changed()` whenever the viewer's zoom changes; returns what ends this."""
-    zoom = camera(viewer).events.zoom
+def watch_camera(viewer: Any, when_changed: Callable[[], None]) -> Callable[[], None]:
+    """Call `when_changed()` whenever the viewer's zoom or middle changes; returns what ends this."""
+    events = (camera(viewer).events.zoom, camera(viewer).events.center)
 
     def changed(_event: Any) -> None:
         when_changed()
 
-    zoom.connect(changed)
-    return lambda: zoom.disconnect(changed)
+    for event in events:
+        event.connect(changed)
+    return lambda: [event.disconnect(changed) for event in events] and None
 
 
 def place_levels(layer: Any) -> None:
@@ -259,15 +260,21 @@ def when_painted(labels: Any, act: Callable[[], None]) -> None:
     labels.events.paint.connect(lambda _event: timer.start(0))
 
 
-def fill_while_painting(labels: Any, opacity: float, begun: Callable[[], Any] = lambda: None) -> None:
-    """Let a Labels layer be filled while a tool that changes it is at hand, and empty while one looks.
+def fill_while_painting(
+    labels: Any,
+    opacity: float,
+    begun: Callable[[], Any] = lambda: None,
+    looking_too: Callable[[], bool] = lambda: False,
+) -> None:
+    """Let a Labels layer be filled while a tool that changes it is at hand, and empty while one looks, unless
+    `looking_too()`.
 
     `begun()` is called whenever such a tool is taken up, also one of napari's own.
     """
 
     def mode_changed(_event: Any = None) -> None:
         looking = str(labels.mode) in ("pan_zoom", "transform", "pick")
-        labels.opacity = 0.0 if looking else opacity
+        labels.opacity = 0.0 if looking and not looking_too() else opacity
         if not looking:
             begun()
 

@@ -17,8 +17,10 @@ from napari_mil.prediction import TileMap
 from napari_mil.ui import compat
 from napari_mil.ui.job import AskLane, Job, JobLane
 from napari_mil.ui.layers import (
+    OUTLINED_PX,
     OUTLINES,
     LayerData,
+    Near,
     corrections_layer,
     corrections_outlines,
     find,
@@ -60,6 +62,7 @@ class State:
     node : the label to give next; 0 takes labels away, None: nothing was chosen yet
     blind : maps and answer stay hidden until the slide in front has its first label from a person
     tile_screen_px : width of a tile on screen, to the nearest power of two; lines are drawn for it
+    near : cells of a large lattice that lines are drawn for: those in view and some around; None: all
     changed_models : counts up when models come or are adopted
     heard : number of the ledger's last event that is on show
     """
@@ -81,6 +84,7 @@ class State:
     node: int | None = None
     blind: bool = False
     tile_screen_px: float = 64.0
+    near: Near = None
     changed_models: int = 0
     heard: int = 0
 
@@ -88,6 +92,11 @@ class State:
     def veiled(self) -> bool:
         """Whether what the model says of this slide must not be seen yet."""
         return self.blind and not self.corrections
+
+    @property
+    def coarse(self) -> bool:
+        """Whether tiles are so small on screen that what people said is filled, not outlined."""
+        return self.tile_screen_px < OUTLINED_PX
 
     @property
     def slide_label(self) -> str | None:
@@ -118,12 +127,14 @@ class State:
 
 #: A tile that the view went to is at least so wide on screen.
 FLOWN_PX = 220
-#: Lines are drawn anew when the zoom has rested for so long.
+#: Lattices of so many cells have their lines drawn at once, larger ones where the view is.
+SMALL = 250 * 250
+#: Lines are drawn anew when the view has rested for so long.
 ZOOM_MS = 150
 #: A change of one of these is a change of the picture.
 _DRAWN = (
     "slide", "answer", "answer_grid", "simulated", "shown", "style", "nodes", "corrections", "bag",
-    "tile_screen_px", "blind",
+    "tile_screen_px", "near", "blind",
 )  # fmt: skip
 
 
@@ -156,7 +167,7 @@ class Desk(QObject):
         self._ends = [
             compat.watch_layers(viewer, self._layer_added),
             compat.watch_theme(viewer, self.theme_changed.emit),
-            compat.watch_zoom(viewer, self._settled.start),
+            compat.watch_camera(viewer, self._settled.start),
         ]
 
     def apply(self, **changes: Any) -> State:
@@ -207,7 +218,13 @@ class Desk(QObject):
             return
         mpp = (lattice.slide_mpp or (1.0, 1.0))[0]
         wide = max(compat.camera(self.viewer).zoom * mpp * lattice.pitch_px[0], 1.0)
-        self.apply(tile_screen_px=2.0 ** round(math.log2(wide)))
+        was = self.state.coarse
+        box = self.view_box_px()
+        near = None if box is None else around(box, lattice, self.state.near)
+        self.apply(tile_screen_px=2.0 ** round(math.log2(wide)), near=near)
+        layer = self.layer("corrections")
+        if layer is not None and was != self.state.coarse:
+            layer.events.mode(mode=str(layer.mode))  # how opaque it is depends on both
 
     def layer(self, key: str) -> Any:
         """The viewer's layer with our key, or None."""
@@ -310,7 +327,7 @@ def wanted(state: State) -> list[LayerData]:
             made.append(map_outlines(*found, tree, tile_screen_px=state.tile_screen_px))
     if state.lattice is not None and state.nodes is not None:
         made.append(corrections_layer(state.nodes, state.lattice, tree))
-        made.append(corrections_outlines(state.nodes, state.lattice, tree, state.tile_screen_px))
+        made.append(corrections_outlines(state.nodes, state.lattice, tree, state.tile_screen_px, state.near))
     regions = [
         (c.place, c.label) for c in state.corrections if isinstance(c.place, Polygon) and c.label is not None
     ]
@@ -318,6 +335,24 @@ def wanted(state: State) -> list[LayerData]:
         colours = {tree.path(node): tree.colours[node] for node in range(1, len(tree))}
         made.append(regions_layer(regions, state.slide, colours=colours))
     return [layer for layer in made if layer is not None]
+
+
+def around(box_px: tuple[float, ...], lattice: TileGrid, known: Near) -> Near:
+    """The cells of a large lattice that a view shows, with as much again on every side; the known ones as
+    long as they hold the view and are not far larger. None for a small lattice: all cells.
+    """
+    if lattice.shape[0] * lattice.shape[1] <= SMALL:
+        return None
+    box = np.array(box_px).reshape(2, 2) / lattice.pitch_px
+    if known is not None:
+        top, left, bottom, right = known
+        inside = (box[0] >= (top, left)).all() and (box[1] <= (bottom, right)).all()
+        if inside and (bottom - top) * (right - left) <= 36 * np.prod(box[1] - box[0]):
+            return known
+    size = box[1] - box[0]
+    low = np.clip(np.floor(box[0] - size), 0, lattice.shape).astype(int)
+    high = np.clip(np.ceil(box[1] + size), 0, lattice.shape).astype(int)
+    return (int(low[0]), int(low[1]), int(high[0]), int(high[1]))
 
 
 def cell_at(lattice: TileGrid, y: float, x: float) -> tuple[int, int] | None:

@@ -52,16 +52,18 @@ class RegionPen:
         self.layer = None
 
     def take(self, points: Any) -> Any:
-        """Keep a region; points: (n, 2) data coordinates of napari, pixel centres on integers."""
+        """Keep a region; points: (n, 2) data coordinates of napari, pixel centres on integers. What became of
+        it: one correction, or several where its outline crossed itself.
+        """
         try:
             polygon = Polygon((np.asarray(points, np.float64)[:, -2:] + 0.5,))
         except MILError as error:
             self.desk.tell(error)
-            return None
+            return []
         project, node = self.desk.state.project, self.desk.state.node
         if project is None or node is None:
-            return None
-        return acts.correct(self.desk, polygon, project.tree.path(node) or None, tool="region")
+            return []
+        return acts.draw(self.desk, polygon, project.tree.path(node) or None)
 
     def _drawn(self, event: Any) -> None:
         if str(getattr(event.action, "value", event.action)) != "added" or self.layer is None:

@@ -27,6 +27,10 @@ OURS = "napari-mil"
 #: Key of slides that napari opened through our reader; the workbench takes them into the project.
 OPENED = "opened"
 LayerData = tuple[Any, dict[str, Any], str]
+#: Cells top, left, bottom, right of a lattice, half-open; None: all of them
+Near = tuple[int, int, int, int] | None
+#: Tiles that are narrower on screen are not outlined: what people said is filled there.
+OUTLINED_PX = 4.0
 
 #: Keys of layers of outlines begin so; the key of what they outline follows.
 OUTLINES = "outlines/"
@@ -118,12 +122,15 @@ def corrections_layer(nodes: NDArray[np.int32], grid: TileGrid, tree: LabelTree)
 
 
 def corrections_outlines(
-    nodes: NDArray[np.int32], grid: TileGrid, tree: LabelTree, tile_screen_px: float
+    nodes: NDArray[np.int32], grid: TileGrid, tree: LabelTree, tile_screen_px: float, near: Near = None
 ) -> LayerData | None:
-    """What people said as bold outlines; None while nothing is said."""
-    return outlines_layer(
-        nodes, grid, _node_colours(tree), of="corrections", tile_screen_px=tile_screen_px, bold=True
-    )
+    """What people said as bold outlines, of the cells `near`; None while nothing is said, and where tiles are
+    so small on screen that lines would be none.
+    """
+    if tile_screen_px < OUTLINED_PX:
+        return None
+    about: Any = {"tile_screen_px": tile_screen_px, "bold": True, "near": near}
+    return outlines_layer(nodes, grid, _node_colours(tree), of="corrections", **about)
 
 
 def outlines_layer(
@@ -134,6 +141,7 @@ def outlines_layer(
     of: str,
     tile_screen_px: float,
     bold: bool = False,
+    near: Near = None,
 ) -> LayerData | None:
     """Lines around the regions of equal code, or None where there are none, or too many to be told apart.
 
@@ -143,10 +151,13 @@ def outlines_layer(
     bold : see `outlines.outline`
     """
     width = line_width(tile_screen_px)
-    found = outline(grid.raster(np.asarray(codes, np.int32)), colours, width, bold=bold)
+    raster = grid.raster(np.asarray(codes, np.int32))
+    top, left, bottom, right = near or (0, 0, *grid.shape)
+    found = outline(raster[top:bottom, left:right], colours, width, bold=bold)
     if found is None:
         return None
     lines, rgba = found
+    lines[:, 0] += (top, left)
     options = _placed(grid, OUTLINES + of, f"outlines of {of.removeprefix('map/')}") | {
         "edge_width": width if bold else width / 2,
         "edge_color": rgba,
@@ -287,9 +298,8 @@ def sync(viewer: Any, wanted: Sequence[LayerData]) -> None:
     """Make the viewer's layers of ours be exactly `wanted`, bottom first; other people's layers are left
     alone.
 
-    A layer that stays keeps what the person set on it (name, opacity, visibility); only data and options
-    that are wanted
-    differently from the last time are set.
+    A layer that stays keeps what the person set on it (name, opacity, visibility); only data and options that
+    are wanted differently from the last time are set.
     """
     keys = [options["metadata"][OURS]["key"] for _, options, _ in wanted]
     spare = [layer for layer in viewer.layers if key_of(layer) is not None and key_of(layer) not in keys]
@@ -344,8 +354,7 @@ def _add(viewer: Any, data: Any, options: Mapping[str, Any], kind: str) -> None:
 def _update(layer: Any, data: Any, options: Mapping[str, Any]) -> None:
     ours = layer.metadata[OURS]
     if _kind(layer) == "labels":  # a person may have painted on it meanwhile
-        if not _same(layer.data, data):
-            layer.data = np.array(data)
+        _relabel(layer, data)
     elif not _same(ours.get("wanted_data"), data):
         layer.data = data
     before = ours.get("wanted", {})
@@ -355,6 +364,16 @@ def _update(layer: Any, data: Any, options: Mapping[str, Any]) -> None:
         if name not in (*_THEIRS, "metadata", "units") and not _same(before.get(name), value):
             setattr(layer, name, value)
     layer.metadata[OURS] = {**options["metadata"][OURS], "wanted": dict(options), "wanted_data": data}
+
+
+def _relabel(layer: Any, raster: NDArray[np.int32]) -> None:
+    """Make a Labels layer hold a raster; where few cells differ, these alone are drawn anew."""
+    differ = np.nonzero(layer.data != raster)
+    if 0 < len(differ[0]) <= raster.size // 8:
+        with layer.events.paint.blocker():
+            layer.data_setitem(differ, raster[differ])
+    elif len(differ[0]):
+        layer.data = np.array(raster)
 
 
 def _same(one: Any, other: Any) -> bool:

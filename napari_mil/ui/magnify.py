@@ -37,7 +37,7 @@ class Magnification(QWidget):
         layout.addStretch(1)
         layout.addWidget(self.now)
         self._say_soon = soon(self, self._say, ms=100)
-        self.stop = compat.watch_zoom(desk.viewer, self._say_soon)
+        self.stop = compat.watch_camera(desk.viewer, self._say_soon)
         acts.whenever(desk, ("slide",), self._settle)
 
     def show_at(self, power: float) -> None:

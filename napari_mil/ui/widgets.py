@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -71,13 +72,27 @@ class LegendView(QFrame):
         if legend.low is not None:
             parts.append(_Ramp(legend.ramp))
             parts.append(row(QLabel(legend.low), None, QLabel(str(legend.high))))
+        self._counts = [QLabel(tiles(count)) for _, _, count in legend.entries]
         parts += [
-            row(swatch(colour, outlined=legend.outlined), QLabel(words), None, QLabel(tiles(count)))
-            for colour, words, count in legend.entries
+            row(swatch(colour, outlined=legend.outlined), QLabel(words), None, shown)
+            for (colour, words, _), shown in zip(legend.entries, self._counts, strict=True)
         ]
         if legend.note:
             parts.append(hint(legend.note))
         column(self, *parts, margins=(4, 2, 4, 6), spacing=2)
+
+    def recount(self, legend: Legend) -> bool:
+        """Show a legend that differs in its counts alone; False when it differs in more."""
+        if _without_counts(legend) != _without_counts(self.legend):
+            return False
+        for shown, (_, _, count) in zip(self._counts, legend.entries, strict=True):
+            shown.setText(tiles(count))
+        self.legend = legend
+        return True
+
+
+def _without_counts(legend: Legend) -> Legend:
+    return replace(legend, entries=tuple((colour, words, 0) for colour, words, _ in legend.entries))
 
 
 class _Ramp(QWidget):

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from napari_mil.correction import Cells, Correction, Polygon, WholeSlide
 from napari_mil.labeltree import level_names
 
@@ -135,7 +137,11 @@ def contradictions(state: State, label: str | None) -> str:
     slide = tree.node(label)
     if not slide or not set(tree.leaves_under(slide)) <= set(tree.normal):
         return ""
-    lesion = [n for n in set(state.nodes.tolist()) if n and not set(tree.leaves_under(n)) & set(tree.normal)]
+    lesion = [
+        int(n)
+        for n in np.flatnonzero(np.bincount(state.nodes))
+        if n and not set(tree.leaves_under(n)) & set(tree.normal)
+    ]
     if not lesion:
         return ""
     words = ", ".join(tree.path(n) for n in lesion)
@@ -155,10 +161,15 @@ def since_words(name: str, corrections: Any) -> str:
 
 def amount_words(corrections: Sequence[Correction]) -> str:
     """How many tiles, regions and slides corrections speak of: "5 tiles, 1 slide"."""
-    tiles = sum(len(c.place.cells) for c in corrections if isinstance(c.place, Cells))
-    regions = sum(isinstance(c.place, Polygon) for c in corrections)
-    slides = len({c.slide_id for c in corrections if is_whole(c)})  # said twice of a slide is one slide
-    counts = {"tile": tiles, "region": regions, "slide": slides}
+    tiles, regions, slides = 0, 0, set[str]()
+    for c in corrections:
+        if isinstance(c.place, Cells):
+            tiles += len(c.place.cells)
+        elif isinstance(c.place, Polygon):
+            regions += 1
+        else:
+            slides.add(c.slide_id)  # said twice of a slide is one slide
+    counts = {"tile": tiles, "region": regions, "slide": len(slides)}
     return ", ".join(f"{n:,} {what}{'' if n == 1 else 's'}" for what, n in counts.items() if n)
 
 

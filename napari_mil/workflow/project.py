@@ -211,7 +211,8 @@ class Project:
         record = self._record(slide)
         slide_id = record.id
         text = self.tree.path(self.tree.node(label)) or None
-        about.setdefault("was", label_before(self, record, place))
+        if "was" not in about:
+            about["was"] = label_before(self, record, place)
         correction = Correction(slide_id, place, text, by=about.pop("by", self.by), **about)
         self.ledger.correct(correction)
         return correction

@@ -27,3 +27,26 @@ def grid() -> TileGrid:
     full = TileGrid.full((1501, 2011), (0.5, 0.5), tile_px=256, mpp=0.5)
     chosen = np.sort(np.random.default_rng(0).permutation(len(full))[:30])
     return full.with_cells(full.cells[chosen])
+
+
+@pytest.fixture
+def quick_bench(qapp, tmp_path):
+    """A workbench of "ann" on two tiny slides; what it tells and says is kept in `told` and `heard`."""
+    import napari
+    from quickstudy import study
+
+    from napari_mil.ui.workbench import Workbench
+
+    with study(tmp_path, 2) as project:
+        folder = project.path
+    viewer = napari.Viewer(show=False)
+    made = Workbench(viewer)
+    viewer.window.add_dock_widget(made, area="right")
+    made.open_project(folder, by="ann")
+    assert made.wait(60)
+    made.told, made.heard = [], []
+    made.desk.tell = lambda what: made.told.append(str(what))
+    made.desk.said.connect(made.heard.append)
+    yield made
+    made.shut()
+    viewer.close()

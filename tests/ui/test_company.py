@@ -5,12 +5,9 @@ from __future__ import annotations
 import os
 import time
 
-import napari
 import pytest
-from quickstudy import study
 
 from napari_mil.correction import Cells, WholeSlide
-from napari_mil.ui.workbench import Workbench
 from napari_mil.workflow import Project, share, slide_label
 
 pytestmark = pytest.mark.skipif(
@@ -19,24 +16,13 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture
-def folder(tmp_path):
-    with study(tmp_path, 2) as project:
-        return project.path
+def folder(quick_bench):
+    return quick_bench.desk.state.project.path
 
 
 @pytest.fixture
-def bench(qapp, folder):
-    viewer = napari.Viewer(show=False)
-    made = Workbench(viewer)
-    viewer.window.add_dock_widget(made, area="right")
-    made.open_project(folder, by="ann")
-    assert made.wait(60)
-    made.told, made.heard = [], []
-    made.desk.tell = lambda what: made.told.append(str(what))
-    made.desk.said.connect(made.heard.append)
-    yield made
-    made.shut()
-    viewer.close()
+def bench(quick_bench):
+    return quick_bench
 
 
 @pytest.fixture

@@ -130,7 +130,7 @@ def test_labels_are_filled_only_while_one_paints():
 
 def test_the_zoom_is_watched_until_the_end():
     viewer, seen = ViewerModel(), []
-    end = compat.watch_zoom(viewer, lambda: seen.append(compat.camera(viewer).zoom))
+    end = compat.watch_camera(viewer, lambda: seen.append(compat.camera(viewer).zoom))
     compat.camera(viewer).zoom = 3.0
     end()
     compat.camera(viewer).zoom = 4.0

@@ -14,7 +14,7 @@ from napari_mil.prediction import TileMap
 from napari_mil.slides import open_slide
 from napari_mil.tissue import lattice
 from napari_mil.ui import ramps
-from napari_mil.ui.desk import State
+from napari_mil.ui.desk import State, around
 from napari_mil.ui.hover import TileReader
 from napari_mil.ui.layers import (
     OURS,
@@ -202,6 +202,59 @@ def test_outlines_that_would_be_a_texture_are_left_out(tree):
     nodes = np.indices(wide.shape).sum(0).ravel() % 2 + 1
     assert len(wide) > 10_000
     assert map_outlines(TileMap("class/fine", "nodes", nodes), wide, tree, tile_screen_px=4) is None
+
+
+def test_tiles_that_are_tiny_on_screen_are_filled_and_not_outlined(grid, tree):
+    nodes = np.full(30, tree.node("IC"))
+    assert corrections_outlines(nodes, grid, tree, 2) is None
+    assert corrections_outlines(nodes, grid, tree, 4) is not None
+
+
+def test_lines_are_drawn_for_the_cells_near_the_view(tree):
+    wide = TileGrid.full((300 * 256, 300 * 256), (0.5, 0.5), tile_px=256, mpp=0.5)
+    raster = np.zeros(wide.shape, np.int32)
+    raster[10, 10] = raster[200, 210] = tree.node("IC")
+    box = (150, 160, 250, 260)
+    lines, _, _ = corrections_outlines(raster.ravel(), wide, tree, 64, box)
+    everywhere, _, _ = corrections_outlines(raster.ravel(), wide, tree, 64)
+    there = everywhere[(everywhere[:, 0] > 100).all(1)]
+    np.testing.assert_allclose(np.sort(lines, 0), np.sort(there, 0))
+
+
+def test_the_cells_near_a_view_stay_while_the_view_is_among_them():
+    wide = TileGrid.full((300 * 256, 300 * 256), (0.5, 0.5), tile_px=256, mpp=0.5)
+
+    def view(top, left, rows, cols):
+        return tuple(256.0 * n for n in (top, left, top + rows, left + cols))
+
+    near = around(view(100, 110, 20, 30), wide, None)
+    assert near == (80, 80, 140, 170)
+    assert around(view(115, 130, 20, 30), wide, near) is near
+    assert around(view(130, 110, 20, 30), wide, near) == (110, 80, 170, 170)
+    assert around(view(100, 110, 2, 3), wide, near) == (98, 107, 104, 116)  # far larger than needed
+    assert around(view(0, 0, 300, 300), wide, near) == (0, 0, 300, 300)
+    small = TileGrid.full((2560, 2560), (0.5, 0.5), tile_px=256, mpp=0.5)
+    assert around(view(0, 0, 5, 5), small, near) is None
+
+
+def test_a_few_cells_of_labels_are_mended_and_their_layer_keeps_its_array(tree):
+    viewer = ViewerModel()
+    wide = TileGrid.full((2560, 2560), (0.5, 0.5), tile_px=256, mpp=0.5)
+    nodes, heard = np.zeros(100, np.int32), []
+    sync(viewer, [corrections_layer(nodes, wide, tree)])
+    layer = find(viewer, "corrections")
+    layer.events.paint.connect(heard.append)
+    held = layer.data
+    for changed in ([3, 4], [3], [70]):
+        nodes = nodes.copy()
+        nodes[changed] = (nodes[changed] + 1) % 3
+        nodes[changed[0]] = 2
+        sync(viewer, [corrections_layer(nodes, wide, tree)])
+        assert layer.data is held
+        np.testing.assert_array_equal(layer.data.ravel(), nodes)
+    sync(viewer, [corrections_layer(np.ones(100, np.int32), wide, tree)])
+    assert layer.data.all()
+    assert heard == []  # nobody painted
 
 
 def test_sync_brings_painted_labels_back_to_what_is_wanted(grid, tree):

@@ -173,7 +173,7 @@ class ReviewSection(QWidget):
             return
         self._painted_on = layer
         compat.when_painted(layer, self._stroke)
-        compat.fill_while_painting(layer, FILL, begun=self._has_label)
+        compat.fill_while_painting(layer, FILL, self._has_label, lambda: self.desk.state.coarse)
         compat.bind(layer, "Control-Z", self.undo)
         compat.bind(layer, "Control-Shift-Z", self.redo)
         self._set_brush()
