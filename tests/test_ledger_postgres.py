@@ -129,6 +129,54 @@ def test_every_alteration_is_found_and_what_is_sound_is_said(postgres, database,
         Ledger(address)
 
 
+@pytest.mark.parametrize("column", ["id", "at", "by", "kind", "slide_id", "payload", "previous", "hash"])
+def test_a_character_changed_in_any_column_is_found(postgres, database, address, column):
+    with Ledger(address) as ledger:
+        for row in range(3):
+            ledger.correct(cell(row))
+    change = f"UPDATE events SET {column} = {column} || ' ' WHERE seq = 2"  # noqa: S608
+    postgres.execute(database, "ALTER TABLE events DISABLE TRIGGER events_refuse", change)
+    report = verify(address)
+    assert "event 2" in report.problem
+    assert len(report.sound) == 1
+
+
+def test_a_full_disk_and_a_busy_server_are_said(postgres, database, address):
+    from psycopg import errors
+
+    from napari_mil.ledger.postgres import sentence
+
+    assert "server's disk is full; nothing was lost" in sentence(errors.DiskFull("could not extend file"))
+    assert "has no room for you now (out of memory)" in sentence(errors.OutOfMemory("out of memory"))
+    assert "is damaged (invalid page)" in sentence(errors.DataCorrupted("invalid page"))
+    assert sentence(ValueError("anything else")) is None
+    Ledger(address).close()
+    postgres.execute(database, "DROP ROLE IF EXISTS many", "CREATE ROLE many LOGIN CONNECTION LIMIT 0")
+    with pytest.raises(
+        ProjectError, match=r"has no room for you now \(.*too many connections.*\); nothing was"
+    ):
+        Ledger(postgres.address(database, "many"))
+
+
+def test_a_full_disk_while_writing_leaves_the_chain_as_it_was(postgres, database, address):
+    """The server refuses the row as it would on a full disk, in the middle of a transaction."""
+    with Ledger(address) as ledger:
+        ledger.correct(cell(1))
+        postgres.execute(
+            database,
+            "CREATE FUNCTION refuse_full() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+            "RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full'; END $$",
+            "CREATE TRIGGER refuse_full BEFORE UPDATE ON tip EXECUTE FUNCTION refuse_full()",
+        )
+        with pytest.raises(ProjectError, match="disk is full; nothing was lost, free space and try again"):
+            ledger.correct(cell(2), cell(3))
+        assert rows_of(ledger) == [1]
+        postgres.execute(database, "DROP TRIGGER refuse_full ON tip")
+        ledger.correct(cell(2), cell(3))
+        assert rows_of(ledger) == [1, 2, 3]
+        assert ledger.verify().ok
+
+
 def test_a_newer_ledger_is_refused_with_both_versions(postgres, database, address):
     Ledger(address).close()
     postgres.execute(database, "UPDATE alembic_version SET version_num = '7'")

@@ -35,6 +35,8 @@ _STATES = {
 }
 #: Part of the message of a connection that failed, for which there is no SQLSTATE.
 _CONNECTING = {
+    "too many": _STATES["53"],
+    "sorry": _STATES["53"],
     "password": _STATES["28"],
     "no pg_hba.conf": _STATES["28"],
     "role": _STATES["28"],
