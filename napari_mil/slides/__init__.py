@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 import os
 from collections.abc import Iterator
@@ -10,20 +9,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_mil.errors import SlideError, reason
+from napari_mil.slides.readers import READERS, Reader
 from napari_mil.slides.slide import Level, RefusedError, Slide, given_mpp, sample_boxes
 from napari_mil.slides.tiles import Engine, Montage, Photograph
 
 if TYPE_CHECKING:
     from napari_mil.slides.tiles import Source
 
-__all__ = ["SUFFIXES", "Level", "Montage", "Photograph", "Slide", "find_slides", "open_slide"]
+__all__ = [
+    "READERS",
+    "SUFFIXES",
+    "Level",
+    "Montage",
+    "Photograph",
+    "Reader",
+    "Slide",
+    "find_slides",
+    "open_slide",
+]
 
 #: what slides' files are called; a folder is searched for these
 SUFFIXES = (".svs", ".tif", ".tiff", ".btf", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide")
 
-# tifffile first: OpenSlide opens OME-TIFF but hides its levels
-READERS = {"TIFF reader": "tiff", "OpenSlide": "openslide", "photographs": "photos"}
-_FOLDERS = {"photographs": "photos"}
 _DARK = 32  # on a bright-field scan something is brighter than this in all three colours
 
 
@@ -32,7 +39,7 @@ def open_slide(path: str | Path, *, mpp: float | tuple[float, float] | None = No
 
     Parameters
     ----------
-    path : the slide's file; for DICOM any of its files or their folder; for a montage the folder
+    path : the slide's file; for DICOM any of its files or their folder; for OME-Zarr and a montage the folder
     mpp : µm per level-0 pixel, one number or (y, x), where the file does not say or is wrong
 
     Raises
@@ -42,29 +49,37 @@ def open_slide(path: str | Path, *, mpp: float | tuple[float, float] | None = No
     """
     path = Path(path)
     given = None if mpp is None else given_mpp(mpp)
-    entrance, said = _entrance(path), []
-    for name, module in (_FOLDERS if entrance.is_dir() else READERS).items():
-        reader = importlib.import_module(f"napari_mil.slides.{module}")
+    _refuse_nothing(path)
+    said = []
+    for reader in READERS:
+        if not (reader.folders if path.is_dir() else reader.files):
+            continue
         try:
-            return _looked_at(path, reader.open_source(entrance), given)
+            return _looked_at(path, reader.open_source(path), given)
         except RefusedError as error:
             raise SlideError(f"{path.name} cannot be used as a slide: {reason(error)}.") from error
         except SlideError as error:
-            said.append(f"{name}: {reason(error)}")
+            said.append(f"{reader.name}: {reason(error)}")
     raise SlideError(
         f"{path.name} cannot be opened as a slide ({'; '.join(said)}); "
-        "expected is an undamaged whole-slide image such as SVS, OME-TIFF, tiled TIFF, NDPI or MRXS, "
-        "or photographs as PNG, JPEG or TIFF."
+        "expected is an undamaged whole-slide image such as SVS, OME-TIFF, tiled TIFF, NDPI, MRXS, DICOM or "
+        "OME-Zarr, a photograph or a folder of photographs as PNG, JPEG or TIFF."
     )
 
 
 def find_slides(folder: Path) -> Iterator[Path]:
-    """Slides in a folder and the folders in it, by their suffixes, and folders of photographs.
+    """Slides in a folder and the folders in it, by their suffixes; an OME-Zarr, a folder of DICOM files and
+    one of photographs are a slide each.
 
     Pictures that lie beside a slide are taken for its thumbnails.
     """
+    from napari_mil.slides.dicomfiles import first_dicom
     from napari_mil.slides.photos import photographs_in
+    from napari_mil.slides.zarr import is_zarr
 
+    if is_zarr(folder) or first_dicom(folder, suffixes=(".dcm", "")):
+        yield folder
+        return
     photographs = photographs_in(folder)
     inside = sorted(folder.iterdir())
     slides = [f for f in inside if f.is_file() and f.name.lower().endswith(SUFFIXES) and f not in photographs]
@@ -76,31 +91,17 @@ def find_slides(folder: Path) -> Iterator[Path]:
             yield from find_slides(path)
 
 
-def _entrance(path: Path) -> Path:
-    """What to open: the path itself, or the first file of a folder that holds a DICOM slide."""
-    from napari_mil.slides.photos import photographs_in
-
+def _refuse_nothing(path: Path) -> None:
+    """Raise SlideError when nothing is there, or nothing that can be read."""
     if not os.path.lexists(path):
         raise SlideError(f"There is no file {path}; check the path.")
     try:
-        file = (_first_dicom(path) or path) if path.is_dir() else path
-        empty = not file.is_dir() and not _head(file, 1)
-        hollow = file.is_dir() and not photographs_in(file)
+        empty = not (any(path.iterdir()) if path.is_dir() else _head(path, 1))
     except OSError as error:
         raise SlideError(f"{path.name} cannot be read ({error.strerror}); check its permissions.") from error
-    if hollow:
-        raise SlideError(
-            f"{path} is a folder without photographs; give the file of one slide, such as an SVS or a tiled "
-            "TIFF, or a folder of photographs as PNG, JPEG or TIFF."
-        )
     if empty:
-        raise SlideError(f"{path.name} is empty (0 bytes); copy the slide again.")
-    return file
-
-
-def _first_dicom(folder: Path) -> Path | None:
-    files = (file for file in sorted(folder.iterdir()) if file.is_file())
-    return next((file for file in files if _head(file, 132)[128:] == b"DICM"), None)
+        what = "an empty folder" if path.is_dir() else "empty (0 bytes)"
+        raise SlideError(f"{path.name} is {what}; copy the slide again.")
 
 
 def _head(file: Path, count: int) -> bytes:

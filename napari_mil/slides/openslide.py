@@ -12,6 +12,7 @@ import numpy as np
 import openslide
 
 from napari_mil.errors import SlideError, reason
+from napari_mil.slides.dicomfiles import first_dicom
 from napari_mil.slides.slide import RefusedError
 from napari_mil.slides.tiffpage import over
 from napari_mil.slides.tiles import LevelInfo, Pixels, SlideInfo
@@ -48,7 +49,12 @@ class OpenSlideSource:
 
 
 def open_source(path: Path) -> OpenSlideSource:
-    """The slide as OpenSlide sees it; SlideError when it does not, RefusedError for fluorescence."""
+    """The slide as OpenSlide sees it; SlideError when it does not, RefusedError for fluorescence.
+
+    Of a folder it can read one of DICOM files.
+    """
+    if path.is_dir():
+        path = first_dicom(path) or path
     try:
         handle = openslide.OpenSlide(path)
     except openslide.OpenSlideUnsupportedFormatError as error:
