@@ -80,6 +80,7 @@ class SlideInfo:
     properties : the vendor's words
     associated : label, macro, thumbnail: name -> function that reads (h, w, 3) uint8
     montage : of photographs, or None for an image of one piece
+    icc_profile : what the scanner's colours mean, or None
     """
 
     levels: tuple[LevelInfo, ...]
@@ -91,6 +92,7 @@ class SlideInfo:
     properties: Mapping[str, str] = field(default_factory=dict)
     associated: Mapping[str, Callable[[], Pixels]] = field(default_factory=dict)
     montage: Montage | None = None
+    icc_profile: bytes | None = None
 
 
 class Source(Protocol):
