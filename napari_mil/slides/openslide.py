@@ -33,9 +33,9 @@ class OpenSlideSource:
         (height, width), (th, tw) = self.info.levels[level].shape_px, self.info.levels[level].tile_px
         top, left = row * th, col * tw
         size = (min(tw, width - left), min(th, height - top))
-        dy, dx = (self.info.levels[0].shape_px[i] / self.info.levels[level].shape_px[i] for i in (0, 1))
+        step = self._handle.level_downsamples[level]  # its own rounding, by which it finds pixels
         try:
-            region = self._handle.read_region((round(left * dx), round(top * dy)), level, size)
+            region = self._handle.read_region((round(left * step), round(top * step)), level, size)
         except openslide.OpenSlideError as error:
             raise SlideError(
                 f"level {level} cannot be read at row {row}, column {col} ({reason(error)}); "

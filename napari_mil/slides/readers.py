@@ -55,6 +55,7 @@ class Reader:
 READERS = (
     Reader("TIFF reader", "tiff", "Aperio SVS, OME-TIFF, tiled TIFF and BigTIFF"),
     Reader("OME-Zarr reader", "zarr", "OME-Zarr 0.4 and 0.5", files=False, folders=True),
+    Reader("DICOM reader", "dicom", "DICOM slides", folders=True, needs="wsidicom", extra="dicom"),
     Reader(
         "OpenSlide", "openslide", "NDPI, MRXS, SCN, BIF, Philips TIFF, VMS, Trestle, Sakura", folders=True
     ),

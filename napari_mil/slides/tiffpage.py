@@ -159,25 +159,11 @@ class Page:
         """(h, w) or (h, w, samples) uint8 as stored, colours made RGB where the codec knows how."""
         if len(data) != count:
             raise ValueError(f"{len(data)} of {count} bytes")
-        if self.compression in {JPEG, *JPEG2000}:
-            says = _announced(data)
-            if says is not None and (says[0] > self.tile_px[0] or says[1] > self.tile_px[1]):
-                raise ValueError(
-                    f"it announces {says[1]} × {says[0]} px"
-                )  # before the decoder asks for memory
         if self.compression == JPEG:
-            jfif = b"JFIF" in data[:32]
-            stored = {RGB: None if jfif else "RGB", YCBCR: "YCBCR"}.get(self.photometric)
-            wanted = "RGB" if self.photometric in {RGB, YCBCR} and self.samples == 3 else None
-            decoded: NDArray[Any] = imagecodecs.jpeg8_decode(
-                data,
-                tables=self.tables,
-                colorspace=stored if self.samples == 3 else None,
-                outcolorspace=wanted,
-            )
-            return decoded
+            stored = {RGB: "RGB", YCBCR: "YCBCR"}.get(self.photometric) if self.samples == 3 else None
+            return decode_jpeg(data, stored, self.tile_px, tables=self.tables)
         if self.compression in JPEG2000:
-            decoded = imagecodecs.jpeg2k_decode(data)
+            decoded = decode_jpeg2000(data, self.tile_px)
             return _ycbcr_to_rgb(decoded) if self.compression == JPEG2000_YCBCR else decoded
         raw = np.frombuffer(_DECODERS[self.compression](data), np.uint8)
         row = self.tile_px[1] * self.samples
@@ -204,6 +190,36 @@ def over(pixels: Pixels, background: tuple[int, int, int]) -> Pixels:
         return np.ascontiguousarray(colour)
     mixed = colour * alpha + np.array(background, np.uint16) * (255 - alpha) + 127
     return (mixed // 255).astype(np.uint8)
+
+
+def decode_jpeg(
+    data: bytes, stored: str | None, most_px: tuple[int, int], *, tables: bytes | None = None
+) -> NDArray[Any]:
+    """(h, w) or (h, w, samples) of a JPEG stream.
+
+    stored : "RGB" or "YCBCR" as the file says its three colours are stored, which a JFIF marker overrules;
+        None leaves the samples as they are
+    most_px : (h, w); ValueError when it announces more, before the decoder asks for memory
+    """
+    _refuse_larger(data, most_px)
+    colours = None if stored == "RGB" and b"JFIF" in data[:32] else stored
+    decoded: NDArray[Any] = imagecodecs.jpeg8_decode(
+        data, tables=tables, colorspace=colours, outcolorspace=None if stored is None else "RGB"
+    )
+    return decoded
+
+
+def decode_jpeg2000(data: bytes, most_px: tuple[int, int]) -> NDArray[Any]:
+    """(h, w) or (h, w, samples) of a JPEG 2000 stream; ValueError when it announces more than `most_px`."""
+    _refuse_larger(data, most_px)
+    decoded: NDArray[Any] = imagecodecs.jpeg2k_decode(data)
+    return decoded
+
+
+def _refuse_larger(data: bytes, most_px: tuple[int, int]) -> None:
+    says = _announced(data)
+    if says is not None and (says[0] > most_px[0] or says[1] > most_px[1]):
+        raise ValueError(f"it announces {says[1]} × {says[0]} px")
 
 
 def _announced(data: bytes) -> tuple[int, int] | None:
