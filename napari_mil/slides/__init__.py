@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_mil.errors import SlideError, reason
+from napari_mil.slides.address import Address, SlidePath, slide_path
 from napari_mil.slides.readers import READERS, Reader
+from napari_mil.slides.remote import UnreachableError
 from napari_mil.slides.slide import Level, RefusedError, Slide, given_mpp, sample_boxes
 from napari_mil.slides.tiles import Engine, Montage, Photograph
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "READERS",
     "SUFFIXES",
+    "Address",
     "Level",
     "Montage",
     "Photograph",
@@ -34,12 +37,13 @@ SUFFIXES = (".svs", ".tif", ".tiff", ".btf", ".ndpi", ".mrxs", ".scn", ".bif", "
 _DARK = 32  # on a bright-field scan something is brighter than this in all three colours
 
 
-def open_slide(path: str | Path, *, mpp: float | tuple[float, float] | None = None) -> Slide:
+def open_slide(path: str | SlidePath, *, mpp: float | tuple[float, float] | None = None) -> Slide:
     """Open a whole-slide image, a photograph, or a folder of photographs as a montage, lazily.
 
     Parameters
     ----------
-    path : the slide's file; for DICOM any of its files or their folder; for OME-Zarr and a montage the folder
+    path : the slide's file, or its address (https:// or s3://); for DICOM any of its files or their folder;
+        for OME-Zarr and a montage the folder
     mpp : µm per level-0 pixel, one number or (y, x), where the file does not say or is wrong
 
     Raises
@@ -47,17 +51,20 @@ def open_slide(path: str | Path, *, mpp: float | tuple[float, float] | None = No
     SlideError
         one sentence: the file is missing, damaged, no bright-field RGB slide, or of an unknown format
     """
-    path = Path(path)
+    path = slide_path(path)
     given = None if mpp is None else given_mpp(mpp)
-    _refuse_nothing(path)
+    if isinstance(path, Path):
+        _refuse_nothing(path)
     said = []
     for reader in READERS:
-        if not (reader.folders if path.is_dir() else reader.files):
+        if not reader.may_read(path):
             continue
         try:
             return _looked_at(path, reader.open_source(path), given)
         except RefusedError as error:
             raise SlideError(f"{path.name} cannot be used as a slide: {reason(error)}.") from error
+        except UnreachableError as error:
+            raise SlideError(f"{path.name} cannot be opened: {reason(error)}.") from error
         except SlideError as error:
             said.append(f"{reader.name}: {reason(error)}")
     raise SlideError(
@@ -109,7 +116,7 @@ def _head(file: Path, count: int) -> bytes:
         return stream.read(count)
 
 
-def _looked_at(path: Path, source: Source, mpp: tuple[float, float] | None) -> Slide:
+def _looked_at(path: SlidePath, source: Source, mpp: tuple[float, float] | None) -> Slide:
     """The slide that a source gives, once its coarsest level has been read and found to be bright-field."""
     engine = Engine(source, path.name)
     try:

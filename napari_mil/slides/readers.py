@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from napari_mil.slides.address import Address, SlidePath
 
 if TYPE_CHECKING:
     from napari_mil.slides.tiles import Source
@@ -23,6 +24,7 @@ class Reader:
         for what it does not know, and RefusedError for what no other reader needs to be asked about
     reads : the formats, for people
     files, folders : whether a slide of it is a file, a folder, or either
+    remote : whether it reads from a server too
     needs, extra : a library that is optional, and the extra that brings it
     """
 
@@ -31,14 +33,21 @@ class Reader:
     reads: str
     files: bool = True
     folders: bool = False
+    remote: bool = False
     needs: str = ""
     extra: str = ""
 
-    def open_source(self, path: Path) -> Source:
+    def open_source(self, path: SlidePath) -> Source:
         """Open a slide; SlideError when it is none that this reader knows."""
         module: Any = importlib.import_module(f"napari_mil.slides.{self.module}")
         source: Source = module.open_source(path)
         return source
+
+    def may_read(self, path: SlidePath) -> bool:
+        """Whether a slide of this family can lie there."""
+        if isinstance(path, Address):
+            return self.remote
+        return self.folders if path.is_dir() else self.files
 
     @property
     def installed(self) -> bool:
@@ -53,8 +62,8 @@ class Reader:
 
 # TIFF before OpenSlide, which opens OME-TIFF but hides its levels
 READERS = (
-    Reader("TIFF reader", "tiff", "Aperio SVS, OME-TIFF, tiled TIFF and BigTIFF"),
-    Reader("OME-Zarr reader", "zarr", "OME-Zarr 0.4 and 0.5", files=False, folders=True),
+    Reader("TIFF reader", "tiff", "Aperio SVS, OME-TIFF, tiled TIFF and BigTIFF", remote=True),
+    Reader("OME-Zarr reader", "zarr", "OME-Zarr 0.4 and 0.5", files=False, folders=True, remote=True),
     Reader("DICOM reader", "dicom", "DICOM slides", folders=True, needs="wsidicom", extra="dicom"),
     Reader(
         "OpenSlide", "openslide", "NDPI, MRXS, SCN, BIF, Philips TIFF, VMS, Trestle, Sakura", folders=True

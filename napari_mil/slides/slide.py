@@ -7,13 +7,13 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from PIL import Image
 
 from napari_mil.errors import SlideError, reason
+from napari_mil.slides.address import SlidePath
 from napari_mil.slides.identity import bare_name, fingerprint
 from napari_mil.slides.tiles import Engine, Montage, Pixels, dask_view
 
@@ -107,19 +107,19 @@ class Slide:
     Attributes
     ----------
     engine : the open file with its tile cache and decode threads
-    path : the file that was opened
+    path : the file, folder or address that was opened
     mpp : (y, x) µm per level-0 pixel, or None when the file does not say or says something implausible
         (outside 0.05–20)
     levels : largest first
     """
 
     engine: Engine = field(repr=False)
-    path: Path
+    path: SlidePath
     mpp: tuple[float, float] | None
     levels: tuple[Level, ...] = field(repr=False)
 
     @classmethod
-    def of(cls, path: Path, engine: Engine, mpp: tuple[float, float] | None = None) -> Slide:
+    def of(cls, path: SlidePath, engine: Engine, mpp: tuple[float, float] | None = None) -> Slide:
         """The slide that `engine` reads; `mpp` overrules what the file says."""
         infos = engine.source.info.levels
         height, width = infos[0].shape_px
@@ -177,9 +177,8 @@ class Slide:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over the names, sizes, first and last MB of the slide's files and the shape of level 0."""
-        home = self.path if self.path.is_dir() else self.path.parent
         try:
-            return fingerprint(home, self.engine.source.info.files, self.shape_px)
+            return fingerprint(self.path, self.engine.source.info.files, self.shape_px)
         except OSError as error:
             raise SlideError(f"{self.name} cannot be read ({reason(error)}); check its disk.") from error
 

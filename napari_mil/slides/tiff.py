@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import re
 from collections.abc import Callable, Iterator
@@ -13,11 +14,14 @@ import numpy as np
 import tifffile
 
 from napari_mil.errors import SlideError, reason
+from napari_mil.slides.address import Address, SlidePath
+from napari_mil.slides.remote import RemoteFile, Stream
 from napari_mil.slides.slide import RefusedError
-from napari_mil.slides.tiffpage import File, Page
+from napari_mil.slides.tiffpage import Bytes, File, Page
 from napari_mil.slides.tiles import LevelInfo, Pixels, SlideInfo
 
 WHITE = (255, 255, 255)
+_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 MOST_STRIPED_PX = 64_000_000
 _OTHERS = {
     "ndpi": "Hamamatsu NDPI",
@@ -35,7 +39,7 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())
 class TiffSource:
     """The pages of one TIFF that form a pyramid; safe from many threads."""
 
-    def __init__(self, file: File, pages: tuple[Page, ...], info: SlideInfo) -> None:
+    def __init__(self, file: Bytes, pages: tuple[Page, ...], info: SlideInfo) -> None:
         self._file, self._pages, self.info = file, pages, info
 
     def tile(self, level: int, row: int, col: int) -> Pixels:
@@ -47,20 +51,11 @@ class TiffSource:
         self._file.close()
 
 
-def open_source(path: Path) -> TiffSource:
+def open_source(path: SlidePath) -> TiffSource:
     """The pyramid in a TIFF; SlideError when this reader cannot read it, RefusedError when none should."""
+    file = RemoteFile(path) if isinstance(path, Address) else File(path)
     try:
-        with tifffile.TiffFile(path) as tif:
-            pages, found, extra = _understand(tif, path)
-    except SlideError:
-        raise
-    except Exception as error:  # a damaged file may raise anything inside the parser
-        if _says_tiff(path):  # OpenSlide has been seen to end the process over such files
-            why = reason(error) if isinstance(error, tifffile.TiffFileError) else "its tags make no sense"
-            raise RefusedError(f"it is a damaged TIFF ({why}); copy the file again") from error
-        raise SlideError("not a TIFF") from error
-    file = File(path)
-    try:
+        pages, found, extra = _parsed(file, path)
         _probe(file, pages)
     except BaseException:
         file.close()
@@ -74,13 +69,22 @@ def open_source(path: Path) -> TiffSource:
     return TiffSource(file, pages, info)
 
 
-def _says_tiff(path: Path) -> bool:
-    with path.open("rb") as stream:
-        return stream.read(4) in {b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"}
+def _parsed(file: Bytes, path: SlidePath) -> tuple[tuple[Page, ...], dict[str, Any], dict[str, Page]]:
+    stream: Any = path if isinstance(path, Path) else io.BufferedReader(Stream(file))
+    try:
+        with tifffile.TiffFile(stream, name=None if isinstance(path, Path) else path.name) as tif:
+            return _understand(tif, path)
+    except SlideError:
+        raise
+    except Exception as error:  # a damaged file may raise anything inside the parser
+        if file.read(0, 4) in _MAGIC:  # OpenSlide has been seen to end the process over such files
+            why = reason(error) if isinstance(error, tifffile.TiffFileError) else "its tags make no sense"
+            raise RefusedError(f"it is a damaged TIFF ({why}); copy the file again") from error
+        raise SlideError("not a TIFF") from error
 
 
 def _understand(
-    tif: tifffile.TiffFile, path: Path
+    tif: tifffile.TiffFile, path: SlidePath
 ) -> tuple[tuple[Page, ...], dict[str, Any], dict[str, Page]]:
     """The pages of the pyramid, the fields of SlideInfo, and the associated images."""
     for flag, vendor in _OTHERS.items():
@@ -154,7 +158,7 @@ def _associated(tif: tifffile.TiffFile) -> Iterator[tuple[str, Page]]:
                 continue
 
 
-def _probe(file: File, pages: tuple[Page, ...]) -> None:
+def _probe(file: Bytes, pages: tuple[Page, ...]) -> None:
     """Refuse a file that ends early; decode one tile per level, so that an unknown codec shows now."""
     for page in pages:
         if page.end > file.size:

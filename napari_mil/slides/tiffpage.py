@@ -11,7 +11,7 @@ import struct
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import imagecodecs
 import numpy as np
@@ -35,6 +35,20 @@ _DECODERS = {
 _LARGEST_TILE = 2**27
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # JPEG's start-of-frame markers
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, YCBCR = 0, 1, 2, 6
+
+
+class Bytes(Protocol):
+    """A file to read from at any place, from any thread."""
+
+    size: int
+
+    def read(self, offset: int, count: int) -> bytes:
+        """`count` bytes from `offset`, fewer at the end of the file."""
+        ...
+
+    def close(self) -> None:
+        """Give the file back."""
+        ...
 
 
 class File:
@@ -124,7 +138,7 @@ class Page:
         """The byte after the last tile."""
         return int((self.offsets + self.counts)[self.counts > 0].max(initial=0))
 
-    def tile(self, file: File, row: int, col: int, background: tuple[int, int, int]) -> Pixels:
+    def tile(self, file: Bytes, row: int, col: int, background: tuple[int, int, int]) -> Pixels:
         """(h, w, 3) uint8 of one tile, cut at the page's border; SlideError when its bytes are damaged."""
         height = min(self.tile_px[0], self.shape_px[0] - row * self.tile_px[0])
         width = min(self.tile_px[1], self.shape_px[1] - col * self.tile_px[1])
@@ -134,6 +148,8 @@ class Page:
             return np.full((height, width, 3), background, np.uint8)
         try:
             pixels = self._rgb(self._decode(file.read(offset, count), count), background)[:height, :width]
+        except SlideError:  # of the server
+            raise
         except (RuntimeError, ValueError, TypeError, IndexError, OSError, struct.error) as error:
             raise self._damaged(row, col, reason(error)) from error
         if pixels.shape[:2] != (height, width):
@@ -146,7 +162,7 @@ class Page:
             f"is damaged ({why}); get an undamaged copy of the file."
         )
 
-    def whole(self, file: File, background: tuple[int, int, int]) -> Pixels:
+    def whole(self, file: Bytes, background: tuple[int, int, int]) -> Pixels:
         """(h, w, 3) uint8 of the whole page."""
         rows, cols = self.lattice
         lines = [

@@ -15,7 +15,6 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -25,6 +24,8 @@ from napari_mil.errors import SlideError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from napari_mil.slides.address import SlidePath
 
 Pixels = NDArray[np.uint8]
 Key = tuple[int, int, int, int]
@@ -84,7 +85,7 @@ class SlideInfo:
     """
 
     levels: tuple[LevelInfo, ...]
-    files: tuple[Path, ...]
+    files: tuple[SlidePath, ...]
     mpp: tuple[float, float] | None = None
     bounds_px: tuple[int, int, int, int] | None = None
     background: tuple[int, int, int] = (255, 255, 255)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import product
+from functools import partial
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from napari_mil.errors import SlideError, reason
+from napari_mil.slides.address import Address, SlidePath
+from napari_mil.slides.remote import file_system, trying
 from napari_mil.slides.slide import RefusedError
 from napari_mil.slides.tiles import LevelInfo, Pixels, SlideInfo
 
@@ -21,6 +25,7 @@ DOCUMENTS = ("zarr.json", ".zgroup", ".zattrs")
 _SMALLEST_TILE = 256
 _LARGEST_CHUNK = 2**25
 _MOST_LEVELS = 64
+_MOST_CHUNKS = 64  # of the coarsest level, in the fingerprint
 #: names of units, as UDUNITS has them, in µm
 _UM = {"nanometer": 1e-3, "micrometer": 1.0, "millimeter": 1e3, "centimeter": 1e4, "meter": 1e6}
 _UM |= {"angstrom": 1e-4, "inch": 25400.0, "nm": 1e-3, "um": 1.0, "µm": 1.0, "mm": 1e3}
@@ -61,16 +66,19 @@ class Plane:
 class ZarrSource:
     """An open multiscale image; safe from many threads."""
 
-    def __init__(self, planes: tuple[Plane, ...], info: SlideInfo) -> None:
-        self._planes, self.info = planes, info
+    def __init__(self, path: SlidePath, planes: tuple[Plane, ...], info: SlideInfo) -> None:
+        self._path, self._planes, self.info = path, planes, info
 
     def tile(self, level: int, row: int, col: int) -> Pixels:
         """(h, w, 3) uint8; a chunk that is black all over was not scanned and shows the background."""
         plane = self._planes[level]
         (height, width), (th, tw) = plane.shape_px, self.info.levels[level].tile_px
         top, left = row * th, col * tw
+        read = partial(plane.read, top, left, min(height, top + th), min(width, left + tw))
         try:
-            pixels = plane.read(top, left, min(height, top + th), min(width, left + tw))
+            pixels = trying(read, self._path) if isinstance(self._path, Address) else read()
+        except SlideError:
+            raise
         except Exception as error:
             raise SlideError(
                 f"the chunk in row {row}, column {col} of the level of {width} × {height} px is damaged "
@@ -86,16 +94,28 @@ class ZarrSource:
         """Nothing is held open."""
 
 
-def open_source(path: Path) -> ZarrSource:
+def open_source(path: SlidePath) -> ZarrSource:
     """The multiscale image of a folder; SlideError when it is no Zarr, RefusedError when it is no slide."""
-    if not is_zarr(path):
-        raise SlideError("not a Zarr group")
     try:
-        return _understand(path)
+        if isinstance(path, Address):
+            return _from_server(path)
+        if is_zarr(path):
+            return _understand(path, path)
     except SlideError:
         raise
     except Exception as error:  # damaged metadata may raise anything inside the parser
+        if type(error).__name__ == "GroupNotFoundError":
+            raise SlideError("not a Zarr group") from error
         raise RefusedError(f"it is a damaged OME-Zarr ({reason(error)}); copy the folder again") from error
+    raise SlideError("not a Zarr group")
+
+
+def _from_server(address: Address) -> ZarrSource:
+    from zarr.storage import FsspecStore
+
+    system, home = file_system(address, asynchronous=True)
+    store = FsspecStore(system, read_only=True, path=home)
+    return trying(partial(_understand, address, store), address)
 
 
 def is_zarr(folder: Path) -> bool:
@@ -103,12 +123,12 @@ def is_zarr(folder: Path) -> bool:
     return any((folder / name).is_file() for name in (*DOCUMENTS, ".zarray"))
 
 
-def _understand(path: Path) -> ZarrSource:
+def _understand(path: SlidePath, store: Any) -> ZarrSource:
     import zarr
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what a reader may do without is no matter for its user
-        group = zarr.open_group(path, mode="r")
+        group = zarr.open_group(store, mode="r")
         says = _says(group)
         if "bioformats2raw.layout" in says and "multiscales" not in says:
             group = group["0"]
@@ -130,7 +150,7 @@ def _understand(path: Path) -> ZarrSource:
         background=WHITE,
         properties={"format": f"OME-Zarr {version}", "axes": axes, **names},
     )
-    return ZarrSource(planes, info)
+    return ZarrSource(path, planes, info)
 
 
 def _says(group: Any) -> Mapping[str, Any]:
@@ -223,15 +243,21 @@ def _tile_px(plane: Plane) -> tuple[int, int]:
     return tuple(c * max(1, _SMALLEST_TILE // c) for c in plane.chunk_px)  # type: ignore[return-value]
 
 
-def _files(path: Path, group: Any, planes: Sequence[Plane]) -> Iterator[Path]:
+def _files(path: SlidePath, group: Any, planes: Sequence[Plane]) -> list[SlidePath]:
     """What tells the slide from others: its documents, and the chunks of its coarsest level.
 
     A slide may have a hundred thousand chunks: not all of them can be looked at.
     """
-    folders = [path, *(path / one.path for one in (group, *(p.array for p in planes)) if one.path)]
-    named = (folder / name for folder in folders for name in (*DOCUMENTS, ".zarray"))
+    folders = ["", *(f"{one.path}/" for one in (group, *(p.array for p in planes)) if one.path)]
+    named = [f"{folder}{name}" for folder in folders for name in (*DOCUMENTS, ".zarray")]
     last = planes[-1].array
     stored = last.shards or last.chunks
     cells = product(*(range(-(-n // c)) for n, c in zip(last.shape, stored, strict=True)))
-    chunks = (path / last.path / last.metadata.encode_chunk_key(cell) for cell in cells)
-    yield from (file for file in dict.fromkeys((*named, *chunks)) if file.is_file())
+    named += [f"{last.path}/{last.metadata.encode_chunk_key(cell)}" for cell in islice(cells, _MOST_CHUNKS)]
+    files: list[SlidePath] = [path / name for name in dict.fromkeys(named)]
+    if isinstance(path, Path):
+        return [file for file in files if isinstance(file, Path) and file.is_file()]
+    system, home = file_system(path)
+    with ThreadPoolExecutor(8) as pool:
+        there = pool.map(lambda name: system.exists(f"{home}/{name}"), dict.fromkeys(named))
+        return [file for file, found in zip(files, there, strict=True) if found]
