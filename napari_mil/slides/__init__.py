@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from napari_mil.errors import SlideError, reason
 from napari_mil.slides.address import Address, SlidePath, slide_path
+from napari_mil.slides.colour import to_srgb
 from napari_mil.slides.readers import READERS, Reader
 from napari_mil.slides.remote import UnreachableError
 from napari_mil.slides.slide import Level, RefusedError, Slide, given_mpp, sample_boxes
@@ -37,7 +38,9 @@ SUFFIXES = (".svs", ".tif", ".tiff", ".btf", ".ndpi", ".mrxs", ".scn", ".bif", "
 _DARK = 32  # on a bright-field scan something is brighter than this in all three colours
 
 
-def open_slide(path: str | SlidePath, *, mpp: float | tuple[float, float] | None = None) -> Slide:
+def open_slide(
+    path: str | SlidePath, *, mpp: float | tuple[float, float] | None = None, srgb: bool = False
+) -> Slide:
     """Open a whole-slide image, a photograph, or a folder of photographs as a montage, lazily.
 
     Parameters
@@ -45,6 +48,7 @@ def open_slide(path: str | SlidePath, *, mpp: float | tuple[float, float] | None
     path : the slide's file, or its address (https:// or s3://); for DICOM any of its files or their folder;
         for OME-Zarr and a montage the folder
     mpp : µm per level-0 pixel, one number or (y, x), where the file does not say or is wrong
+    srgb : convert colours by the profile in the file; the slide's properties say so under `colours`
 
     Raises
     ------
@@ -60,7 +64,7 @@ def open_slide(path: str | SlidePath, *, mpp: float | tuple[float, float] | None
         if not reader.may_read(path):
             continue
         try:
-            return _looked_at(path, reader.open_source(path), given)
+            return _looked_at(path, reader.open_source(path), given, srgb=srgb)
         except RefusedError as error:
             raise SlideError(f"{path.name} cannot be used as a slide: {reason(error)}.") from error
         except UnreachableError as error:
@@ -116,9 +120,15 @@ def _head(file: Path, count: int) -> bytes:
         return stream.read(count)
 
 
-def _looked_at(path: SlidePath, source: Source, mpp: tuple[float, float] | None) -> Slide:
+def _looked_at(
+    path: SlidePath, source: Source, mpp: tuple[float, float] | None, *, srgb: bool = False
+) -> Slide:
     """The slide that a source gives, once its coarsest level has been read and found to be bright-field."""
-    engine = Engine(source, path.name)
+    try:
+        engine = Engine(to_srgb(source) if srgb else source, path.name)
+    except BaseException:
+        source.close()
+        raise
     try:
         slide = Slide.of(path, engine, mpp)
         _refuse_dark(slide)

@@ -94,7 +94,17 @@ def _understand(handle: openslide.OpenSlide, path: Path) -> SlideInfo:
         objective_power=_number(says, "objective-power"),
         properties=says,
         associated=associated,
+        icc_profile=_profile(handle),
     )
+
+
+def _profile(handle: openslide.OpenSlide) -> bytes | None:
+    """The colour profile; one that is damaged is none."""
+    try:
+        found = handle.color_profile
+    except (openslide.OpenSlideError, OSError):
+        return None
+    return None if found is None else bytes(found.tobytes())
 
 
 def _properties(handle: openslide.OpenSlide) -> dict[str, str]:

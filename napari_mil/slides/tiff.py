@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -93,8 +93,7 @@ def _understand(
     main = max((s for s in tif.series if not _is_associated(s)), key=_area, default=tif.series[0])
     _check_axes(main)
     pages = tuple(Page.of(_page(level)) for level in main.levels)
-    if len(pages) == 1:
-        pages += tuple(_further_levels(tif, main, pages[0]))
+    pages += tuple(_further_levels(tif, main, pages))
     if not _page(main).is_tiled and _area(main) > MOST_STRIPED_PX:
         raise SlideError("it is neither tiled nor small, so that no part can be read on its own")
     description = _page(main).description or ""
@@ -104,6 +103,7 @@ def _understand(
         "mpp": _mpp(tif, _page(main), description, aperio),
         "objective_power": _number(aperio.get("AppMag")) or _objective(description if tif.is_ome else ""),
         "properties": {"format": _kind(tif), **aperio},
+        "icc_profile": _profile(_page(main)),
     }
     return pages, info, dict(_associated(tif))
 
@@ -132,14 +132,16 @@ def _check_axes(series: Any) -> None:
         )
 
 
-def _further_levels(tif: tifffile.TiffFile, main: Any, first: Page) -> Iterator[Page]:
-    """Tiled pages of the same picture, smaller, that tifffile did not take for levels."""
-    seen = first.shape_px
+def _further_levels(tif: tifffile.TiffFile, main: Any, pages: Sequence[Page]) -> Iterator[Page]:
+    """Tiled pages of the same picture, smaller, that tifffile did not take for levels, such as those of a
+    factor that is nearly four.
+    """
+    first, seen = pages[0], pages[-1].shape_px
     others = [
         s for s in tif.series if s is not main and not _is_associated(s) and str(s.axes) == str(main.axes)
     ]
-    for series in sorted(others, key=_area, reverse=True):
-        page = _page(series)
+    for level in sorted((one for s in others for one in s.levels), key=_area, reverse=True):
+        page = _page(level)
         shape = (int(page.imagelength), int(page.imagewidth))
         dy, dx = first.shape_px[0] / shape[0], first.shape_px[1] / shape[1]
         same_picture = abs(dy - dx) <= dy / shape[0] + dx / shape[1]
@@ -172,6 +174,12 @@ def _probe(file: Bytes, pages: tuple[Page, ...]) -> None:
 
 def _kind(tif: tifffile.TiffFile) -> str:
     return "Aperio SVS" if tif.is_svs else "OME-TIFF" if tif.is_ome else "TIFF"
+
+
+def _profile(page: Any) -> bytes | None:
+    """The colour profile (tag 34675), if it is there and not empty."""
+    found = page.tags.valueof(34675)
+    return bytes(found) if isinstance(found, (bytes, bytearray)) and found else None
 
 
 def _aperio(description: str) -> dict[str, str]:
