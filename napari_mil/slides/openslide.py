@@ -27,13 +27,14 @@ class OpenSlideSource:
 
     def __init__(self, handle: openslide.OpenSlide, info: SlideInfo) -> None:
         self._handle, self.info = handle, info
+        self._steps = handle.level_downsamples  # its own rounding, by which it finds pixels
 
     def tile(self, level: int, row: int, col: int) -> Pixels:
         """(h, w, 3) uint8, cut at the level's border; transparent areas show the background."""
         (height, width), (th, tw) = self.info.levels[level].shape_px, self.info.levels[level].tile_px
         top, left = row * th, col * tw
         size = (min(tw, width - left), min(th, height - top))
-        step = self._handle.level_downsamples[level]  # its own rounding, by which it finds pixels
+        step = self._steps[level]
         try:
             region = self._handle.read_region((round(left * step), round(top * step)), level, size)
         except openslide.OpenSlideError as error:
