@@ -35,6 +35,11 @@ __all__ = [
 #: what slides' files are called; a folder is searched for these
 SUFFIXES = (".svs", ".tif", ".tiff", ".btf", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide")
 
+_HERE = (
+    "expected is an undamaged whole-slide image such as SVS, OME-TIFF, tiled TIFF, NDPI, MRXS, DICOM or "
+    "OME-Zarr, a photograph or a folder of photographs as PNG, JPEG or TIFF"
+)
+_THERE = "from a server SVS, OME-TIFF, tiled TIFF and OME-Zarr are read; copy other slides to this machine"
 _DARK = 32  # on a bright-field scan something is brighter than this in all three colours
 
 
@@ -71,11 +76,8 @@ def open_slide(
             raise SlideError(f"{path.name} cannot be opened: {reason(error)}.") from error
         except SlideError as error:
             said.append(f"{reader.name}: {reason(error)}")
-    raise SlideError(
-        f"{path.name} cannot be opened as a slide ({'; '.join(said)}); "
-        "expected is an undamaged whole-slide image such as SVS, OME-TIFF, tiled TIFF, NDPI, MRXS, DICOM or "
-        "OME-Zarr, a photograph or a folder of photographs as PNG, JPEG or TIFF."
-    )
+    expected = _THERE if isinstance(path, Address) else _HERE
+    raise SlideError(f"{path.name} cannot be opened as a slide ({'; '.join(said)}); {expected}.")
 
 
 def find_slides(folder: Path) -> Iterator[Path]:

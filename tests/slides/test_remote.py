@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from slidefiles import picture, write_pyramid, write_svs, write_zarr
 from slideserver import serving
+from vendorslides import write_ndpi
 
 from napari_mil.errors import SlideError
 from napari_mil.slides import open_slide, remote
@@ -92,6 +93,15 @@ def test_there_is_no_such_file(server):
         SlideError, match=rf"TIFF reader: there is no file {server.address}/b\.svs; check the"
     ):
         open_slide(f"{server.address}/b.svs")
+
+
+def test_what_is_not_read_from_a_server_is_to_be_copied(server):
+    write_ndpi(server.folder / "a.ndpi", IMAGE)
+    with pytest.raises(
+        SlideError,
+        match=r"Hamamatsu NDPI is left to OpenSlide; .* are read; copy other slides to this machine\.$",
+    ):
+        open_slide(f"{server.address}/a.ndpi")
 
 
 def test_a_server_without_parts_is_refused_before_everything_comes(server):
