@@ -22,7 +22,7 @@ $(READY): pyproject.toml constraints.txt scripts/system_packages
 	scripts/system_packages
 	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet -c constraints.txt --editable ".[pyqt5]" --group dev
+	$(BIN)/python -m pip install --quiet -c constraints.txt --editable ".[pyqt5,dicom,remote]" --group dev
 	touch $@
 
 demo: $(READY) ## the main job on sample slides, in a window, or with screenshots in demo-output/ where there is no screen
@@ -63,7 +63,7 @@ $(MATRIX:%=.venv-%/.ready): .venv-%/.ready: pyproject.toml constraints.txt scrip
 	[ -x .venv-$*/bin/python ] || $(PYTHON) -m venv .venv-$*
 	sed '$(if $(filter napari-%,$*),s/^napari==.*/napari==$(*:napari-%=%).*/)' constraints.txt > .venv-$*/constraints.txt
 	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
-	.venv-$*/bin/python -m pip install --quiet -c .venv-$*/constraints.txt --editable ".[$(BINDING)]" --group dev
+	.venv-$*/bin/python -m pip install --quiet -c .venv-$*/constraints.txt --editable ".[$(BINDING),dicom,remote]" --group dev
 	touch $@
 
 bench-quality: $(READY) ## how well the methods work, on sample, planted and real sets: tables in docs/benchmarks.md, resumes run by run

@@ -32,12 +32,15 @@ def import_(
     paths: Annotated[
         list[Path] | None,
         typer.Argument(
-            help="Slides, folders of slides or photographs, label files, or checkpoints.", show_default=False
+            help="Slides or their addresses, folders of slides or photographs, label files, or checkpoints.",
+            show_default=False,
         ),
     ] = None,
     manifest: Annotated[
         Path | None,
-        typer.Option(help="CSV: slide (path, name or stem), and maybe case, label, time, event, split."),
+        typer.Option(
+            help="CSV: slide (path, address, name or stem), and maybe case, label, time, event, split."
+        ),
     ] = None,
     slide: Annotated[str | None, typer.Option(help="The slide that a label file speaks of.")] = None,
     tree: Annotated[Path | None, typer.Option(help="labeltree.json for a new project.")] = None,

@@ -13,6 +13,7 @@ import typer
 
 from napari_mil.cli.running import By, show
 from napari_mil.errors import MILError, ProjectError, SlideError
+from napari_mil.slides.address import slide_path
 
 app = typer.Typer()
 #: Platforms of Qt that need a screen; there are others that need none.
@@ -64,15 +65,20 @@ def _on_a_virtual_screen(*words: str) -> None:
 
 @app.command("open", epilog="Example: `napari-mil open case.svs` or `napari-mil open --project study/`")
 def open_(
-    slides: Annotated[list[Path] | None, typer.Argument(help="Slides to show.", show_default=False)] = None,
+    slides: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Slides to show: files, folders, or addresses (https://, s3://).", show_default=False
+        ),
+    ] = None,
     project: Annotated[Path | None, typer.Option(help="Project to open, and to keep labels in.")] = None,
     *,
     new: Annotated[bool, typer.Option("--new", help="Make --project when it is not there yet.")] = False,
     by: By = "",
 ) -> None:
     """Open the window with slides or a project, the MIL workbench docked."""
-    for path in slides or []:
-        if not path.exists():
+    for path in map(slide_path, slides or []):
+        if isinstance(path, Path) and not path.exists():
             raise SlideError(f"There is no file {path}; check the path.")
     if project is not None and not new and not any((project / n).exists() for n in _MARKS):
         _ask_for(project)
@@ -87,7 +93,7 @@ def open_(
         raise MILError(
             f"The window needs {error.name}; install it with: pip install 'napari-mil[pyqt5]'."
         ) from error
-    run_window(list(slides or []), project=project, by=by)
+    run_window(list(map(slide_path, slides or [])), project=project, by=by)
 
 
 def _ask_for(project: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 import os
 from collections.abc import Iterator
@@ -10,61 +9,90 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_mil.errors import SlideError, reason
+from napari_mil.slides.address import Address, SlidePath, slide_path
+from napari_mil.slides.colour import to_srgb
+from napari_mil.slides.readers import READERS, Reader
+from napari_mil.slides.remote import UnreachableError
 from napari_mil.slides.slide import Level, RefusedError, Slide, given_mpp, sample_boxes
 from napari_mil.slides.tiles import Engine, Montage, Photograph
 
 if TYPE_CHECKING:
     from napari_mil.slides.tiles import Source
 
-__all__ = ["SUFFIXES", "Level", "Montage", "Photograph", "Slide", "find_slides", "open_slide"]
+__all__ = [
+    "READERS",
+    "SUFFIXES",
+    "Address",
+    "Level",
+    "Montage",
+    "Photograph",
+    "Reader",
+    "Slide",
+    "find_slides",
+    "open_slide",
+]
 
 #: what slides' files are called; a folder is searched for these
 SUFFIXES = (".svs", ".tif", ".tiff", ".btf", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide")
 
-# tifffile first: OpenSlide opens OME-TIFF but hides its levels
-READERS = {"TIFF reader": "tiff", "OpenSlide": "openslide", "photographs": "photos"}
-_FOLDERS = {"photographs": "photos"}
+_HERE = (
+    "expected is an undamaged whole-slide image such as SVS, OME-TIFF, tiled TIFF, NDPI, MRXS, DICOM or "
+    "OME-Zarr, a photograph or a folder of photographs as PNG, JPEG or TIFF"
+)
+_THERE = "from a server SVS, OME-TIFF, tiled TIFF and OME-Zarr are read; copy other slides to this machine"
 _DARK = 32  # on a bright-field scan something is brighter than this in all three colours
 
 
-def open_slide(path: str | Path, *, mpp: float | tuple[float, float] | None = None) -> Slide:
+def open_slide(
+    path: str | SlidePath, *, mpp: float | tuple[float, float] | None = None, srgb: bool = False
+) -> Slide:
     """Open a whole-slide image, a photograph, or a folder of photographs as a montage, lazily.
 
     Parameters
     ----------
-    path : the slide's file; for DICOM any of its files or their folder; for a montage the folder
+    path : the slide's file, or its address (https:// or s3://); for DICOM any of its files or their folder;
+        for OME-Zarr and a montage the folder
     mpp : µm per level-0 pixel, one number or (y, x), where the file does not say or is wrong
+    srgb : convert colours by the profile in the file; the slide's properties say so under `colours`
 
     Raises
     ------
     SlideError
         one sentence: the file is missing, damaged, no bright-field RGB slide, or of an unknown format
     """
-    path = Path(path)
+    path = slide_path(path)
     given = None if mpp is None else given_mpp(mpp)
-    entrance, said = _entrance(path), []
-    for name, module in (_FOLDERS if entrance.is_dir() else READERS).items():
-        reader = importlib.import_module(f"napari_mil.slides.{module}")
+    if isinstance(path, Path):
+        _refuse_nothing(path)
+    said = []
+    for reader in READERS:
+        if not reader.may_read(path):
+            continue
         try:
-            return _looked_at(path, reader.open_source(entrance), given)
+            return _looked_at(path, reader.open_source(path), given, srgb=srgb)
         except RefusedError as error:
             raise SlideError(f"{path.name} cannot be used as a slide: {reason(error)}.") from error
+        except UnreachableError as error:
+            raise SlideError(f"{path.name} cannot be opened: {reason(error)}.") from error
         except SlideError as error:
-            said.append(f"{name}: {reason(error)}")
-    raise SlideError(
-        f"{path.name} cannot be opened as a slide ({'; '.join(said)}); "
-        "expected is an undamaged whole-slide image such as SVS, OME-TIFF, tiled TIFF, NDPI or MRXS, "
-        "or photographs as PNG, JPEG or TIFF."
-    )
+            said.append(f"{reader.name}: {reason(error)}")
+    expected = _THERE if isinstance(path, Address) else _HERE
+    raise SlideError(f"{path.name} cannot be opened as a slide ({'; '.join(said)}); {expected}.")
 
 
 def find_slides(folder: Path) -> Iterator[Path]:
-    """Slides in a folder and the folders in it, by their suffixes, and folders of photographs.
+    """Slides in a folder and the folders in it, by their suffixes; an OME-Zarr, a folder of DICOM files and
+    one of photographs are a slide each.
 
     Pictures that lie beside a slide are taken for its thumbnails.
     """
+    from napari_mil.slides.dicomfiles import first_dicom
     from napari_mil.slides.photos import photographs_in
+    from napari_mil.slides.zarr import is_zarr
 
+    if is_zarr(folder) or first_dicom(folder, suffixes=(".dcm", "")):
+        yield folder
+        return
     photographs = photographs_in(folder)
     inside = sorted(folder.iterdir())
     slides = [f for f in inside if f.is_file() and f.name.lower().endswith(SUFFIXES) and f not in photographs]
@@ -76,31 +104,17 @@ def find_slides(folder: Path) -> Iterator[Path]:
             yield from find_slides(path)
 
 
-def _entrance(path: Path) -> Path:
-    """What to open: the path itself, or the first file of a folder that holds a DICOM slide."""
-    from napari_mil.slides.photos import photographs_in
-
+def _refuse_nothing(path: Path) -> None:
+    """Raise SlideError when nothing is there, or nothing that can be read."""
     if not os.path.lexists(path):
         raise SlideError(f"There is no file {path}; check the path.")
     try:
-        file = (_first_dicom(path) or path) if path.is_dir() else path
-        empty = not file.is_dir() and not _head(file, 1)
-        hollow = file.is_dir() and not photographs_in(file)
+        empty = not (any(path.iterdir()) if path.is_dir() else _head(path, 1))
     except OSError as error:
         raise SlideError(f"{path.name} cannot be read ({error.strerror}); check its permissions.") from error
-    if hollow:
-        raise SlideError(
-            f"{path} is a folder without photographs; give the file of one slide, such as an SVS or a tiled "
-            "TIFF, or a folder of photographs as PNG, JPEG or TIFF."
-        )
     if empty:
-        raise SlideError(f"{path.name} is empty (0 bytes); copy the slide again.")
-    return file
-
-
-def _first_dicom(folder: Path) -> Path | None:
-    files = (file for file in sorted(folder.iterdir()) if file.is_file())
-    return next((file for file in files if _head(file, 132)[128:] == b"DICM"), None)
+        what = "an empty folder" if path.is_dir() else "empty (0 bytes)"
+        raise SlideError(f"{path.name} is {what}; copy the slide again.")
 
 
 def _head(file: Path, count: int) -> bytes:
@@ -108,9 +122,15 @@ def _head(file: Path, count: int) -> bytes:
         return stream.read(count)
 
 
-def _looked_at(path: Path, source: Source, mpp: tuple[float, float] | None) -> Slide:
+def _looked_at(
+    path: SlidePath, source: Source, mpp: tuple[float, float] | None, *, srgb: bool = False
+) -> Slide:
     """The slide that a source gives, once its coarsest level has been read and found to be bright-field."""
-    engine = Engine(source, path.name)
+    try:
+        engine = Engine(to_srgb(source) if srgb else source, path.name)
+    except BaseException:
+        source.close()
+        raise
     try:
         slide = Slide.of(path, engine, mpp)
         _refuse_dark(slide)

@@ -12,6 +12,7 @@ import numpy as np
 import openslide
 
 from napari_mil.errors import SlideError, reason
+from napari_mil.slides.dicomfiles import first_dicom
 from napari_mil.slides.slide import RefusedError
 from napari_mil.slides.tiffpage import over
 from napari_mil.slides.tiles import LevelInfo, Pixels, SlideInfo
@@ -26,15 +27,16 @@ class OpenSlideSource:
 
     def __init__(self, handle: openslide.OpenSlide, info: SlideInfo) -> None:
         self._handle, self.info = handle, info
+        self._steps = handle.level_downsamples  # its own rounding, by which it finds pixels
 
     def tile(self, level: int, row: int, col: int) -> Pixels:
         """(h, w, 3) uint8, cut at the level's border; transparent areas show the background."""
         (height, width), (th, tw) = self.info.levels[level].shape_px, self.info.levels[level].tile_px
         top, left = row * th, col * tw
         size = (min(tw, width - left), min(th, height - top))
-        dy, dx = (self.info.levels[0].shape_px[i] / self.info.levels[level].shape_px[i] for i in (0, 1))
+        step = self._steps[level]
         try:
-            region = self._handle.read_region((round(left * dx), round(top * dy)), level, size)
+            region = self._handle.read_region((round(left * step), round(top * step)), level, size)
         except openslide.OpenSlideError as error:
             raise SlideError(
                 f"level {level} cannot be read at row {row}, column {col} ({reason(error)}); "
@@ -48,7 +50,12 @@ class OpenSlideSource:
 
 
 def open_source(path: Path) -> OpenSlideSource:
-    """The slide as OpenSlide sees it; SlideError when it does not, RefusedError for fluorescence."""
+    """The slide as OpenSlide sees it; SlideError when it does not, RefusedError for fluorescence.
+
+    Of a folder it can read one of DICOM files.
+    """
+    if path.is_dir():
+        path = first_dicom(path) or path
     try:
         handle = openslide.OpenSlide(path)
     except openslide.OpenSlideUnsupportedFormatError as error:
@@ -88,7 +95,17 @@ def _understand(handle: openslide.OpenSlide, path: Path) -> SlideInfo:
         objective_power=_number(says, "objective-power"),
         properties=says,
         associated=associated,
+        icc_profile=_profile(handle),
     )
+
+
+def _profile(handle: openslide.OpenSlide) -> bytes | None:
+    """The colour profile; one that is damaged is none."""
+    try:
+        found = handle.color_profile
+    except (openslide.OpenSlideError, OSError):
+        return None
+    return None if found is None else bytes(found.tobytes())
 
 
 def _properties(handle: openslide.OpenSlide) -> dict[str, str]:

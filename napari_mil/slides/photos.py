@@ -127,7 +127,7 @@ def open_source(path: Path) -> PhotographSource | MontageSource:
             raise SlideError("not a photograph") from error
     files = photographs_in(path)
     if not files:
-        raise RefusedError("it is a folder without photographs")
+        raise SlideError("a folder without photographs")
     return MontageSource(path, files)
 
 

@@ -7,19 +7,19 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from PIL import Image
 
 from napari_mil.errors import SlideError, reason
+from napari_mil.slides.address import SlidePath
+from napari_mil.slides.identity import bare_name, fingerprint
 from napari_mil.slides.tiles import Engine, Montage, Pixels, dask_view
 
 MPP_RANGE = (0.05, 20.0)
 _BAND_PX = 32_000_000  # source pixels resampled at once
 _HASH_PX = 16_000_000
-_EDGE = 2**20
 
 
 class RefusedError(SlideError):
@@ -107,19 +107,19 @@ class Slide:
     Attributes
     ----------
     engine : the open file with its tile cache and decode threads
-    path : the file that was opened
+    path : the file, folder or address that was opened
     mpp : (y, x) µm per level-0 pixel, or None when the file does not say or says something implausible
         (outside 0.05–20)
     levels : largest first
     """
 
     engine: Engine = field(repr=False)
-    path: Path
+    path: SlidePath
     mpp: tuple[float, float] | None
     levels: tuple[Level, ...] = field(repr=False)
 
     @classmethod
-    def of(cls, path: Path, engine: Engine, mpp: tuple[float, float] | None = None) -> Slide:
+    def of(cls, path: SlidePath, engine: Engine, mpp: tuple[float, float] | None = None) -> Slide:
         """The slide that `engine` reads; `mpp` overrules what the file says."""
         infos = engine.source.info.levels
         height, width = infos[0].shape_px
@@ -132,13 +132,7 @@ class Slide:
     @property
     def name(self) -> str:
         """File name without folder and suffix; a montage has its folder's name."""
-        if self.montage is not None:
-            return self.path.name
-        return (
-            self.path.name.removesuffix(".tif").removesuffix(".tiff").removesuffix(".ome")
-            if self.path.suffix in {".tif", ".tiff"}
-            else self.path.stem
-        )
+        return self.path.name if self.montage is not None else bare_name(self.path)
 
     @property
     def stated_mpp(self) -> tuple[float, float] | None:
@@ -183,19 +177,10 @@ class Slide:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over the names, sizes, first and last MB of the slide's files and the shape of level 0."""
-        digest = hashlib.sha256(repr(tuple(map(int, self.shape_px))).encode())
-        files = self.engine.source.info.files
-        home = self.path if self.path.is_dir() else self.path.parent
         try:
-            for name, file in sorted((f.relative_to(home).as_posix(), f) for f in files):
-                digest.update(f"{name}\0{file.stat().st_size}\0".encode())
-                with file.open("rb") as stream:
-                    digest.update(stream.read(_EDGE))
-                    stream.seek(max(0, file.stat().st_size - _EDGE))
-                    digest.update(stream.read(_EDGE))
+            return fingerprint(self.path, self.engine.source.info.files, self.shape_px)
         except OSError as error:
             raise SlideError(f"{self.name} cannot be read ({reason(error)}); check its disk.") from error
-        return digest.hexdigest()
 
     @cached_property
     def pixel_hash(self) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,14 @@ import numpy as np
 import tifffile
 
 from napari_mil.errors import SlideError, reason
+from napari_mil.slides.address import Address, SlidePath
+from napari_mil.slides.remote import RemoteFile, Stream
 from napari_mil.slides.slide import RefusedError
-from napari_mil.slides.tiffpage import File, Page
+from napari_mil.slides.tiffpage import Bytes, File, Page
 from napari_mil.slides.tiles import LevelInfo, Pixels, SlideInfo
 
 WHITE = (255, 255, 255)
+_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 MOST_STRIPED_PX = 64_000_000
 _OTHERS = {
     "ndpi": "Hamamatsu NDPI",
@@ -35,7 +39,7 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())
 class TiffSource:
     """The pages of one TIFF that form a pyramid; safe from many threads."""
 
-    def __init__(self, file: File, pages: tuple[Page, ...], info: SlideInfo) -> None:
+    def __init__(self, file: Bytes, pages: tuple[Page, ...], info: SlideInfo) -> None:
         self._file, self._pages, self.info = file, pages, info
 
     def tile(self, level: int, row: int, col: int) -> Pixels:
@@ -47,20 +51,11 @@ class TiffSource:
         self._file.close()
 
 
-def open_source(path: Path) -> TiffSource:
+def open_source(path: SlidePath) -> TiffSource:
     """The pyramid in a TIFF; SlideError when this reader cannot read it, RefusedError when none should."""
+    file = RemoteFile(path) if isinstance(path, Address) else File(path)
     try:
-        with tifffile.TiffFile(path) as tif:
-            pages, found, extra = _understand(tif, path)
-    except SlideError:
-        raise
-    except Exception as error:  # a damaged file may raise anything inside the parser
-        if _says_tiff(path):  # OpenSlide has been seen to end the process over such files
-            why = reason(error) if isinstance(error, tifffile.TiffFileError) else "its tags make no sense"
-            raise RefusedError(f"it is a damaged TIFF ({why}); copy the file again") from error
-        raise SlideError("not a TIFF") from error
-    file = File(path)
-    try:
+        pages, found, extra = _parsed(file, path)
         _probe(file, pages)
     except BaseException:
         file.close()
@@ -74,13 +69,22 @@ def open_source(path: Path) -> TiffSource:
     return TiffSource(file, pages, info)
 
 
-def _says_tiff(path: Path) -> bool:
-    with path.open("rb") as stream:
-        return stream.read(4) in {b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"}
+def _parsed(file: Bytes, path: SlidePath) -> tuple[tuple[Page, ...], dict[str, Any], dict[str, Page]]:
+    stream: Any = path if isinstance(path, Path) else io.BufferedReader(Stream(file))
+    try:
+        with tifffile.TiffFile(stream, name=None if isinstance(path, Path) else path.name) as tif:
+            return _understand(tif, path)
+    except SlideError:
+        raise
+    except Exception as error:  # a damaged file may raise anything inside the parser
+        if file.read(0, 4) in _MAGIC:  # OpenSlide has been seen to end the process over such files
+            why = reason(error) if isinstance(error, tifffile.TiffFileError) else "its tags make no sense"
+            raise RefusedError(f"it is a damaged TIFF ({why}); copy the file again") from error
+        raise SlideError("not a TIFF") from error
 
 
 def _understand(
-    tif: tifffile.TiffFile, path: Path
+    tif: tifffile.TiffFile, path: SlidePath
 ) -> tuple[tuple[Page, ...], dict[str, Any], dict[str, Page]]:
     """The pages of the pyramid, the fields of SlideInfo, and the associated images."""
     for flag, vendor in _OTHERS.items():
@@ -89,8 +93,7 @@ def _understand(
     main = max((s for s in tif.series if not _is_associated(s)), key=_area, default=tif.series[0])
     _check_axes(main)
     pages = tuple(Page.of(_page(level)) for level in main.levels)
-    if len(pages) == 1:
-        pages += tuple(_further_levels(tif, main, pages[0]))
+    pages += tuple(_further_levels(tif, main, pages))
     if not _page(main).is_tiled and _area(main) > MOST_STRIPED_PX:
         raise SlideError("it is neither tiled nor small, so that no part can be read on its own")
     description = _page(main).description or ""
@@ -100,6 +103,7 @@ def _understand(
         "mpp": _mpp(tif, _page(main), description, aperio),
         "objective_power": _number(aperio.get("AppMag")) or _objective(description if tif.is_ome else ""),
         "properties": {"format": _kind(tif), **aperio},
+        "icc_profile": _profile(_page(main)),
     }
     return pages, info, dict(_associated(tif))
 
@@ -128,14 +132,16 @@ def _check_axes(series: Any) -> None:
         )
 
 
-def _further_levels(tif: tifffile.TiffFile, main: Any, first: Page) -> Iterator[Page]:
-    """Tiled pages of the same picture, smaller, that tifffile did not take for levels."""
-    seen = first.shape_px
+def _further_levels(tif: tifffile.TiffFile, main: Any, pages: Sequence[Page]) -> Iterator[Page]:
+    """Tiled pages of the same picture, smaller, that tifffile did not take for levels, such as those of a
+    factor that is nearly four.
+    """
+    first, seen = pages[0], pages[-1].shape_px
     others = [
         s for s in tif.series if s is not main and not _is_associated(s) and str(s.axes) == str(main.axes)
     ]
-    for series in sorted(others, key=_area, reverse=True):
-        page = _page(series)
+    for level in sorted((one for s in others for one in s.levels), key=_area, reverse=True):
+        page = _page(level)
         shape = (int(page.imagelength), int(page.imagewidth))
         dy, dx = first.shape_px[0] / shape[0], first.shape_px[1] / shape[1]
         same_picture = abs(dy - dx) <= dy / shape[0] + dx / shape[1]
@@ -154,7 +160,7 @@ def _associated(tif: tifffile.TiffFile) -> Iterator[tuple[str, Page]]:
                 continue
 
 
-def _probe(file: File, pages: tuple[Page, ...]) -> None:
+def _probe(file: Bytes, pages: tuple[Page, ...]) -> None:
     """Refuse a file that ends early; decode one tile per level, so that an unknown codec shows now."""
     for page in pages:
         if page.end > file.size:
@@ -168,6 +174,12 @@ def _probe(file: File, pages: tuple[Page, ...]) -> None:
 
 def _kind(tif: tifffile.TiffFile) -> str:
     return "Aperio SVS" if tif.is_svs else "OME-TIFF" if tif.is_ome else "TIFF"
+
+
+def _profile(page: Any) -> bytes | None:
+    """The colour profile (tag 34675), if it is there and not empty."""
+    found = page.tags.valueof(34675)
+    return bytes(found) if isinstance(found, (bytes, bytearray)) and found else None
 
 
 def _aperio(description: str) -> dict[str, str]:

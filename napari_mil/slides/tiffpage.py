@@ -11,7 +11,7 @@ import struct
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import imagecodecs
 import numpy as np
@@ -35,6 +35,20 @@ _DECODERS = {
 _LARGEST_TILE = 2**27
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # JPEG's start-of-frame markers
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, YCBCR = 0, 1, 2, 6
+
+
+class Bytes(Protocol):
+    """A file to read from at any place, from any thread."""
+
+    size: int
+
+    def read(self, offset: int, count: int) -> bytes:
+        """`count` bytes from `offset`, fewer at the end of the file."""
+        ...
+
+    def close(self) -> None:
+        """Give the file back."""
+        ...
 
 
 class File:
@@ -124,7 +138,7 @@ class Page:
         """The byte after the last tile."""
         return int((self.offsets + self.counts)[self.counts > 0].max(initial=0))
 
-    def tile(self, file: File, row: int, col: int, background: tuple[int, int, int]) -> Pixels:
+    def tile(self, file: Bytes, row: int, col: int, background: tuple[int, int, int]) -> Pixels:
         """(h, w, 3) uint8 of one tile, cut at the page's border; SlideError when its bytes are damaged."""
         height = min(self.tile_px[0], self.shape_px[0] - row * self.tile_px[0])
         width = min(self.tile_px[1], self.shape_px[1] - col * self.tile_px[1])
@@ -134,6 +148,8 @@ class Page:
             return np.full((height, width, 3), background, np.uint8)
         try:
             pixels = self._rgb(self._decode(file.read(offset, count), count), background)[:height, :width]
+        except SlideError:  # of the server
+            raise
         except (RuntimeError, ValueError, TypeError, IndexError, OSError, struct.error) as error:
             raise self._damaged(row, col, reason(error)) from error
         if pixels.shape[:2] != (height, width):
@@ -146,7 +162,7 @@ class Page:
             f"is damaged ({why}); get an undamaged copy of the file."
         )
 
-    def whole(self, file: File, background: tuple[int, int, int]) -> Pixels:
+    def whole(self, file: Bytes, background: tuple[int, int, int]) -> Pixels:
         """(h, w, 3) uint8 of the whole page."""
         rows, cols = self.lattice
         lines = [
@@ -159,25 +175,11 @@ class Page:
         """(h, w) or (h, w, samples) uint8 as stored, colours made RGB where the codec knows how."""
         if len(data) != count:
             raise ValueError(f"{len(data)} of {count} bytes")
-        if self.compression in {JPEG, *JPEG2000}:
-            says = _announced(data)
-            if says is not None and (says[0] > self.tile_px[0] or says[1] > self.tile_px[1]):
-                raise ValueError(
-                    f"it announces {says[1]} × {says[0]} px"
-                )  # before the decoder asks for memory
         if self.compression == JPEG:
-            jfif = b"JFIF" in data[:32]
-            stored = {RGB: None if jfif else "RGB", YCBCR: "YCBCR"}.get(self.photometric)
-            wanted = "RGB" if self.photometric in {RGB, YCBCR} and self.samples == 3 else None
-            decoded: NDArray[Any] = imagecodecs.jpeg8_decode(
-                data,
-                tables=self.tables,
-                colorspace=stored if self.samples == 3 else None,
-                outcolorspace=wanted,
-            )
-            return decoded
+            stored = {RGB: "RGB", YCBCR: "YCBCR"}.get(self.photometric) if self.samples == 3 else None
+            return decode_jpeg(data, stored, self.tile_px, tables=self.tables)
         if self.compression in JPEG2000:
-            decoded = imagecodecs.jpeg2k_decode(data)
+            decoded = decode_jpeg2000(data, self.tile_px)
             return _ycbcr_to_rgb(decoded) if self.compression == JPEG2000_YCBCR else decoded
         raw = np.frombuffer(_DECODERS[self.compression](data), np.uint8)
         row = self.tile_px[1] * self.samples
@@ -204,6 +206,36 @@ def over(pixels: Pixels, background: tuple[int, int, int]) -> Pixels:
         return np.ascontiguousarray(colour)
     mixed = colour * alpha + np.array(background, np.uint16) * (255 - alpha) + 127
     return (mixed // 255).astype(np.uint8)
+
+
+def decode_jpeg(
+    data: bytes, stored: str | None, most_px: tuple[int, int], *, tables: bytes | None = None
+) -> NDArray[Any]:
+    """(h, w) or (h, w, samples) of a JPEG stream.
+
+    stored : "RGB" or "YCBCR" as the file says its three colours are stored, which a JFIF marker overrules;
+        None leaves the samples as they are
+    most_px : (h, w); ValueError when it announces more, before the decoder asks for memory
+    """
+    _refuse_larger(data, most_px)
+    colours = None if stored == "RGB" and b"JFIF" in data[:32] else stored
+    decoded: NDArray[Any] = imagecodecs.jpeg8_decode(
+        data, tables=tables, colorspace=colours, outcolorspace=None if stored is None else "RGB"
+    )
+    return decoded
+
+
+def decode_jpeg2000(data: bytes, most_px: tuple[int, int]) -> NDArray[Any]:
+    """(h, w) or (h, w, samples) of a JPEG 2000 stream; ValueError when it announces more than `most_px`."""
+    _refuse_larger(data, most_px)
+    decoded: NDArray[Any] = imagecodecs.jpeg2k_decode(data)
+    return decoded
+
+
+def _refuse_larger(data: bytes, most_px: tuple[int, int]) -> None:
+    says = _announced(data)
+    if says is not None and (says[0] > most_px[0] or says[1] > most_px[1]):
+        raise ValueError(f"it announces {says[1]} × {says[0]} px")
 
 
 def _announced(data: bytes) -> tuple[int, int] | None:

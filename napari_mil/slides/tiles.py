@@ -15,7 +15,6 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -25,6 +24,8 @@ from napari_mil.errors import SlideError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from napari_mil.slides.address import SlidePath
 
 Pixels = NDArray[np.uint8]
 Key = tuple[int, int, int, int]
@@ -80,10 +81,11 @@ class SlideInfo:
     properties : the vendor's words
     associated : label, macro, thumbnail: name -> function that reads (h, w, 3) uint8
     montage : of photographs, or None for an image of one piece
+    icc_profile : what the scanner's colours mean, or None
     """
 
     levels: tuple[LevelInfo, ...]
-    files: tuple[Path, ...]
+    files: tuple[SlidePath, ...]
     mpp: tuple[float, float] | None = None
     bounds_px: tuple[int, int, int, int] | None = None
     background: tuple[int, int, int] = (255, 255, 255)
@@ -91,6 +93,7 @@ class SlideInfo:
     properties: Mapping[str, str] = field(default_factory=dict)
     associated: Mapping[str, Callable[[], Pixels]] = field(default_factory=dict)
     montage: Montage | None = None
+    icc_profile: bytes | None = None
 
 
 class Source(Protocol):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from napari_mil.slides import Slide, open_slide
+from napari_mil.slides.address import SlidePath
 from napari_mil.ui import compat
 from napari_mil.ui.dialogs import MppDialog
 from napari_mil.ui.layers import OPENED, OURS, slide_layer
@@ -13,7 +13,7 @@ from napari_mil.ui.layers import OPENED, OURS, slide_layer
 AFTER = "Slides lie side by side only when this is known of each. Cancel does not open the new one."
 
 
-def take(path: Path) -> bool:
+def take(path: SlidePath) -> bool:
     """Ask for the size of a pixel when a slide in µm and one in pixels would share a window.
 
     Returns False when they fit together, and when there is no other slide: the slide is simply shown.

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from napari_mil.slides.address import Address, SlidePath, slide_path
 from napari_mil.ui.layers import OPENED, LayerData, slide_layer
 
-#: Suffixes that say by themselves that a file is a slide. DICOM and Zarr follow with their readers.
+#: Suffixes that say by themselves that a file or folder is a slide.
 SLIDE_SUFFIXES = (
     ".svs",
     ".ndpi",
@@ -25,20 +26,23 @@ SLIDE_SUFFIXES = (
     ".svslide",
     ".ome.tif",
     ".ome.tiff",
+    ".zarr",
+    ".dcm",
 )
 
 
 #: Asked in turn before a slide becomes a layer: whether they take care of its path themselves. The workbench
 #: takes slides into its project; `opening` asks for a pixel's size where two slides would not fit together.
-TAKERS: list[Callable[[Path], bool]] = []
+TAKERS: list[Callable[[SlidePath], bool]] = []
 
 
 def get_reader(path: Any) -> Callable[[Any], list[LayerData]] | None:
     """A function that reads `path`, or None when it is no slide of ours (then other readers are asked)."""
     if not isinstance(path, str | Path):
         return None
-    name = Path(path).name.lower()
-    if name.endswith(SLIDE_SUFFIXES):
+    where = slide_path(path)
+    name = where.name.lower()
+    if name.endswith(SLIDE_SUFFIXES) or isinstance(where, Address):
         return read
     if name.endswith((".tif", ".tiff")) and is_tiled_pyramid(path):
         return read
@@ -52,7 +56,7 @@ def read(path: Any) -> list[LayerData]:
     """
     from napari_mil.slides import open_slide
 
-    if any(take(Path(path)) for take in tuple(TAKERS)):
+    if any(take(slide_path(path)) for take in tuple(TAKERS)):
         return [(None,)]  # type: ignore[list-item]
     return [slide_layer(open_slide(path), key=OPENED)]
 

@@ -10,6 +10,7 @@ from typing import Any
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QFrame, QScrollArea, QWidget
 
+from napari_mil.slides.address import SlidePath
 from napari_mil.ui import acts, compat, reader
 from napari_mil.ui.canvaslegend import CanvasLegend
 from napari_mil.ui.company import Company
@@ -171,7 +172,7 @@ def open_workbench(
     return made
 
 
-def run_window(slides: Sequence[Path] = (), *, project: Path | None = None, by: str = "") -> None:
+def run_window(slides: Sequence[SlidePath] = (), *, project: Path | None = None, by: str = "") -> None:
     """Open the window and stay until it is closed; slides go into the project where one is given."""
     import napari
 

@@ -17,6 +17,8 @@ OPTIONAL = {
     "openslide": ("MRXS, NDPI and other vendors' slides", "pip install openslide-python openslide-bin"),
     "imagecodecs": ("JPEG and JPEG 2000 tiles", "pip install imagecodecs"),
     "wsidicom": ("DICOM slides", "pip install 'napari-mil[dicom]'"),
+    "aiohttp": ("slides from https://", "pip install 'napari-mil[remote]'"),
+    "s3fs": ("slides from s3://", "pip install 'napari-mil[remote]'"),
     "transformers": ("encoders from hubs", "pip install 'napari-mil[hubs]'"),
     "timm": ("encoders from hubs", "pip install 'napari-mil[hubs]'"),
     "tensorboardX": ("TensorBoard files of trainings", "pip install 'napari-mil[tensorboard]'"),
@@ -33,6 +35,7 @@ def findings() -> Iterator[str]:
     yield f"cores: {os.cpu_count()}, memory: {_memory_gib():.0f} GiB, free disk here: {_free_gib():.0f} GiB"
     yield from _torch()
     yield from _packages()
+    yield from _readers()
     from napari_mil import encoders, methods
 
     yield "methods: " + ", ".join(methods.names())
@@ -54,6 +57,15 @@ def _torch() -> Iterator[str]:
             yield f"GPU {i}: {name}, {free / 2**30:.0f} of {total / 2**30:.0f} GiB free"
     else:
         yield "GPU: none that this torch sees; everything runs on the CPU"
+
+
+def _readers() -> Iterator[str]:
+    from napari_mil.slides import READERS
+
+    for reader in READERS:
+        where = " and from servers" if reader.remote else ""
+        missing = "" if reader.installed else f"; missing {reader.needs}: {reader.install}"
+        yield f"{reader.name}: {reader.reads}, from disk{where}{missing}"
 
 
 def _packages() -> Iterator[str]:

@@ -10,6 +10,7 @@ from typing import Any
 from napari_mil.errors import LabelError, MILError, ProjectError
 from napari_mil.labeltree import LabelTree, Survival
 from napari_mil.ledger import SlideRecord
+from napari_mil.slides.address import Address, SlidePath, slide_path
 from napari_mil.steps import Progress, Steps
 from napari_mil.workflow.checkpoints import import_model
 from napari_mil.workflow.labels import LABEL_SUFFIXES
@@ -23,7 +24,7 @@ MODEL_SUFFIXES = (".pt", ".pth", ".safetensors", ".bin", ".ckpt")
 
 def import_paths_steps(
     folder: Path,
-    paths: Sequence[Path],
+    paths: Sequence[SlidePath],
     *,
     manifest: Path | None = None,
     slide: str | None = None,
@@ -34,7 +35,8 @@ def import_paths_steps(
     by: str = "",
 ) -> Steps[list[dict[str, Any]]]:
     """Take slides, folders of slides or of photographs (each folder one slide), label files and checkpoints
-    into the project at `folder`; made if missing.
+    into the project at `folder`; made if missing. Slides may be addresses, those of the manifest come by
+    themselves.
 
     Each file succeeds or fails alone: one row per file, {"slide", "ok", "error"}. Slides of the project that
     the manifest names follow it too, and rows of it that name no slide are said. The inputs that concern
@@ -45,12 +47,16 @@ def import_paths_steps(
     """
     said = read_manifest(manifest) if manifest else ()
     resolution = parse_mpp(mpp) if mpp else None
-    files = _found(paths, needed=manifest is None)
+    there = [row.address for row in said if row.address is not None]
+    files = _found([*map(slide_path, paths), *there], needed=manifest is None)
     chosen = _tree_for(folder, tree, files)
     for label in (mapping or {}).values():
         chosen.node(label)
     with Project(folder, tree=chosen, by=by) as project:
-        folders = [*([manifest.parent] if manifest else []), *(p for p in paths if p.is_dir())]
+        folders = [
+            *([manifest.parent] if manifest else []),
+            *(p for p in paths if isinstance(p, Path) and p.is_dir()),
+        ]
         matched = _matched(project, said, files, folders)
         rows = []
         for n, (file, name) in enumerate(zip(files, told_apart(files, [f.name for f in files]), strict=True)):
@@ -65,10 +71,10 @@ def import_paths_steps(
         return rows + _follow(project, matched, files)
 
 
-def _found(paths: Sequence[Path], *, needed: bool) -> list[Path]:
+def _found(paths: Sequence[SlidePath], *, needed: bool) -> list[SlidePath]:
     """The files meant; ProjectError when a path does not exist, or when there are none although `needed`."""
     for path in paths:
-        if not path.exists():
+        if isinstance(path, Path) and not path.exists():
             raise ProjectError(
                 f"{path} does not exist; give slides, folders of slides or label files that do."
             )
@@ -81,8 +87,8 @@ def _found(paths: Sequence[Path], *, needed: bool) -> list[Path]:
     return files
 
 
-def _files(path: Path) -> Iterator[Path]:
-    if not path.is_dir() or model_folder(path):
+def _files(path: SlidePath) -> Iterator[SlidePath]:
+    if isinstance(path, Address) or not path.is_dir() or model_folder(path):
         yield path
         return
     from napari_mil.slides import find_slides
@@ -90,13 +96,13 @@ def _files(path: Path) -> Iterator[Path]:
     yield from find_slides(path)
 
 
-def _tree_for(folder: Path, tree: Path | None, files: Sequence[Path]) -> LabelTree:
+def _tree_for(folder: Path, tree: Path | None, files: Sequence[SlidePath]) -> LabelTree:
     """The label tree of the project at `folder`, or that a new one gets: `tree`, or that of a model that
     comes along. ProjectError when the project has another one than `tree`.
     """
     chosen = None if tree is None else _read_tree(tree)
     if not (folder / "labeltree.json").exists():
-        theirs = (read_card(f).tree for f in map(model_folder, files) if f is not None)
+        theirs = (read_card(f).tree for f in map(_model_folder, files) if f is not None)
         first = next((t for t in theirs if not isinstance(t, Survival)), None)
         return chosen or first or default_tree()
     kept = _read_tree(folder / "labeltree.json")
@@ -107,6 +113,10 @@ def _tree_for(folder: Path, tree: Path | None, files: Sequence[Path]) -> LabelTr
             "a new project."
         )
     return kept
+
+
+def _model_folder(file: SlidePath) -> Path | None:
+    return None if isinstance(file, Address) else model_folder(file)
 
 
 def _read_tree(path: Path) -> LabelTree:
@@ -120,13 +130,15 @@ def _read_tree(path: Path) -> LabelTree:
 
 def _take(
     project: Project,
-    file: Path,
+    file: SlidePath,
     matched: Matched | None,
     slide: str | None,
     mpp: float | None,
     encoder: str | None,
     mapping: Mapping[str, str | None],
 ) -> dict[str, Any]:
+    if isinstance(file, Address):
+        return _take_slide(project, file, matched, mpp)
     if (whole := model_folder(file)) is not None:
         card = take_model(project, whole)
         return {"model": card.name, "method": card.method, "id": card.id}
@@ -140,7 +152,9 @@ def _take(
     return _take_slide(project, file, matched, mpp)
 
 
-def _take_slide(project: Project, file: Path, matched: Matched | None, mpp: float | None) -> dict[str, Any]:
+def _take_slide(
+    project: Project, file: SlidePath, matched: Matched | None, mpp: float | None
+) -> dict[str, Any]:
     """Add a slide with what its row of the manifest says; what a reader should know as the note."""
     notes = []
     row = Row(0, file.name, {})
@@ -173,33 +187,35 @@ def _take_slide(project: Project, file: Path, matched: Matched | None, mpp: floa
 
 
 def _matched(
-    project: Project, rows: Sequence[Row], files: Sequence[Path], folders: Sequence[Path]
+    project: Project, rows: Sequence[Row], files: Sequence[SlidePath], folders: Sequence[Path]
 ) -> Matched:
     """Rows of a manifest and the slides they speak of: those that come, and those that are here already."""
     from napari_mil.slides import SUFFIXES
 
     other = (*MODEL_SUFFIXES, *LABEL_SUFFIXES)
-    coming = [f for f in files if not f.name.lower().endswith(other) and not model_folder(f)]
-    by_name: dict[str, list[Path]] = {}
+    coming = [f for f in files if not f.name.lower().endswith(other) and not _model_folder(f)]
+    by_name: dict[str, list[SlidePath]] = {}
     for file in coming:
         by_name.setdefault(file.name, []).append(file)
-    here = [Path(r.path) for r in project.slides]
+    here = [slide_path(r.path) for r in project.slides]
     here = [path for path in here if not any(_copied(path, file) for file in by_name.get(path.name, ()))]
     return match(rows, [*coming, *here], folders=folders, suffixes=SUFFIXES)
 
 
-def _copied(path: Path, file: Path) -> bool:
+def _copied(path: SlidePath, file: SlidePath) -> bool:
     """Whether a file is the slide at `path` again, or takes its place, as far as the file system knows."""
+    if isinstance(path, Address) or isinstance(file, Address):
+        return path == file
     return not path.exists() or path.stat().st_size == file.stat().st_size
 
 
-def _follow(project: Project, matched: Matched, files: Sequence[Path]) -> list[dict[str, Any]]:
+def _follow(project: Project, matched: Matched, files: Sequence[SlidePath]) -> list[dict[str, Any]]:
     """Let slides that were here before follow the manifest; a row for each that changed, and for what is
     left of the manifest.
     """
     rows, names = [], shown_names(project.slides)
     for record in project.slides:
-        path = Path(record.path)
+        path = slide_path(record.path)
         if path in files or path not in matched.rows | matched.refused:
             continue
         about: dict[str, Any] = {"slide": names[record.id], "ok": True}

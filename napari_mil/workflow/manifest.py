@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from napari_mil.errors import LabelError, reason
+from napari_mil.slides.address import Address, SlidePath, slide_path
 
 PARTS = ("train", "validation", "test")
 _EVENT = {"1": True, "0": False, "true": True, "false": False, "yes": True, "no": False}
@@ -24,7 +25,7 @@ class Row:
     Attributes
     ----------
     number : line of the file, the header being the first
-    slide : the slide as it is written there: path, file name or stem
+    slide : the slide as it is written there: path, file name, stem, or an address
     facts : the other columns that are not empty
     """
 
@@ -39,7 +40,15 @@ class Row:
     @property
     def parts(self) -> tuple[str, ...]:
         """The path as written, in parts."""
-        return PurePosixPath(self.slide.replace("\\", "/")).parts
+        return (
+            PurePosixPath(self.slide.replace("\\", "/")).parts if self.address is None else self.address.parts
+        )
+
+    @property
+    def address(self) -> Address | None:
+        """The address of a slide on a server, or None."""
+        there = slide_path(self.slide)
+        return there if isinstance(there, Address) else None
 
     @property
     def follow_up(self) -> tuple[float, bool] | None:
@@ -68,9 +77,9 @@ class Matched:
     unused : rows that serve no file, and the row that speaks of their file more exactly, or None
     """
 
-    rows: dict[Path, Row] = field(default_factory=dict)
-    by_name: set[Path] = field(default_factory=set)
-    refused: dict[Path, str] = field(default_factory=dict)
+    rows: dict[SlidePath, Row] = field(default_factory=dict)
+    by_name: set[SlidePath] = field(default_factory=set)
+    refused: dict[SlidePath, str] = field(default_factory=dict)
     unused: list[tuple[Row, Row | None]] = field(default_factory=list)
 
 
@@ -121,7 +130,7 @@ def _check_splits(path: Path, rows: Sequence[Row]) -> None:
 
 
 def match(
-    rows: Sequence[Row], files: Iterable[Path], *, folders: Iterable[Path] = (), suffixes: Sequence[str]
+    rows: Sequence[Row], files: Iterable[SlidePath], *, folders: Iterable[Path] = (), suffixes: Sequence[str]
 ) -> Matched:
     """Find each row's file: by its path under one of `folders`, by the end of its path, by its name, by its
     stem.
@@ -131,17 +140,17 @@ def match(
 
     suffixes : endings, in lower case, that are no part of a stem
     """
-    ways: tuple[Callable[[Row, Path], bool], ...] = (
-        lambda row, file: any(_absolute(folder.joinpath(*row.parts)) == file for folder in roots),
+    ways: tuple[Callable[[Row, SlidePath], bool], ...] = (
+        lambda row, file: file in (row.address, *(_absolute(f.joinpath(*row.parts)) for f in roots)),
         lambda row, file: len(row.parts) > 1 and file.parts[-len(row.parts) :] == row.parts,
         lambda row, file: row.parts[-1] == file.name,
         lambda _row, _file: True,
     )
-    roots = [_absolute(folder) for folder in folders]
+    roots = [folder.absolute() for folder in folders]
     found, left = Matched(), list(rows)
     waiting = {_absolute(file): file for file in files}
     for way, fits in enumerate(ways):
-        by_key: dict[str, list[Path]] = defaultdict(list)
+        by_key: dict[str, list[SlidePath]] = defaultdict(list)
         key = (lambda name: stem(name, suffixes)) if way == len(ways) - 1 else str
         for file in waiting:
             by_key[key(file.name)].append(file)
@@ -161,11 +170,11 @@ def match(
 def _settle(
     found: Matched,
     rows: Sequence[Row],
-    pairs: Mapping[int, Sequence[Path]],
-    as_given: Mapping[Path, Path],
+    pairs: Mapping[int, Sequence[SlidePath]],
+    as_given: Mapping[SlidePath, SlidePath],
 ) -> None:
     """Take what is plain among rows and the files they may mean; refuse what is not."""
-    claims: dict[Path, list[Row]] = defaultdict(list)
+    claims: dict[SlidePath, list[Row]] = defaultdict(list)
     for row in rows:
         for file in pairs[row.number]:
             claims[file].append(row)
@@ -188,11 +197,13 @@ def _settle(
             found.rows[given] = first
 
 
-def _known(found: Matched, file: Path) -> bool:
+def _known(found: Matched, file: SlidePath) -> bool:
     return file in found.rows or file in found.refused
 
 
-def _absolute(path: Path) -> Path:
+def _absolute(path: SlidePath) -> SlidePath:
+    if isinstance(path, Address):
+        return path
     return Path(os.path.abspath(path))  # noqa: PTH100 - ".." goes, links stay as they are written
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 from napari_mil.ledger import SlideRecord
+from napari_mil.slides.address import SlidePath, slide_path
 
 
-def told_apart(paths: Sequence[Path], names: Sequence[str]) -> list[str]:
+def told_apart(paths: Sequence[SlidePath], names: Sequence[str]) -> list[str]:
     """The names; where some are equal, as many folders before them as tell them apart.
 
+    >>> from pathlib import Path
     >>> told_apart([Path("/x/a/1.svs"), Path("/x/b/1.svs"), Path("/x/b/2.svs")], ["1", "1", "2"])
     ['a/1', 'b/1', '2']
     """
@@ -29,7 +30,7 @@ def told_apart(paths: Sequence[Path], names: Sequence[str]) -> list[str]:
 
 def shown_names(records: Sequence[SlideRecord]) -> dict[str, str]:
     """{slide id: what the slide is called}; no two are called the same, unless they have the same path."""
-    names = told_apart([Path(r.path) for r in records], [r.name for r in records])
+    names = told_apart([slide_path(r.path) for r in records], [r.name for r in records])
     return {record.id: name for record, name in zip(records, names, strict=True)}
 
 
@@ -39,18 +40,18 @@ def called(records: Sequence[SlideRecord], which: str) -> list[SlideRecord]:
     """
     if found := [r for r in records if which == r.id]:
         return found
-    full, shown = str(Path(which).absolute()), shown_names(records)
+    full, shown = str(slide_path(which).absolute()), shown_names(records)
     ways = (
         [r for r in records if full == r.path],
         [r for r in records if which == shown[r.id]],
-        [r for r in records if which in (r.name, Path(r.path).name)],
+        [r for r in records if which in (r.name, slide_path(r.path).name)],
     )
     return next((found for found in ways if found), [])
 
 
 def ids_by_name(records: Sequence[SlideRecord]) -> dict[str, str]:
     """{id, name as shown, or name that one slide alone has: id}."""
-    names = [(name, r.id) for r in records for name in {r.name, Path(r.path).name}]
+    names = [(name, r.id) for r in records for name in {r.name, slide_path(r.path).name}]
     counts = Counter(name for name, _ in names)
     shown = {name: slide for slide, name in shown_names(records).items()}
     alone = {name: slide for name, slide in names if counts[name] == 1}

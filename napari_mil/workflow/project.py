@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from napari_mil.mil import MILModel
     from napari_mil.prediction import Prediction
     from napari_mil.slides import Slide
+    from napari_mil.slides.address import SlidePath
 
 #: slides that stay open though nobody holds them
 OPEN_SLIDES = 16
@@ -90,7 +91,7 @@ class Project:
 
     def add(
         self,
-        path: str | Path,
+        path: str | SlidePath,
         *,
         case: str | None = None,
         label: str | None = None,
@@ -103,7 +104,7 @@ class Project:
 
         Parameters
         ----------
-        path : the slide file
+        path : the slide's file, folder or address
         case : patient or specimen; None: the slide is its own case
         label : label text of the whole slide, as a manifest gives it
         mpp : µm per pixel, whatever the file says; kept, until another one is given
@@ -112,6 +113,7 @@ class Project:
         split : "train", "validation" or "test" where that is fixed
         """
         from napari_mil.slides import open_slide
+        from napari_mil.slides.address import slide_path
 
         text = self.tree.path(self.tree.node(label)) or None
         slide = open_slide(path, mpp=mpp)
@@ -124,7 +126,7 @@ class Project:
         self.ledger.add_slide(
             SlideRecord(
                 id=slide.fingerprint,
-                path=str(Path(path).absolute()),
+                path=str(slide_path(path).absolute()),
                 name=slide.name,
                 case=case or (known.case if known else self._own_case(slide)),
                 label=text or (known.label if known else None),

@@ -46,6 +46,7 @@ def test_doctor_names_readers_gpu_and_methods(capsys, monkeypatch):
     assert "methods: " in out
     assert "mhim" in out
     assert "GPU" in out
+    assert "OME-Zarr reader: OME-Zarr 0.4 and 0.5, from disk and from servers" in out
 
 
 @pytest.mark.slow

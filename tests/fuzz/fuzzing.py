@@ -8,14 +8,17 @@ goes on behind that seed.
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import importlib
 import json
+import math
 import os
 import resource
 import shutil
 import subprocess
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Callable
@@ -41,10 +44,13 @@ class Target:
 
     make(folder, beside) writes whole files or folders into `folder`; `beside` holds what they refer to.
     use(path, attempt) uses one of them.
+    most_s, most_bytes : processor time and memory that one use may take, where that is bounded
     """
 
     make: Callable[[Path, Path], None]
     use: Callable[[Path, Try], None]
+    most_s: float = math.inf
+    most_bytes: float = math.inf
 
 
 @dataclass
@@ -94,7 +100,7 @@ def main(module: str, name: str, folder: Path, seeds: range, hang_s: float) -> N
         faulthandler.dump_traceback_later(hang_s, exit=True)
         work.mkdir()
         path, whole = _damaged_copy(folder, work, Random(f"{name} {seed}"), seed)  # noqa: S311
-        how, why = _attempt(target, path)
+        how, why = _measured(target, path)
         if whole and how == "refused" and not path.name.startswith(REAL):
             how, why = "found", f"{path.name} is whole and was refused: {why}"
         shutil.rmtree(work)
@@ -117,6 +123,30 @@ def _damaged_copy(folder: Path, work: Path, draw: Random, seed: int) -> tuple[Pa
         data = original.read_bytes()
         path.write_bytes(data if whole else damaged(data, draw, [lender]))
     return path, whole
+
+
+def _measured(target: Target, path: Path) -> tuple[str, str]:
+    """How the use of a file ended; one that took more than the target allows is a finding."""
+    started, before = time.process_time(), _memory("VmRSS")
+    how, why = _attempt(target, path)
+    took, grown = time.process_time() - started, _memory("VmHWM") - before
+    if took > target.most_s or grown > target.most_bytes:
+        return (
+            "found",
+            f"{path.name} took {took:.1f} s of processor time and {grown / 2**20:.0f} MB: {how} {why}",
+        )
+    return how, why
+
+
+def _memory(what: str) -> int:
+    """Bytes that this process holds (VmRSS), or held at most since it was asked (VmHWM); 0 where unknown."""
+    status, refs = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+    if not status.exists():
+        return 0
+    if what == "VmRSS":
+        with contextlib.suppress(OSError):
+            refs.write_text("5")  # the peak counts from here
+    return int(status.read_text().split(f"{what}:")[1].split()[0]) * 1024
 
 
 def _attempt(target: Target, path: Path) -> tuple[str, str]:

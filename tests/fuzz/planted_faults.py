@@ -27,18 +27,24 @@ def _refuse(sentence: str) -> None:
     raise LabelError(sentence)
 
 
-def sometimes(act) -> Target:
+def sometimes(act, **bounds) -> Target:
     """The fault shows with damaged files only, so that the first seed is not the finding."""
 
     def use(path: Path, _attempt: Try) -> None:
         if path.read_bytes() != bytes(range(256)):
             act()
 
-    return Target(make, use)
+    return Target(make, use, **bounds)
 
 
 def _defect() -> None:
     raise KeyError("planted")
+
+
+def _busy() -> None:
+    until = time.process_time() + 0.5
+    while time.process_time() < until:
+        pass
 
 
 TARGETS = {
@@ -47,6 +53,8 @@ TARGETS = {
     "hang": sometimes(lambda: time.sleep(60)),
     "crash": sometimes(os.abort),
     "memory": sometimes(lambda: np.ones(2**40, np.uint8)),
+    "slow": sometimes(_busy, most_s=0.3),
+    "large": sometimes(lambda: np.ones(2**27, np.uint8).sum(), most_bytes=2**26),
     "whole refused": said("This is no label."),
     "no sentence": said("no label"),
 }

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import tifffile
 from fuzzing import REAL, Target, Try
+from slidefamilies import FAMILIES
 from slidefiles import half, picture, write_pyramid, write_svs
 
 from napari_mil.bag import Bag
@@ -45,9 +46,14 @@ def copy(files: Iterator[Path], folder: Path) -> None:
         (shutil.copytree if file.is_dir() else shutil.copy)(file, folder / f"{REAL}{file.name}")
 
 
-def make_slides(folder: Path, _beside: Path) -> None:
+def tissue() -> np.ndarray:
+    """(420, 530, 3) of a sample slide."""
     with open_slide(SAMPLES / "slides" / "sample-normal.tif") as slide:
-        image = slide.levels[0].read(1024, 1024, 1444, 1554)
+        return slide.levels[0].read(1024, 1024, 1444, 1554)
+
+
+def make_slides(folder: Path, _beside: Path) -> None:
+    image = tissue()
     write_svs(folder / "jpeg.svs", image, "jpeg-rgb")
     write_svs(folder / "jpeg2000.svs", image, "jp2-rgb")
     write_pyramid(folder / "tiled.tif", image, "jpeg-ycbcr", levels=3, tile=(128, 128))
@@ -57,6 +63,18 @@ def make_slides(folder: Path, _beside: Path) -> None:
         tif.write(image, subifds=1, metadata={"PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}, **more)
         tif.write(half(image), subfiletype=1, **more)
     copy(real_files("slides/*.svs", "slides/*.tif", "slides/*.ndpi", "slides/*_dicom"), folder)
+
+
+def make_formats(folder: Path, _beside: Path) -> None:
+    """A slide of each family beside TIFF; those of several files lie in a folder of their own."""
+    for name in ("OME-Zarr 0.4", "OME-Zarr 0.5", "DICOM", "Philips", "SCN", "NDPI", "photograph"):
+        FAMILIES[name][1](folder, tissue())
+    (folder / "mirax").mkdir()
+    FAMILIES["MRXS"][1](folder / "mirax", tissue())
+
+
+def use_format(path: Path, attempt: Try) -> None:
+    use_slide(path / "a.mrxs" if path.name == "mirax" else path, attempt)
 
 
 def use_slide(path: Path, attempt: Try) -> None:
@@ -268,7 +286,8 @@ def use_project(path: Path, attempt: Try) -> None:
 
 
 TARGETS = {
-    "slides": Target(make_slides, use_slide),
+    "slides": Target(make_slides, use_slide, most_s=5, most_bytes=2**30),
+    "formats": Target(make_formats, use_format, most_s=5, most_bytes=2**30),
     "labels": Target(make_labels, use_labels),
     "checkpoints": Target(make_checkpoints, use_checkpoint),
     "cards": Target(make_cards, use_card),

@@ -11,7 +11,7 @@ from mutations import damaged
 from targets import TARGETS
 
 FEW = 24  # damaged files, after each original was used as it is
-MANY = {"slides": 3000, "labels": 5000, "checkpoints": 3000, "cards": 3000, "projects": 1500}
+MANY = {"slides": 3000, "formats": 3000, "labels": 5000, "checkpoints": 3000, "cards": 3000, "projects": 1500}
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +58,8 @@ def test_thousands_of_damaged_files(name, originals):
         ("hang", "Timeout"),
         ("crash", "ended with -6"),
         ("memory", "Unable to allocate"),
+        ("slow", "s of processor time"),
+        ("large", "s of processor time and 1"),
         ("whole refused", "fault is whole and was refused: This is no label."),
         ("no sentence", "this is not one sentence: 'no label'"),
     ],

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from slidefiles import half, page, picture, write_huge, write_pyramid, write_svs, write_tiff
 
 from napari_mil.errors import SlideError
-from napari_mil.slides import open_slide
+from napari_mil.slides import READERS, open_slide
 
 
 def refusal(path):
@@ -37,7 +37,7 @@ def test_an_empty_file(tmp_path):
 
 def test_a_folder(tmp_path):
     (tmp_path / "notes.txt").write_text("no slide")
-    assert refusal(tmp_path).endswith("TIFF, or a folder of photographs as PNG, JPEG or TIFF.")
+    assert refusal(tmp_path).endswith("a photograph or a folder of photographs as PNG, JPEG or TIFF.")
 
 
 @pytest.mark.parametrize("content", [b"hello", bytes(5000), b"\x89PNG\r\n"])
@@ -82,7 +82,7 @@ def test_a_dark_image_is_no_bright_field_slide(tmp_path):
 def test_when_one_reader_refuses_the_next_is_tried(tmp_path, monkeypatch):
     image = picture(300, 400)
     path = write_svs(tmp_path / "a.svs", image, "raw")
-    monkeypatch.setattr("napari_mil.slides.READERS", {"OpenSlide": "openslide", "TIFF reader": "tiff"})
+    monkeypatch.setattr("napari_mil.slides.READERS", sorted(READERS, key=lambda r: r.module))
     with open_slide(path) as slide:
         assert slide.properties["openslide.vendor"] == "aperio"
     generic = write_tiff(tmp_path / "b.tif", [page(image, "jp2-rgb", reduced=False)])

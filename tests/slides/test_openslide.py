@@ -123,7 +123,7 @@ def test_fluorescence_is_refused_by_name():
 def test_a_file_that_is_no_tiff_is_refused_by_both_readers():
     with pytest.raises(
         SlideError,
-        match=r"\(TIFF reader: not a TIFF; OpenSlide: not a format that it knows; "
+        match=r"\(TIFF reader: not a TIFF; DICOM reader: no DICOM; OpenSlide: not a format that it knows; "
         r"photographs: not a photograph\); expected",
     ):
         open_slide(data("invalid_not_a_tiff.svs"))

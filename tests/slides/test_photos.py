@@ -153,10 +153,10 @@ def test_odd_sizes_of_one_photograph(tmp_path):
 
 def test_folders_without_photographs(tmp_path):
     (tmp_path / "empty").mkdir()
-    assert "is a folder without photographs" in refusal(tmp_path / "empty")
+    assert "empty is an empty folder" in refusal(tmp_path / "empty")
     (tmp_path / "slides").mkdir()
     write_pyramid(tmp_path / "slides" / "a.tif", picture(300, 400))
-    assert "is a folder without photographs" in refusal(tmp_path / "slides")
+    assert "photographs: a folder without photographs)" in refusal(tmp_path / "slides")
 
 
 def test_photographs_that_cannot_be_read_are_named(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from slidefiles import half, picture, write_pyramid, write_svs
+from slidefiles import half, page, picture, write_pyramid, write_svs, write_tiff
 
 from napari_mil.errors import SlideError
 from napari_mil.slides import open_slide
@@ -216,3 +216,37 @@ def test_names_of_ome_tiffs_lose_both_suffixes(tmp_path):
         assert slide.name == "a.b"
     with open_slide(write_svs(tmp_path / "a.b.svs", IMAGE, "jpeg-rgb")) as slide:
         assert slide.name == "a.b"
+
+
+def test_levels_that_are_nearly_four_times_apart_lie_right_to_half_a_pixel_at_the_far_corner(tmp_path):
+    """150,000 px, levels 4.0003 apart: after three levels a rounded factor would be off by 45 px."""
+    width, step = 150_000, 4.0003
+    tile = (256, 1024)
+    widths = [round(width / step**i) for i in range(4)]
+    mark = width - 3000  # a dark stripe that begins here, 600 px wide
+    pages = []
+    for i, one in enumerate(widths):
+        scale = width / one
+        rows = max(1, round(256 / scale))
+        x = np.arange(one)
+        inside = (
+            np.clip(np.minimum((x + 1) * scale, mark + 600) - np.maximum(x * scale, mark), 0, scale) / scale
+        )
+        image = np.repeat((240 - 200 * inside).round().astype(np.uint8)[None, :, None], 3, 2).repeat(rows, 0)
+        pages.append(page(image, "zlib", tile=tile, reduced=i > 0, resolution=(2e4 / scale, 2e4 / scale)))
+    with open_slide(write_tiff(tmp_path / "wide.tif", pages)) as wide:
+        assert [level.shape_px[1] for level in wide.levels] == widths
+        for level in wide.levels:
+            row = level[0, :, 0].astype(float)
+            dark = (240 - row) / 200
+            centre = (dark * (np.arange(len(row)) + 0.5)).sum() / dark.sum() * level.downsample[1]
+            assert abs(centre - (mark + 300)) < 0.5
+        for level in wide.levels[1:]:  # and so do reads, from whichever level they are taken
+            side = 3000
+            out = round(side / level.downsample[1])
+            read = wide.read(
+                (0, width - side, 256, width), out_px=(max(1, round(256 / level.downsample[0])), out)
+            )
+            dark = (240 - read[0, :, 0].astype(float)) / 200
+            centre = (dark * (np.arange(out) + 0.5)).sum() / dark.sum() * side / out
+            assert abs(centre - 300) < 0.5 * level.downsample[1]

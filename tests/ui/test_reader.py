@@ -33,6 +33,9 @@ def test_slide_suffixes_are_claimed_and_photographs_are_not(tmp_path):
     assert get_reader("case.svs") is read
     assert get_reader(tmp_path / "Case.OME.TIFF") is read
     assert get_reader("photo.png") is None
+    assert get_reader("https://host/deep/a.tif?key=1") is read
+    assert get_reader(tmp_path / "a.ome.zarr") is read
+    assert get_reader(tmp_path) is None
     assert get_reader(["a.svs", "b.svs"]) is None
 
 

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from slidefiles import picture, write_pyramid
+from slideserver import serving
 
 from napari_mil.errors import LabelError, ProjectError
 from napari_mil.labeltree import LabelTree
@@ -182,3 +183,31 @@ def test_another_tree_than_the_projects_is_said(tmp_path):
     with pytest.raises(LabelError, match=r"nope.json cannot be read \(No such file or directory\)"):
         drain(import_paths_steps(tmp_path / "q", [path], tree=tmp_path / "nope.json"))
     assert not (tmp_path / "q").exists()
+
+
+def test_a_manifest_may_name_addresses(tmp_path):
+    pytest.importorskip("aiohttp")
+    (tmp_path / "www").mkdir()
+    tiny(tmp_path / "www" / "a b.tif")
+    tiny(tmp_path / "here.tif", 1)
+    with serving(tmp_path / "www") as server:
+        there = f"{server.address}/a%20b.tif"
+        said = written(
+            tmp_path / "m.csv",
+            f"{there},P1,ADH",
+            "here.tif,P2,N",
+            f"{server.address}/gone.tif,P3,N",
+            header="slide,case,label",
+        )
+        rows = drain(
+            import_paths_steps(tmp_path / "study", [tmp_path / "here.tif"], manifest=said, tree=None)
+        )
+        assert [row["ok"] for row in rows] == [True, True, False]
+        assert "there is no file" in rows[2]["error"]
+        with Project(tmp_path / "study") as project:
+            known = {r.path: (r.name, r.case) for r in project.slides}
+            assert known == {there: ("a b", "P1"), str(tmp_path / "here.tif"): ("here", "P2")}
+            assert find_record(project, there).name == "a b"
+            assert project.slide("a b").levels[0][:].shape == (300, 400, 3)
+        again = drain(import_paths_steps(tmp_path / "study", [], manifest=said))
+        assert [row["ok"] for row in again] == [True, False]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtWidgets import QFileDialog, QWidget
 
 from napari_mil.errors import MILError
+from napari_mil.slides.address import SlidePath
 from napari_mil.ui import acts, compat
 from napari_mil.ui.desk import Desk, State
 from napari_mil.ui.dialogs import MppDialog
@@ -66,7 +67,7 @@ class SlidesSection(QWidget):
         if self.desk.state.project is not None:
             acts.step_slide(self.desk, by)
 
-    def add(self, paths: list[str | Path], *, mpp: float | None = None) -> None:
+    def add(self, paths: list[str | SlidePath], *, mpp: float | None = None) -> None:
         """Take files into the project; the first of them comes to the front.
 
         Where a file does not say how large its pixels are, the person is asked.
@@ -87,7 +88,7 @@ class SlidesSection(QWidget):
 
         self.desk.asks.ask("add slides", work, lambda done: self._added(*done))
 
-    def take(self, path: Path) -> bool:
+    def take(self, path: SlidePath) -> bool:
         """Take a slide that napari is about to open in this viewer into the open project, if there is one."""
         if self.desk.state.project is None or compat.current_viewer() is not self.desk.viewer:
             return False

@@ -1,0 +1,227 @@
+"""Slides on servers: blocks of bytes, fetched together, kept, and asked for again when a connection drops."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from napari_mil.errors import SlideError, reason
+from napari_mil.slides.address import Address
+
+BLOCK = 2**17
+CACHE_BYTES = 64 * 2**20
+PAUSES_S = (0.1, 0.4)  # before the second and the third try
+CONNECT_S, READ_S = 5.0, 15.0
+_NEEDS = {"http": "aiohttp", "https": "aiohttp", "s3": "s3fs"}
+_T = TypeVar("_T")
+
+
+class RemoteFile:
+    """Positioned reads from a file on a server, from any thread.
+
+    Bytes come in blocks. Neighbouring blocks that are missing are one request, two threads never ask for the
+    same block, and the blocks used last are kept. When the server is gone a read ends in a SlideError, and
+    the next read asks it again.
+    """
+
+    def __init__(self, address: Address, *, capacity: int = CACHE_BYTES) -> None:
+        self.address, self.capacity = address, capacity
+        self._system, self._path = file_system(address)
+        self.size, self._mark = self._length()
+        self._blocks: OrderedDict[int, bytes] = OrderedDict()
+        self._coming: dict[int, Future[bytes]] = {}
+        self._lock = threading.Lock()
+        self.requests = 0
+
+    def _length(self) -> tuple[int, str | None]:
+        """Size, and the mark by which the server tells this file from one that takes its place."""
+        if self.address.text.startswith("s3"):
+            return int(trying(lambda: self._system.info(self._path), self.address)["size"]), None
+        from fsspec.asyn import sync
+
+        found: tuple[int, str | None] = trying(lambda: sync(self._system.loop, self._asked), self.address)
+        return found
+
+    async def _asked(self) -> tuple[int, str | None]:
+        """The same of a web server, whose answer shows as well whether it sends parts of files."""
+        session = await self._system.set_session()
+        async with session.get(self._path, headers={"Range": "bytes=0-0"}) as answer:
+            answer.raise_for_status()
+            size = answer.headers.get("Content-Range", "").rpartition("/")[2]
+            if answer.status != 206 or not size.isdecimal():
+                raise SlideError(
+                    f"{self.address.server} does not send parts of files, by which a slide is read; copy the "
+                    "slide to this machine."
+                )
+            return int(size), answer.headers.get("ETag")
+
+    def read(self, offset: int, count: int) -> bytes:
+        """`count` bytes from `offset`, fewer at the end of the file."""
+        stop = min(self.size, offset + count)
+        if offset < 0 or stop <= offset:
+            return b""
+        first, last = offset // BLOCK, (stop - 1) // BLOCK
+        data = b"".join(self._get(first, last))
+        return data[offset - first * BLOCK : stop - first * BLOCK]
+
+    def _get(self, first: int, last: int) -> list[bytes]:
+        """Blocks first to last: what is kept, what other threads fetch already, and the rest."""
+        found: dict[int, bytes | Future[bytes]] = {}
+        mine: list[int] = []
+        with self._lock:
+            for at in range(first, last + 1):
+                if at in self._blocks:
+                    self._blocks.move_to_end(at)
+                    found[at] = self._blocks[at]
+                elif at in self._coming:
+                    found[at] = self._coming[at]
+                else:
+                    found[at] = self._coming[at] = Future()
+                    mine.append(at)
+        for run in _runs(mine):
+            self._fetch(run)
+        return [one.result() if isinstance(one, Future) else one for one in found.values()]
+
+    def _fetch(self, run: range) -> None:
+        """One request for neighbouring blocks; whoever waits for them hears of the outcome."""
+        try:
+            start, stop = run.start * BLOCK, min(self.size, run.stop * BLOCK)
+            data = trying(lambda: self._part(start, stop), self.address)
+        except BaseException as error:
+            with self._lock:
+                waiting = [self._coming.pop(at) for at in run]
+            for one in waiting:
+                one.set_exception(error)
+            if not isinstance(error, Exception):
+                raise
+            return
+        for i, at in enumerate(run):
+            block = data[i * BLOCK : (i + 1) * BLOCK]
+            with self._lock:
+                self._blocks[at] = block
+                while len(self._blocks) * BLOCK > self.capacity:
+                    self._blocks.popitem(last=False)
+                one = self._coming.pop(at)
+            one.set_result(block)
+
+    def _part(self, start: int, stop: int) -> bytes:
+        self.requests += 1
+        mark = {"headers": {"If-Match": self._mark}} if self._mark else {}
+        data = bytes(self._system.cat_file(self._path, start=start, end=stop, **mark))
+        if len(data) != stop - start:
+            raise ConnectionError(f"{len(data)} of {stop - start} bytes came")
+        return data
+
+    def close(self) -> None:
+        """Forget the blocks."""
+        with self._lock:
+            self._blocks.clear()
+
+
+class Stream(io.RawIOBase):
+    """A RemoteFile as parsers want one: with a position."""
+
+    def __init__(self, file: Any) -> None:
+        self._file, self._at = file, 0
+
+    def readable(self) -> bool:
+        """It can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """It can be sought."""
+        return True
+
+    def tell(self) -> int:
+        """The position."""
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move the position."""
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._file.size}[whence]
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer as far as the file reaches."""
+        data = self._file.read(self._at, len(buffer))
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+
+def file_system(address: Address, *, asynchronous: bool = False) -> tuple[Any, str]:
+    """Fsspec's file system of an address and the path in it; SlideError when a library is missing."""
+    scheme = address.text.split(":")[0]
+    if importlib.util.find_spec(_NEEDS[scheme]) is None:
+        raise SlideError(
+            f"{scheme}:// needs {_NEEDS[scheme]}, which comes with: pip install 'napari-mil[remote]'."
+        )
+    import fsspec
+
+    options: dict[str, Any] = {"asynchronous": asynchronous}
+    if scheme == "s3":
+        options["config_kwargs"] = {"connect_timeout": CONNECT_S, "read_timeout": READ_S}
+    else:
+        import aiohttp
+
+        patience = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=READ_S)
+        options["client_kwargs"] = {"timeout": patience}
+    system, path = fsspec.core.url_to_fs(address.text, **options)
+    return system, path
+
+
+class UnreachableError(SlideError):
+    """A server does not answer: no reader needs to be asked, and it may be back later."""
+
+
+def trying(act: Callable[[], _T], address: Address) -> _T:
+    """What `act` returns; a dropped connection is tried again, and SlideError is the end of it.
+
+    Errors that are none of the network's pass.
+    """
+    for pause in (*PAUSES_S, None):
+        try:
+            return act()
+        except SlideError:
+            raise
+        except Exception as error:
+            status = getattr(error, "status", None)
+            if isinstance(error, FileNotFoundError) or status in {404, 410}:
+                raise SlideError(f"there is no file {address}; check the address.") from error
+            if isinstance(error, PermissionError) or status in {401, 403}:
+                raise SlideError(
+                    f"{address.server} does not let you read {address.name}; check your access."
+                ) from error
+            if status == 412:
+                raise SlideError(f"{address} was replaced by another file; open the slide again.") from error
+            if not _of_the_network(error):
+                raise
+            if pause is None:
+                raise UnreachableError(
+                    f"{address.server} does not answer ({reason(error)}); check the network, reading goes on "
+                    "when it is back."
+                ) from error
+            time.sleep(pause)
+    raise AssertionError
+
+
+def _of_the_network(error: Exception) -> bool:
+    made_by = type(error).__module__.partition(".")[0]
+    return isinstance(error, (OSError, TimeoutError)) or made_by in {"aiohttp", "botocore", "fsspec"}
+
+
+def _runs(blocks: list[int]) -> list[range]:
+    """Neighbours together."""
+    runs: list[range] = []
+    for at in blocks:
+        if runs and runs[-1].stop == at:
+            runs[-1] = range(runs[-1].start, at + 1)
+        else:
+            runs.append(range(at, at + 1))
+    return runs

@@ -1,0 +1,191 @@
+"""Slides on servers: the same pixels, few requests, dropped connections, servers that go and come back."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from slidefiles import picture, write_pyramid, write_svs, write_zarr
+from slideserver import serving
+from vendorslides import write_ndpi
+
+from napari_mil.errors import SlideError
+from napari_mil.slides import open_slide, remote
+from napari_mil.slides.address import Address
+from napari_mil.slides.remote import BLOCK, RemoteFile
+
+pytest.importorskip("aiohttp")
+IMAGE = picture(1500, 1100)
+
+
+@pytest.fixture
+def server(tmp_path):
+    (tmp_path / "www").mkdir()
+    with serving(tmp_path / "www") as server:
+        yield server
+
+
+def written(folder, kind, name="a"):
+    if kind == "svs":
+        return write_svs(folder / f"{name}.svs", IMAGE, "raw")
+    if kind == "tif":
+        return write_pyramid(folder / f"{name}.tif", IMAGE, "zlib", levels=3)
+    return write_zarr(folder / f"{name}.ome.zarr", IMAGE, kind, levels=3)
+
+
+KINDS = ("svs", "tif", "0.4", "0.5")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_slide_on_a_server_is_the_slide_on_disk(server, kind):
+    path = written(server.folder, kind)
+    with open_slide(path) as here, open_slide(f"{server.address}/{path.name}") as there:
+        assert there.name == here.name == "a"
+        assert there.mpp == here.mpp
+        assert there.fingerprint == here.fingerprint
+        assert there.pixel_hash == here.pixel_hash
+        assert [level.shape for level in there.levels] == [level.shape for level in here.levels]
+        for one, other in zip(here.levels, there.levels, strict=True):
+            assert np.array_equal(one[:], other[:])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_connections_that_drop_are_tried_again(server, kind):
+    path = written(server.folder, kind)
+    with open_slide(f"{server.address}/{path.name}") as slide:
+        slide.engine.cache.drop(slide.engine.token)
+        slide.engine.source.close()  # forgets the blocks
+        server.drop = 2
+        assert np.array_equal(slide.levels[0].read(0, 0, 256, 256), IMAGE[:256, :256])
+        assert server.drop < 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_server_that_goes_is_said_and_one_that_is_back_is_read(server, kind, monkeypatch):
+    monkeypatch.setattr(remote, "PAUSES_S", (0.01, 0.01))
+    path = written(server.folder, kind)
+    with open_slide(f"{server.address}/{path.name}") as slide:
+        slide.engine.cache.drop(slide.engine.token)
+        slide.engine.source.close()  # forgets the blocks
+        server.stop()
+        with pytest.raises(
+            SlideError, match=rf"^{path.name}: {server.address} does not answer \(.*; check the net"
+        ):
+            slide.levels[0].read(700, 700, 800, 800)
+        server.start()
+        assert np.array_equal(slide.levels[0].read(700, 700, 800, 800), IMAGE[700:800, 700:800])
+
+
+@pytest.mark.parametrize("kind", ["svs", "0.5"])
+def test_opening_from_a_server_that_is_gone(server, kind, monkeypatch):
+    monkeypatch.setattr(remote, "PAUSES_S", (0.01, 0.01))
+    path = written(server.folder, kind)
+    server.stop()
+    with pytest.raises(SlideError, match=rf"^{path.name} cannot be opened: {server.address} does not answer"):
+        open_slide(f"{server.address}/{path.name}")
+
+
+def test_there_is_no_such_file(server):
+    with pytest.raises(
+        SlideError, match=rf"TIFF reader: there is no file {server.address}/b\.svs; check the"
+    ):
+        open_slide(f"{server.address}/b.svs")
+
+
+def test_what_is_not_read_from_a_server_is_to_be_copied(server):
+    write_ndpi(server.folder / "a.ndpi", IMAGE)
+    with pytest.raises(
+        SlideError,
+        match=r"Hamamatsu NDPI is left to OpenSlide; .* are read; copy other slides to this machine\.$",
+    ):
+        open_slide(f"{server.address}/a.ndpi")
+
+
+def test_a_server_without_parts_is_refused_before_everything_comes(server):
+    server.parts = False
+    written(server.folder, "svs")
+    with pytest.raises(
+        SlideError, match="does not send parts of files, by which a slide is read; copy the slide"
+    ):
+        open_slide(f"{server.address}/a.svs")
+
+
+def test_a_file_that_was_replaced_is_said(server):
+    path = written(server.folder, "svs")
+    with open_slide(f"{server.address}/a.svs") as slide:
+        write_svs(path, picture(1500, 1100, 3), "raw")
+        slide.engine.cache.drop(slide.engine.token)
+        slide.engine.source.close()
+        with pytest.raises(SlideError, match=r"a\.svs was replaced by another file; open the slide again\."):
+            slide.levels[0].read(0, 0, 9, 9)
+
+
+def test_neighbouring_blocks_are_one_request_and_are_kept(server):
+    data = np.random.default_rng(0).bytes(5 * BLOCK + 100)
+    (server.folder / "a").write_bytes(data)
+    file = RemoteFile(Address(f"{server.address}/a"), capacity=4 * BLOCK)
+    assert file.read(100, 3 * BLOCK) == data[100 : 100 + 3 * BLOCK]
+    assert file.requests == 1
+    assert file.read(4 * BLOCK - 5, 10) == data[4 * BLOCK - 5 : 4 * BLOCK + 5]
+    assert file.requests == 2  # block 3 was here
+    assert file.read(5 * BLOCK + 90, 99) == data[-10:]
+    assert file.read(len(data), 5) == b""
+    assert sum(len(b) for b in file._blocks.values()) <= 4 * BLOCK
+
+
+def test_threads_that_want_the_same_block_wait_for_one_request(server):
+    (server.folder / "a").write_bytes(bytes(range(256)) * 4096)
+    file = RemoteFile(Address(f"{server.address}/a"))
+    server.latency = 0.2
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(lambda _: file.read(10, 5000), range(8)))) == 1
+    assert file.requests == 1
+
+
+def test_eighty_milliseconds_are_waited_for_together(server):
+    path = written(server.folder, "tif")
+    with open_slide(f"{server.address}/{path.name}") as slide:
+        server.latency, before = 0.08, len(server.requests)
+        started = time.perf_counter()
+        assert np.array_equal(slide.levels[0].read(0, 0, 1000, 1000), IMAGE[:1000, :1000])
+        took, asked = time.perf_counter() - started, len(server.requests) - before
+    assert asked < 16  # tiles
+    assert took < 16 * 0.08
+    assert not [t for t in threading.enumerate() if t.name.startswith(f"slide-{slide.engine.token}-")]
+
+
+def test_a_slide_may_hold_more_than_the_cache(server, monkeypatch):
+    monkeypatch.setattr("napari_mil.slides.remote.CACHE_BYTES", BLOCK)
+    path = written(server.folder, "svs")
+    with open_slide(f"{server.address}/{path.name}") as slide:
+        assert np.array_equal(slide.levels[0][:], IMAGE)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow")
+def test_an_s3_server(tmp_path, monkeypatch):
+    server_module = pytest.importorskip("moto.server")
+    boto3 = pytest.importorskip("boto3")
+    pytest.importorskip("s3fs")
+    server = server_module.ThreadedMotoServer(port=0)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1"}
+        for name, value in {**keys, "AWS_ENDPOINT_URL": f"http://{host}:{port}"}.items():
+            monkeypatch.setenv(name, value)
+        store = boto3.client("s3")
+        store.create_bucket(Bucket="slides")
+        for path in (written(tmp_path, "svs"), written(tmp_path, "0.5")):
+            for file in [path] if path.is_file() else [f for f in path.rglob("*") if f.is_file()]:
+                store.upload_file(str(file), "slides", f"deep/{file.relative_to(tmp_path).as_posix()}")
+            with open_slide(path) as here, open_slide(f"s3://slides/deep/{path.name}") as there:
+                assert there.fingerprint == here.fingerprint
+                assert np.array_equal(there.levels[0][:], IMAGE)
+        with pytest.raises(SlideError, match="there is no file s3://slides/deep/none"):
+            open_slide("s3://slides/deep/none.svs")
+    finally:
+        server.stop()

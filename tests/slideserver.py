@@ -1,0 +1,100 @@
+"""A web server on loopback that sends parts of files, as slowly and as badly as a test wants."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import socket
+import threading
+import time
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote
+
+
+class SlideServer:
+    """Serves a folder; `stop` and `start` keep the port.
+
+    latency : seconds before each answer
+    drop : how many of the next answers end in the middle
+    parts : whether it knows of ranges
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.latency, self.drop, self.parts = folder, 0.0, 0, True
+        self.requests: list[str] = []
+        self._lock, self._server, self._port = threading.Lock(), None, 0
+        self.start()
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
+
+    def start(self) -> None:
+        server = ThreadingHTTPServer(("127.0.0.1", self._port), type("Handler", (_Handler,), {"of": self}))
+        server.daemon_threads = True
+        self._server, self._port = server, server.server_address[1]
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def stop(self) -> None:
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None
+
+    def drops(self) -> bool:
+        with self._lock:
+            self.drop -= 1
+            return self.drop >= 0
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.0"  # a connection per answer: nothing outlives a stopped server
+    of: SlideServer
+
+    def do_HEAD(self) -> None:
+        self._answer(body=False)
+
+    def do_GET(self) -> None:
+        self._answer(body=True)
+
+    def _answer(self, *, body: bool) -> None:
+        time.sleep(self.of.latency)
+        self.of.requests.append(f"{self.path} {self.headers.get('Range', '')}")
+        file = self.of.folder / unquote(self.path.lstrip("/").split("?")[0])
+        if not file.is_file():
+            self.send_error(404)
+            return
+        data = file.read_bytes()
+        mark = '"' + hashlib.sha1(data, usedforsecurity=False).hexdigest() + '"'
+        if self.headers.get("If-Match", mark) != mark:
+            self.send_error(412)
+            return
+        found = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")) if self.of.parts else None
+        start, stop = (int(found[1]), int(found[2] or len(data) - 1) + 1) if found else (0, len(data))
+        part = data[start:stop]
+        self.send_response(206 if found else 200)
+        if found:
+            self.send_header("Content-Range", f"bytes {start}-{start + len(part) - 1}/{len(data)}")
+        self.send_header("Content-Length", str(len(part)))
+        self.send_header("ETag", mark)
+        self.end_headers()
+        if body and len(part) > 1 and self.of.drops():
+            self.wfile.write(part[: len(part) // 2])
+            self.wfile.flush()
+            self.connection.shutdown(socket.SHUT_RDWR)
+        elif body:
+            self.wfile.write(part)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing is printed."""
+
+
+@contextmanager
+def serving(folder: Path):
+    server = SlideServer(folder)
+    try:
+        yield server
+    finally:
+        server.stop()
