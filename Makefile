@@ -38,6 +38,7 @@ test-fast: $(READY) ## the quick tests, under two minutes
 	$(PYTEST) -m "not slow and not soak"
 
 test: lint ## everything that must hold: lint and tests, under ten minutes from an empty clone
+	scripts/system_packages tests
 	$(PYTEST) -m "not soak"
 
 test-all: ## the same, then soak and full fuzz, then the UI tests on other bindings and versions; hours
@@ -46,6 +47,7 @@ test-all: ## the same, then soak and full fuzz, then the UI tests on other bindi
 	$(MAKE) test-matrix
 
 test-soak: $(READY) ## full fuzz: thousands of damaged files; 10,000 edits with kill -9 in between; 200 slides worked through in one window
+	scripts/system_packages tests
 	MALLOC_ARENA_MAX=2 $(PYTEST) -m soak
 
 test-matrix: ## the UI tests on PyQt6, napari 0.6 and napari 0.8, one after the other
