@@ -25,7 +25,24 @@ from napari_mil.workflow.project import (
     roll_back,
     slide_label,
 )
+from napari_mil.workflow.readings import (
+    agreement_report,
+    labelled_place,
+    place_key,
+    read_again,
+    readings,
+    report_lines,
+    report_rows,
+    second_places,
+    write_report,
+)
 from napari_mil.workflow.retrain import Retrained, retrain_here_steps, retrain_steps
+from napari_mil.workflow.review import (
+    answer_question,
+    question_at,
+    review_steps,
+    skip_question,
+)
 from napari_mil.workflow.runs import has_recording, recordings
 from napari_mil.workflow.sample import sample_project_steps
 from napari_mil.workflow.studies import cross_validate_steps, search_model_steps
@@ -39,9 +56,11 @@ __all__ = [
     "Table",
     "add_encoder",
     "adopt",
+    "agreement_report",
     "analyse_steps",
     "answer_columns",
     "answer_numbers",
+    "answer_question",
     "bag_steps",
     "class_list",
     "compare_cards",
@@ -57,18 +76,29 @@ __all__ = [
     "import_model",
     "import_paths_steps",
     "label_rows",
+    "labelled_place",
     "parse_mpp",
+    "place_key",
+    "question_at",
     "questions",
+    "read_again",
+    "readings",
     "recordings",
+    "report_lines",
+    "report_rows",
     "retrain_here_steps",
     "retrain_steps",
+    "review_steps",
     "roll_back",
     "sample_project_steps",
     "search_model_steps",
+    "second_places",
     "shown_names",
+    "skip_question",
     "slide_bag_steps",
     "slide_label",
     "take_checkpoint",
     "told_to_stop",
     "train_model_steps",
+    "write_report",
 ]
