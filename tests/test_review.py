@@ -38,10 +38,8 @@ def test_wavering_between_groups_counts_more_than_wavering_inside_one():
     found = shortlist(seen(tiles_p=p), TREE)
     groups, inside, plain = (found.signals["unsure"][tile(found, i)] for i in (3, 7, 0))
     assert groups > inside > plain
-    assert found.words[tile(found, 3)]["unsure"] == (
-        "The model wavers between Benign (50 %) and Malignant (50 %) here, and it has 1.0 times the "
-        "attention of an average tile."
-    )
+    words = "wavers between Benign (50 %) and Malignant (50 %) here, at 1.0 times the average attention."
+    assert found.words[tile(found, 3)]["unsure"] == f"The model {words}"
     assert "Malignant/DCIS (48 %) and Malignant/IC (48 %)" in found.words[tile(found, 7)]["unsure"]
 
 
@@ -51,7 +49,7 @@ def test_a_tile_that_the_answer_rests_on_is_asked_about_though_the_model_is_sure
     found = shortlist(seen(attention=attention), TREE)
     row = tile(found, 11)
     assert np.nanargmax(found.signals["rests"]) == row
-    assert "20.0 times the attention of an average tile (place 1 of 40)" in found.words[row]["rests"]
+    assert "20.0 times the average attention (place 1 of 40)" in found.words[row]["rests"]
     assert np.isnan(found.signals["rests"][whole(found)])
 
 

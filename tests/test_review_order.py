@@ -49,6 +49,14 @@ def test_a_wrong_label_that_the_model_has_learned_is_found_by_the_other_slides()
     assert all(name != "alike" for item in ask(few, 6) for name, _ in item.why)
 
 
+def test_a_rare_label_is_not_doubted_because_it_is_rare():
+    rng = np.random.default_rng(0)
+    places = listed(*slides_of([IC] * 12 + [N] * 3, rng))
+    asked = ask(places.take(places.whole), 15, criteria=["alike"])
+    doubted = {i.slide_id for i in asked if i.why}
+    assert doubted == {f"s{i:02d}" for i in range(12)}
+
+
 def test_a_coarse_label_agrees_with_a_finer_one_of_slides_that_look_alike():
     rng = np.random.default_rng(0)
     slides = slides_of([IC, N] * 15, rng)

@@ -44,8 +44,8 @@ CONSTANT = 10
 WEIGHTS: Mapping[str, float] = {"alike": 4.0, "rests": 4.0}
 #: penalty of the regression that judges a slide's label by the other slides'
 RIDGE = 3.0
-#: the labels of at least so many slides are needed to judge one by the others
-LEAST = 8
+#: to judge a slide by the others, so many must be labelled, and so many of the others as this one
+LEAST, PEERS = 8, 3
 #: a reason is told of a place that lies in this top share of its criterion; the best one always is
 TELLING = 0.1
 #: reasons told of one place at most
@@ -206,8 +206,8 @@ class _Lane:
         chance = percent(max(0.0, 1 - float(self.odd[row])))
         return (
             "Slides that look like it are labelled otherwise: by the other "
-            f"{np.isfinite(self.odd).sum() - 1} labelled slides alone, its label {self.tree.path(given)} has "
-            f"{chance}."
+            f"{(self.places.given > 0).sum() - 1} labelled slides alone, its label {self.tree.path(given)} "
+            f"has {chance}."
         )
 
 
@@ -222,7 +222,9 @@ def _odd(places: Places, tree: LabelTree) -> Floats:
         return odd
     said = left_out(np.asarray(places.features[known], np.float64), classes, len(nodes), ridge=RIDGE)
     lines = np.array([[m in (n, *tree.ancestors(n), *tree.leaves_under(n)) for m in nodes] for n in nodes])
-    odd[known] = np.clip(1 - (said * lines[classes]).sum(1), 0, 1)  # a coarse label agrees with a finer one
+    chance = (said * lines[classes]).sum(1)  # a coarse label agrees with a finer one
+    peers = lines[:, classes].sum(1)[classes] - 1
+    odd[known] = np.where(peers >= PEERS, np.clip(1 - chance, 0, 1), np.nan)
     return odd
 
 

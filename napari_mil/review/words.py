@@ -38,18 +38,18 @@ def of_tile(tiles: Tiles, given: int, tree: LabelTree, i: int) -> dict[str, str]
     """Criterion → its sentence for tile i."""
     said: dict[str, str] = {}
     here = [p[i] for p in tiles.levels]
-    weighs = f"it has {tiles.lift[i]:.1f} times the attention of an average tile"
+    weighs = f"{tiles.lift[i]:.1f} times the average attention"
     said["rests"] = (
         f"The slide's answer rests on this tile, that nobody has looked at: {weighs} "
         f"(place {tiles.place[i]:,} of {len(tiles.lift):,})."
     )
     if len(tree.leaves) > 1:
-        said["unsure"] = f"The model wavers between {between(here, tree)} here, and {weighs}."
+        said["unsure"] = f"The model wavers between {between(here, tree)} here, at {weighs}."
     if tiles.other.any():
         k = int(np.where(tiles.other, here[-1], -1).argmax())
         looks = label(tree, tree.leaves[k], here[-1][k])
         said["label"] = (
-            f"The slide is labelled {tree.path(given)}, but this tile looks like {looks}, and {weighs}."
+            f"The slide is labelled {tree.path(given)}, but this tile looks like {looks}, at {weighs}."
         )
     if tiles.ranks is not None:
         taught, learned = (f"{rank[i]:,}" for rank in tiles.ranks)
