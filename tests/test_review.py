@@ -186,10 +186,11 @@ def test_distances_in_chunks_are_those_of_every_pair():
     assert np.isposinf(squared_distances(x, to[:0])).all()
 
 
-def test_what_is_said_of_a_row_without_it_is_what_ridge_regression_says_fold_by_fold():
+@pytest.mark.parametrize("width", [5, 60])
+def test_what_is_said_of_a_row_without_it_is_what_ridge_regression_says_fold_by_fold(width):
     rng = np.random.default_rng(0)
     classes = rng.integers(0, 3, 40)
-    x = rng.normal(size=(40, 5)) + classes[:, None]
+    x = rng.normal(size=(40, width)) + classes[:, None]
     z = (x - x.mean(0)) / x.std(0)
     y = np.eye(3)[classes]
     model = Ridge(alpha=2.0 * x.shape[1], fit_intercept=True)

@@ -5,7 +5,7 @@ import pytest
 from asked import DCIS, IC, TREE, UDH, N, seen
 
 from napari_mil.errors import LabelError
-from napari_mil.review import CRITERIA, Places, queue, shortlist
+from napari_mil.review import CRITERIA, Places, queue, shortlist, thinned
 
 
 def listed(*slides):
@@ -132,3 +132,23 @@ def test_a_criterion_that_there_is_not_is_refused():
         ask(listed(seen()), criteria=["luck"])
     with pytest.raises(LabelError, match="No criterion is given"):
         ask(listed(seen()), criteria=[])
+
+
+def test_shortlists_of_thousands_of_slides_are_thinned_to_the_best_and_stand_for_the_rest():
+    rng = np.random.default_rng(0)
+    tiles = np.zeros(2000, np.int32)
+    tiles[:40], tiles[40:43] = IC, UDH
+    attention = rng.random(2000)
+    attention[1500] = 50
+    places = shortlist(
+        seen(n=2000, tiles=tiles, attention=attention, tiles_p=rng.dirichlet([1] * 4, 2000)), TREE
+    )
+    few = thinned(places, 8)
+    assert few.whole.sum() == 1
+    assert ((few.said == 0) & ~few.whole).sum() == 8
+    assert (150, 0) in {tuple(cell) for cell in few.cells.tolist()}
+    assert few.drawn[~few.whole].sum() == 2
+    known = few.said > 0
+    assert sorted(few.said[known].tolist()) == [UDH, IC]
+    np.testing.assert_allclose(few.stands_for[known], np.where(few.said[known] == IC, 40, 3))
+    assert len(thinned(places, 10_000)) == len(places)

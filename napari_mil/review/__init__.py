@@ -6,8 +6,8 @@ asked, and what is in memory at once is one slide and the shortlists. Shape lett
 places, D numbers of a feature.
 """
 
-from napari_mil.review.order import RANDOM_SHARE, Item, queue
+from napari_mil.review.order import RANDOM_SHARE, Item, queue, thinned
 from napari_mil.review.places import CRITERIA, Places
 from napari_mil.review.signals import Seen, shortlist
 
-__all__ = ["CRITERIA", "RANDOM_SHARE", "Item", "Places", "Seen", "queue", "shortlist"]
+__all__ = ["CRITERIA", "RANDOM_SHARE", "Item", "Places", "Seen", "queue", "shortlist", "thinned"]

@@ -82,11 +82,16 @@ def left_out(x: NDArray[Any], classes: NDArray[np.intp], count: int, *, ridge: f
     n = len(x)
     width = x.std(0)
     z = (x - x.mean(0)) / np.where(width > 1e-9, width, 1)
-    kernel = z @ z.T / max(z.shape[1], 1)
-    smooth = np.linalg.solve(kernel + ridge * np.eye(n), kernel)
     y = np.eye(count)[classes]
     middle = y.mean(0)
-    own = np.clip(np.diag(smooth) + 1 / n, 0, 1 - 1e-6)[:, None]
-    fit = smooth @ (y - middle)
+    penalty = ridge * max(z.shape[1], 1)
+    if n <= z.shape[1]:
+        kernel = z @ z.T
+        back = np.linalg.solve(kernel + penalty * np.eye(n), np.concatenate([kernel, y - middle], 1))
+        own, fit = np.diag(back[:, :n]), kernel @ back[:, n:]
+    else:
+        back = np.linalg.solve(z.T @ z + penalty * np.eye(z.shape[1]), z.T)
+        own, fit = (z * back.T).sum(1), z @ (back @ (y - middle))
+    own = np.clip(own + 1 / n, 0, 1 - 1e-6)[:, None]
     said: Floats = np.clip(middle + (fit - own * (y - middle)) / (1 - own), 0, 1)
     return said

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from napari_mil.errors import LabelError
 from napari_mil.labeltree import LabelTree
 from napari_mil.review.measures import Floats, fused, left_out, squared_distances
-from napari_mil.review.places import CRITERIA, Places
+from napari_mil.review.places import CRITERIA, OWN, Places
 from napari_mil.review.words import percent
 
 #: share of the places that is drawn at random
@@ -113,6 +113,28 @@ def queue(
     return tuple(made)
 
 
+def thinned(places: Places, n: int) -> Places:
+    """The shortlist of one slide with about n of its tiles, so that those of thousands of slides fit in
+    memory.
+
+    The slide itself stays; of the tiles the best by their own criteria, and up to a quarter of n each of
+    those drawn at random and of those labelled, one of each label at least, which then stand for the others.
+    """
+    quarter = max(1, n // 4)
+    tiles = ~places.whole
+    known = np.flatnonzero(tiles & (places.said > 0))
+    drawn = np.flatnonzero(tiles & places.drawn)[:quarter]
+    rest = np.setdiff1d(np.flatnonzero(tiles & (places.said == 0)), drawn)
+    table = np.stack([places.signals[name][rest] for name in OWN], 1)
+    score = fused(table, [WEIGHTS.get(name, 1.0) for name in OWN], constant=CONSTANT)
+    best = rest[np.argsort(-score, kind="stable")[: max(n - len(drawn), 0)]]
+    labels = np.unique(places.said[known])
+    each = max(1, quarter // max(len(labels), 1))
+    few = np.concatenate([known[:0], *(known[places.said[known] == node][:each] for node in labels)])
+    made = places.take(np.sort(np.concatenate([np.flatnonzero(places.whole), drawn, best, few])))
+    return made.standing_for(places) if len(few) < len(known) else made
+
+
 class _Lane:
     """Places of one kind, slides or tiles, and what was chosen of them so far."""
 
@@ -152,7 +174,7 @@ class _Lane:
         able = np.flatnonzero(self.free & self.places.drawn) if drawn else np.empty(0, np.intp)
         row, why, score = self._random(able) if len(able) else self._best()
         self.free[row] = False
-        np.minimum(self.nearest, ((self.x - self.x[row]) ** 2).sum(1), out=self.nearest)
+        np.minimum(self.nearest, squared_distances(self.x, self.x[row : row + 1]), out=self.nearest)
         p = self.places
         cell = None if p.whole[row] else (int(p.cells[row, 0]), int(p.cells[row, 1]))
         return Item(p.slides[row], cell, int(p.node[row]), float(p.sure[row]), why, score)
@@ -228,11 +250,11 @@ def _odd(places: Places, tree: LabelTree) -> Floats:
     return odd
 
 
-def _comparable(features: NDArray[np.float32], free: NDArray[np.bool_]) -> Floats:
+def _comparable(features: NDArray[np.float32], free: NDArray[np.bool_]) -> NDArray[np.float32]:
     """(M, D) features over their deviation, so that every number counts alike."""
-    x = np.asarray(features, np.float64)
-    width = x[free].std(0) if free.any() else np.ones(x.shape[1])
-    scaled: Floats = x / np.where(width > 1e-9, width, 1) / np.sqrt(max(x.shape[1], 1))
+    width = features[free].std(0, dtype=np.float64) if free.any() else np.ones(features.shape[1])
+    scale = np.where(width > 1e-9, width, 1) * np.sqrt(max(features.shape[1], 1))
+    scaled: NDArray[np.float32] = features / scale.astype(np.float32)
     return scaled
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 import numpy as np
@@ -97,6 +97,14 @@ class Places:
         for name in ("slides", "words"):
             picked[name] = tuple(getattr(self, name)[i] for i in at)
         return type(self)(**picked)
+
+    def standing_for(self, every: Places) -> Self:
+        """The same places, of which the labelled tiles stand for all those of their label in `every`."""
+        weight = np.array(self.stands_for)
+        tiles, whole = self.said * ~self.whole, every.said * ~every.whole
+        for node in np.unique(tiles[tiles > 0]):
+            weight[tiles == node] = every.stands_for[whole == node].sum() / (tiles == node).sum()
+        return replace(self, stands_for=weight)
 
     @classmethod
     def join(cls, parts: Iterable[Places]) -> Places:

@@ -25,7 +25,7 @@ from napari_mil.correction import (
 from napari_mil.errors import LabelError, ModelError
 from napari_mil.labeltree import LabelTree
 from napari_mil.ledger import SlideRecord
-from napari_mil.review import CRITERIA, RANDOM_SHARE, Item, Places, Seen, queue, shortlist
+from napari_mil.review import CRITERIA, RANDOM_SHARE, Item, Places, Seen, queue, shortlist, thinned
 from napari_mil.review.places import WHOLE
 from napari_mil.steps import ASIDE, Progress, Steps
 from napari_mil.store.shortlists import load_shortlist, save_shortlist
@@ -44,6 +44,8 @@ TOOL = "review"
 SKIP = "skip"
 #: tools of slide labels that files brought, which nobody has looked at here
 UNSEEN = ("import", "manifest")
+#: tiles of all shortlists together that are held in memory, and of a slide at least
+PLACES, LEAST = 16_384, 8
 #: counts up when shortlists hold something else than before
 _EDITION = 1
 
@@ -112,6 +114,7 @@ def review_steps(
     records = [r for r in project.slides if slides is None or r.id in slides]
     names, found, missing = shown_names(project.slides), [], []
     pitches: dict[str, tuple[float, float]] = {}
+    few = max(LEAST, PLACES // max(len(records), 1))
     held = {s for part in ("validation", "test") for s in card.slides.get(part, ())}
     for at, record in enumerate(records):
         yield Progress("shortlists", at, len(records), names[record.id])
@@ -120,7 +123,7 @@ def review_steps(
             missing.append(names[record.id])
         else:
             places, pitches[record.id] = listed
-            found.append(places.take(places.whole) if record.id in held else places)
+            found.append(places.take(places.whole) if record.id in held else thinned(places, few))
     if missing and found:
         yield Progress(ASIDE, len(records), len(records), _missing_words(card, missing))
     if not found:
