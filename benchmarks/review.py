@@ -291,10 +291,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         done[row["study"], row["seed"]] = row
     parts = [section(s, [done[key] for key in wanted if key[0] == s]) for s in given.studies]
     wrong = [line for _, lines in parts for line in lines]
+    some = "" if given.studies == list(STUDIES) else " ".join(["", "--studies", *given.studies])
     minutes = sum(done[key]["seconds"] for key in wanted) / 60
     text = (
-        f"## The review queue\n\n`python benchmarks/review.py`, {surroundings()}; seeds {given.first} to "
-        f"{given.first + given.seeds - 1}, {minutes:.0f} CPU minutes in all. A scripted reader answers "
+        f"## The review queue\n\n`python benchmarks/review.py{some}`, {surroundings()}; seeds {given.first} "
+        f"to {given.first + given.seeds - 1}, {minutes:.0f} CPU minutes in all. A scripted reader answers "
         f"rightly; {METHOD} is trained from scratch after every round. Intervals are of 1000 resamplings of "
         "the seeds.\n\n"
     )
