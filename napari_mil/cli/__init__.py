@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from napari_mil import __version__
-from napari_mil.cli import export, labelgroup, modelgroup, models, project, slides, window
+from napari_mil.cli import export, labelgroup, modelgroup, models, project, review, slides, window
 from napari_mil.cli.running import disk_sentence, say_error
 from napari_mil.errors import MILError
 
@@ -39,7 +39,7 @@ app = typer.Typer(
     add_completion=False,
     help="Multiple-instance learning on whole-slide images: embed, train, predict, correct, retrain, export.",
 )
-for group in (window, slides, models, export):
+for group in (window, slides, models, export, review):
     app.add_typer(group.app)
 app.add_typer(labelgroup.app, name="labels")
 app.add_typer(modelgroup.app, name="models")

@@ -9,6 +9,7 @@
     maps/<slide>/<model>/<scope>-<grid>/      zarr: the maps of one answer, by kind
     models/<id>/                              weights.safetensors, card.json, maybe recording.safetensors
     encoders/<id>.safetensors                 weights that a person gave
+    review/<slide>/<model>.npz                the places of a slide that may be worth a question
     parts/<slide>/<encoder-…>/<grid>/         features of a slide that was interrupted, until its bag is whole
     unfinished/                               what is being written; moved to its place when whole
 

@@ -44,7 +44,24 @@ from napari_mil.workflow.project import (
     roll_back,
     slide_label,
 )
+from napari_mil.workflow.readings import (
+    agreement_report,
+    labelled_place,
+    place_key,
+    read_again,
+    readings,
+    report_lines,
+    report_rows,
+    second_places,
+    write_report,
+)
 from napari_mil.workflow.retrain import Retrained, retrain_here_steps, retrain_steps
+from napari_mil.workflow.review import (
+    answer_question,
+    question_at,
+    review_steps,
+    skip_question,
+)
 from napari_mil.workflow.runs import has_recording, recordings
 from napari_mil.workflow.sample import sample_project_steps
 from napari_mil.workflow.sharing import backup, project_info, restore, share, unshare, verify_ledger
@@ -59,9 +76,11 @@ __all__ = [
     "Table",
     "add_encoder",
     "adopt",
+    "agreement_report",
     "analyse_steps",
     "answer_columns",
     "answer_numbers",
+    "answer_question",
     "backup",
     "bag_steps",
     "class_list",
@@ -83,6 +102,7 @@ __all__ = [
     "label_above",
     "label_rows",
     "label_tiles",
+    "labelled_place",
     "lock",
     "log_rows",
     "mended",
@@ -90,18 +110,27 @@ __all__ = [
     "note",
     "parse_mpp",
     "place_history",
+    "place_key",
     "project_info",
+    "question_at",
     "questions",
+    "read_again",
+    "readings",
     "recordings",
+    "report_lines",
+    "report_rows",
     "restore",
     "retrain_here_steps",
     "retrain_steps",
+    "review_steps",
     "roll_back",
     "said_words",
     "sample_project_steps",
     "search_model_steps",
+    "second_places",
     "share",
     "shown_names",
+    "skip_question",
     "slide_bag_steps",
     "slide_label",
     "take_checkpoint",
@@ -112,4 +141,5 @@ __all__ = [
     "unshare",
     "verify_ledger",
     "withdraw",
+    "write_report",
 ]

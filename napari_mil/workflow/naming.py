@@ -56,3 +56,16 @@ def ids_by_name(records: Sequence[SlideRecord]) -> dict[str, str]:
     shown = {name: slide for slide, name in shown_names(records).items()}
     alone = {name: slide for name, slide in names if counts[name] == 1}
     return alone | shown | {r.id: r.id for r in records}
+
+
+def split_key(key: str) -> tuple[str, tuple[int, int] | None]:
+    """The slide's name and the tile that a place is named by; None: the whole slide.
+
+    >>> split_key("case-17@12,40"), split_key("me@home"), split_key("a@b@1,2")
+    (('case-17', (12, 40)), ('me@home', None), ('a@b', (1, 2)))
+    """
+    name, _, at = key.rpartition("@")
+    parts = at.split(",")
+    if not name or len(parts) != 2 or not all(p.isdecimal() for p in parts):
+        return key, None
+    return name, (int(parts[0]), int(parts[1]))

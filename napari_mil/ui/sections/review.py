@@ -15,6 +15,7 @@ from napari_mil.ui.desk import Desk, State
 from napari_mil.ui.drawing import RegionPen
 from napari_mil.ui.historylist import HistoryList
 from napari_mil.ui.labellist import LabelList, key_of_node
+from napari_mil.ui.reviewqueue import ReviewQueue
 from napari_mil.ui.widgets import button, column, hint, row, text
 from napari_mil.ui.words import contradictions, label_words
 
@@ -37,14 +38,10 @@ class ReviewSection(QWidget):
         self.brush.setToolTip("Width of the brush in tiles")
         self.brush.valueChanged.connect(lambda _n: self._set_brush())
         self.look_button = button("Look", self.look, "Move the view; nothing is changed", key="Alt+Q")
-        self.paint_button = button(
-            "Paint tiles", self.paint, "Paint the chosen label over tiles", key="Alt+B"
-        )
+        self.paint_button = button("Paint tiles", self.paint, "Paint the label over tiles", key="Alt+B")
         self.draw_button = button("Draw region", self.draw, "Draw a polygon; Enter ends it", key="Alt+R")
         self.slide_label = text()
-        self.set_button = button(
-            "Label slide", self.label_slide, "Give the whole slide the chosen label", key="Alt+G"
-        )
+        self.set_button = button("Label slide", self.label_slide, "Label the whole slide", key="Alt+G")
         self.confirm_button = button(
             "Model is right", self.confirm, "Say that the model's answer is right", key="Alt+A"
         )
@@ -56,10 +53,11 @@ class ReviewSection(QWidget):
             "Hide maps, answer and known label until you have given the slide's first label"
         )
         self.blind.toggled.connect(lambda on: desk.apply(blind=on))
-        self.history = HistoryList(desk)
+        self.history, self.queue = HistoryList(desk), ReviewQueue(desk)
         column(
             self,
             self.blind,
+            self.queue,
             text("Choose a label, then where it holds:"),
             self.tree,
             row(self.look_button, self.paint_button, self.draw_button),
