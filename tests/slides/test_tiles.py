@@ -15,8 +15,9 @@ from slidefiles import picture, write_pyramid
 
 from napari_mil.errors import SlideError
 from napari_mil.slides import open_slide
+from napari_mil.slides.cache import TileCache
 from napari_mil.slides.tiff import open_source
-from napari_mil.slides.tiles import Engine, TileCache
+from napari_mil.slides.tiles import Engine
 
 IMAGE = picture(700, 900)
 
@@ -46,7 +47,7 @@ def path(tmp_path):
 @pytest.fixture
 def counted(path):
     source = Counting(open_source(path))
-    engine = Engine(source, "a.tif", cache=TileCache())
+    engine = Engine(source, "a.tif", cache=TileCache(2**28))
     yield engine, source
     source.hold.set()
     engine.close()
