@@ -123,6 +123,11 @@ class Sharpening(QObject):
             say_unknown()
         return request
 
+    @property
+    def pending(self) -> bool:
+        """Whether something has arrived that was not drawn yet."""
+        return self._told or self._soon.isActive()
+
     def refresh(self) -> None:
         """Draw the layer anew with what has arrived."""
         self._told = False
