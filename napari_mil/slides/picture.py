@@ -173,9 +173,11 @@ class Picture:
         rows = centres(box[0], box[2], ch / h, ch) - under[0]
         cols = centres(box[1], box[3], cw / w, cw) - under[1]
         # as one item per pixel numpy takes them much faster than as three samples
-        out[:] = (
-            coarse.view("V3")[..., 0].take(cols, axis=1).take(rows, axis=0).view(np.uint8).reshape(out.shape)
-        )
+        lines = coarse.view("V3")[..., 0].take(cols, axis=1)
+        firsts = np.flatnonzero(np.diff(rows, prepend=-1)).tolist()
+        target = out.view("V3")[..., 0]
+        for first, stop in zip(firsts, [*firsts[1:], len(rows)], strict=True):
+            target[first:stop] = lines[rows[first]]
 
     def _known(self, level: int, box: Box) -> Pixels:
         """A box of a coarser level from what is in the cache, and still coarser where it is not."""

@@ -215,6 +215,8 @@ class Engine:
 
     def fault(self, level: int, row: int, col: int) -> SlideError | None:
         """Why a tile could not be read, until it may be tried again: later and later, 5 s to 5 min."""
+        if not self._faults:
+            return None
         error, _, until = self._faults.get((self.token, level, row, col), (None, 0, 0))
         return error if error is not None and time.monotonic() < until else None
 
