@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mil.errors import SlideError, reason
-from napari_mil.slides.cache import Key, TileCache, shared_cache
+from napari_mil.slides.cache import Key, TileCache, default_bytes, shared_cache
 from napari_mil.slides.workers import DECODE_THREADS, Batch, Workers
 
 Pixels = NDArray[np.uint8]
@@ -117,6 +117,7 @@ class Engine:
     """
 
     def __init__(self, source: Source, name: str, *, cache: TileCache = shared_cache) -> None:
+        default_bytes()  # says what is wrong with the size that was asked for
         self.source, self.name, self.cache = source, name, cache
         self.token = next(_tokens)
         self._pending: dict[Key, Future[Pixels]] = {}

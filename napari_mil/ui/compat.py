@@ -122,9 +122,30 @@ def activate(_context: Any = None) -> None:
 
     if opening.take not in reader.TAKERS:
         reader.TAKERS.append(opening.take)
+    follow_preferences()
     viewer = current_viewer()
     if viewer is not None:
         watch_layers(viewer, place_levels)
+
+
+def follow_preferences() -> bool:
+    """Give the cache of tiles the size that the preferences say, now and whenever it is changed there.
+
+    False where this napari has no preferences of plugins (before 0.9): `$NAPARI_MIL_CACHE_MB` counts then.
+    """
+    from napari import settings
+
+    from napari_mil.slides.cache import set_cache_mb
+
+    if not hasattr(settings, "get_plugin_settings"):
+        return False
+    try:
+        slides = settings.get_plugin_settings("napari-mil").slides
+    except (KeyError, AttributeError):  # the plugin is not registered, as in a test
+        return False
+    set_cache_mb(slides.cache_mb)
+    slides.events.cache_mb.connect(lambda event: set_cache_mb(event.value))
+    return True
 
 
 def current_viewer() -> Any:
