@@ -13,7 +13,7 @@ PYTEST := OMP_NUM_THREADS=1 $(SCREEN) $(BIN)/python -m pytest -n 2 --dist loadfi
 # the UI tests elsewhere: on PyQt6, and with PyQt5 on the last napari 0.6 and 0.8
 MATRIX := qt6 napari-0.6 napari-0.8
 
-.PHONY: help demo test test-fast test-all test-soak test-matrix $(MATRIX:%=test-ui-%) lint bench-quality bench-methods bench-encoder bench-review screenshots clean
+.PHONY: help demo test test-fast test-all test-soak test-matrix $(MATRIX:%=test-ui-%) lint bench-quality bench-methods bench-encoder bench-review bench-slides screenshots clean
 
 help: ## show the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -79,6 +79,9 @@ bench-encoder: $(READY) ## speed and worth of the built-in encoder
 
 bench-review: $(READY) ## how many labels the review queue saves: a scripted reader on planted cohorts, 20 seeds
 	$(BIN)/python benchmarks/review.py
+
+bench-slides: $(READY) ## how fast slides open, are read and are drawn, beside other readers: tables in docs/benchmarks.md
+	OMP_NUM_THREADS=1 $(SCREEN) $(BIN)/python benchmarks/slides.py --write
 
 screenshots: $(READY) ## the pictures of README and docs, from the real window
 	$(SCREEN) $(BIN)/python scripts/screenshots.py

@@ -1,4 +1,4 @@
-"""The tile cache and the decode threads behind every level, and the dask view of a level.
+"""What a reader returns, the engine behind every level, and the dask view of a level.
 
 One engine serves the viewer, the encoder and dask alike. Tiles are decoded once, kept in a cache that is
 bounded in bytes and shared by all open slides, and handed out read-only.
@@ -7,34 +7,32 @@ bounded in bytes and shared by all open slides, and handed out read-only.
 from __future__ import annotations
 
 import itertools
-import os
 import threading
+import time
 import weakref
-from collections import OrderedDict, deque
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_mil.errors import SlideError
+from napari_mil.errors import SlideError, reason
+from napari_mil.slides.cache import Key, TileCache, default_bytes, shared_cache
+from napari_mil.slides.workers import DECODE_THREADS, Batch, Workers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from napari_mil.slides.address import SlidePath
 
 Pixels = NDArray[np.uint8]
-Key = tuple[int, int, int, int]
+Box = tuple[int, int, int, int]  # y0, x0, y1, x1, half-open
 
-CACHE_BYTES = 256 * 2**20
 DASK_CHUNK_PX = 4096
-DECODE_THREADS = min(
-    8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-)
+#: How soon a tile that failed is tried again for drawing; twice as long after each failure.
+RETRY_S, LONGEST_RETRY_S = 5.0, 300.0
 _tokens = itertools.count()
 
 
@@ -110,60 +108,29 @@ class Source(Protocol):
         ...
 
 
-class TileCache:
-    """Least recently used tiles, bounded in bytes; safe from many threads."""
-
-    def __init__(self, capacity: int = CACHE_BYTES) -> None:
-        self.capacity = capacity
-        self.used = 0
-        self._tiles: OrderedDict[Key, Pixels] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: Key) -> Pixels | None:
-        """The tile, or None when it is not here."""
-        with self._lock:
-            tile = self._tiles.get(key)
-            if tile is not None:
-                self._tiles.move_to_end(key)
-            return tile
-
-    def put(self, key: Key, tile: Pixels) -> None:
-        """Keep a tile; older ones leave when the bound is passed; one larger than the bound is not kept."""
-        if tile.nbytes > self.capacity:
-            return
-        with self._lock:
-            old = self._tiles.pop(key, None)
-            self.used += tile.nbytes - (0 if old is None else old.nbytes)
-            self._tiles[key] = tile
-            while self.used > self.capacity:
-                _, gone = self._tiles.popitem(last=False)
-                self.used -= gone.nbytes
-
-    def drop(self, token: int) -> None:
-        """Forget every tile of one slide."""
-        with self._lock:
-            for key in [k for k in self._tiles if k[0] == token]:
-                self.used -= self._tiles.pop(key).nbytes
-
-
-shared_cache = TileCache()
+#: A tile that could not be read, and when it may be asked for again (time.monotonic).
+_Fault = tuple[SlideError, float, float]
 
 
 class Engine:
     """Reads boxes of any level of one source through the cache, decoding missing tiles on several threads.
 
-    The threads start with the first box of many tiles and end with `close`, which waits for reads under way.
+    Two ways in: `box` waits and is exact; `want` never waits, and is how pictures are drawn. A tile that
+    fails is tried once more. The threads start with the first work and end with `close`, which waits for
+    reads under way.
     """
 
     def __init__(self, source: Source, name: str, *, cache: TileCache = shared_cache) -> None:
+        default_bytes()  # says what is wrong with the size that was asked for
         self.source, self.name, self.cache = source, name, cache
         self.token = next(_tokens)
         self._pending: dict[Key, Future[Pixels]] = {}
+        self._faults: dict[Key, _Fault] = {}
         self._state = threading.Condition()
         self._reading = 0
         self._closed = False
-        self._pool: ThreadPoolExecutor | None = None
-        self._release = weakref.finalize(self, _release, source, cache, self.token)
+        self._workers = Workers(f"slide-{self.token}")
+        self._release = weakref.finalize(self, _release, source, cache, self.token, self._workers)
 
     @property
     def closed(self) -> bool:
@@ -175,8 +142,8 @@ class Engine:
         with self._state:
             self._closed = True
             self._state.wait_for(lambda: self._reading == 0)
-        if self._pool is not None:
-            self._pool.shutdown(wait=True)
+        self._workers.stop()
+        self._workers.join()
         self._release()
 
     @contextmanager
@@ -203,52 +170,66 @@ class Engine:
             out[:] = info.background
         if top >= bottom or left >= right:
             return out
-        keys = [
-            (self.token, level, row, col)
-            for row in range(top // th, (bottom - 1) // th + 1)
-            for col in range(left // tw, (right - 1) // tw + 1)
-        ]
+
+        def paint(key: Key, tile: Pixels) -> None:
+            lay(out, (y0, x0, y1, x1), tile, (key[2] * th, key[3] * tw))
+
         with self.reading():
-            for (_, _, row, col), tile in zip(keys, self._tiles(keys), strict=True):
-                a, b = max(top, row * th), min(bottom, row * th + tile.shape[0])
-                c, d = max(left, col * tw), min(right, col * tw + tile.shape[1])
-                out[a - y0 : b - y0, c - x0 : d - x0] = tile[
-                    a - row * th : b - row * th, c - col * tw : d - col * tw
-                ]
+            missing = []
+            for row, col in lattice((top, left, bottom, right), (th, tw)):
+                key = (self.token, level, row, col)
+                tile = self.cache.get(key)
+                if tile is None:
+                    missing.append(key)
+                else:
+                    paint(key, tile)
+            batch = Batch(len(missing), lambda at: paint(missing[at], self._tile(missing[at])))
+            if len(missing) > 2 and DECODE_THREADS > 1:
+                self._workers.share(batch)
+            try:
+                batch.finish()
+            finally:
+                self._workers.withdraw(batch)
         return out
 
     def cached(self, level: int, row: int, col: int) -> Pixels | None:
         """The tile if it is in the cache: what a drawing view may use without waiting."""
         return self.cache.get((self.token, level, row, col))
 
-    def _tiles(self, keys: list[Key]) -> Iterator[Pixels]:
-        """The tiles in order; few are decoded here, many by the decode threads, a bounded number ahead."""
-        if len(keys) < 3 or DECODE_THREADS < 2:
-            yield from map(self._tile, keys)
-            return
-        later = iter(keys)
-        queue = deque(map(self._ask, itertools.islice(later, 4 * DECODE_THREADS)))
-        try:
-            while queue:
-                asked = queue.popleft()
-                yield asked.result() if isinstance(asked, Future) else asked
-                queue.extend(map(self._ask, itertools.islice(later, 1)))
-        finally:
-            for asked in queue:
-                if isinstance(asked, Future):
-                    asked.cancel()
+    def want(
+        self,
+        owner: Hashable,
+        tiles: Iterable[tuple[int, int, int]],
+        deliver: Callable[[tuple[int, int, int], Pixels | SlideError], None],
+    ) -> None:
+        """Decode tiles (level, row, col) in this order, before all reads, and return at once.
 
-    def _ask(self, key: Key) -> Pixels | Future[Pixels]:
-        tile = self.cache.get(key)
-        return self._threads().submit(self._tile, key) if tile is None else tile
+        What the same owner wanted before and nobody has begun is dropped. `deliver` is called in a decode
+        thread with each tile, or with the error.
+        """
 
-    def _threads(self) -> ThreadPoolExecutor:
-        with self._state:
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(
-                    DECODE_THREADS, thread_name_prefix=f"slide-{self.token}-decode"
-                )
-            return self._pool
+        def get(where: tuple[int, int, int]) -> None:
+            try:
+                with self.reading():
+                    found: Pixels | SlideError = self._tile((self.token, *where))
+            except SlideError as error:
+                found = error
+            deliver(where, found)
+
+        self._workers.want(owner, [partial(get, where) for where in tiles])
+
+    def fault(self, level: int, row: int, col: int) -> SlideError | None:
+        """Why a tile could not be read, until it may be tried again: later and later, 5 s to 5 min."""
+        if not self._faults:
+            return None
+        error, _, until = self._faults.get((self.token, level, row, col), (None, 0, 0))
+        return error if error is not None and time.monotonic() < until else None
+
+    def pause_s(self, tiles: Iterable[tuple[int, int, int]]) -> float | None:
+        """Seconds until one of the tiles that failed may be tried again, or None when none has."""
+        now = time.monotonic()
+        waits = (self._faults[self.token, *t][2] - now for t in tiles if (self.token, *t) in self._faults)
+        return min((max(0.0, wait) for wait in waits), default=None)
 
     def _tile(self, key: Key) -> Pixels:
         tile = self.cache.get(key)
@@ -260,14 +241,9 @@ class Engine:
         if not mine:  # somebody decodes it right now
             return future.result()
         try:
-            tile = self.source.tile(*key[1:])
-            tile.flags.writeable = False
+            tile = self._decoded(key)
             self.cache.put(key, tile)
             future.set_result(tile)
-        except SlideError as error:
-            named = SlideError(f"{self.name}: {error}")
-            future.set_exception(named)
-            raise named from error
         except BaseException as error:
             future.set_exception(error)
             raise
@@ -275,6 +251,38 @@ class Engine:
             with self._state:
                 del self._pending[key]
         return tile
+
+    def _decoded(self, key: Key) -> Pixels:
+        """The tile from the source, asked twice where it must be; SlideError names the slide."""
+        try:
+            try:
+                tile = self.source.tile(*key[1:])
+            except (SlideError, OSError):
+                tile = self.source.tile(*key[1:])
+        except (SlideError, OSError) as error:
+            named = SlideError(f"{self.name}: {error if isinstance(error, SlideError) else reason(error)}")
+            _, pause, _ = self._faults.get(key, (named, RETRY_S / 2, 0))
+            pause = min(2 * pause, LONGEST_RETRY_S)
+            self._faults[key] = (named, pause, time.monotonic() + pause)
+            raise named from error
+        if self._faults:
+            self._faults.pop(key, None)
+        tile.flags.writeable = False
+        return tile
+
+
+def lattice(box: tuple[int, int, int, int], tile_px: tuple[int, int]) -> Iterator[tuple[int, int]]:
+    """(row, col) of the tiles under a box y0, x0, y1, x1 that is not empty."""
+    (y0, x0, y1, x1), (th, tw) = box, tile_px
+    return itertools.product(range(y0 // th, (y1 - 1) // th + 1), range(x0 // tw, (x1 - 1) // tw + 1))
+
+
+def lay(out: Pixels, box: Box, tile: Pixels, corner: tuple[int, int]) -> None:
+    """Copy what of a tile at (y, x) lies in a box into `out`, which shows the box."""
+    (y, x), (h, w) = corner, tile.shape[:2]
+    a, b, c, d = max(box[0], y), min(box[2], y + h), max(box[1], x), min(box[3], x + w)
+    if a < b and c < d:
+        out[a - box[0] : b - box[0], c - box[1] : d - box[1]] = tile[a - y : b - y, c - x : d - x]
 
 
 def dask_view(array: Any, name: str) -> Any:
@@ -291,6 +299,7 @@ def dask_view(array: Any, name: str) -> Any:
     )
 
 
-def _release(source: Source, cache: TileCache, token: int) -> None:
+def _release(source: Source, cache: TileCache, token: int, workers: Workers) -> None:
+    workers.stop()
     cache.drop(token)
     source.close()

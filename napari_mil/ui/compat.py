@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import io
 import time
 from collections.abc import Callable
@@ -81,46 +80,6 @@ def theme_colours(viewer: Any) -> dict[str, str]:
     return {name: "#{:02x}{:02x}{:02x}".format(*rgb) for name, rgb in zip(names, colours, strict=True)}
 
 
-def centre_levels(layer: Any) -> None:
-    """Put every level of a multiscale layer where it belongs: napari leaves coarse ones (d − 1)/2 pixels off.
-
-    A pixel of a level that is d times smaller covers level-0 pixels i·d … i·d + d − 1, so its centre is at
-    i·d + (d − 1)/2;
-    napari 0.9 draws it at i·d. The slice request of the layer is wrapped, the layer's data stay as they are.
-    """
-    state = getattr(layer, "_slicing_state", None)
-    # up to napari 0.6 the layer itself made its slice requests
-    owner, maker = (state, "_slice_request_class") if state else (layer, "_make_slice_request_internal")
-    made = getattr(owner, maker)
-    if not layer.multiscale or getattr(made, "centres_levels", False):
-        return
-
-    def request(*args: Any, **kwargs: Any) -> Callable[[], Any]:
-        slice_request = made(*args, **kwargs)
-        return _Centred(slice_request)
-
-    request.centres_levels = True  # type: ignore[attr-defined]
-    setattr(owner, maker, request)
-    layer.refresh()
-
-
-class _Centred:
-    """A slice request whose answer sits half a coarse pixel, less half a fine one, further down and right."""
-
-    def __init__(self, request: Any) -> None:
-        self.request = request
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.request, name)
-
-    def __call__(self) -> Any:
-        response = self.request()
-        affine = response.tile_to_data
-        shifted = affine.translate + (affine.scale - 1) / 2
-        moved = type(affine)(scale=affine.scale, translate=shifted, ndim=affine.ndim, name=affine.name)
-        return dataclasses.replace(response, tile_to_data=moved)
-
-
 def watch_layers(viewer: Any, when_added: Callable[[Any], None]) -> Callable[[], None]:
     """Call `when_added(layer)` for every layer the viewer has or gets; returns what ends this."""
 
@@ -155,23 +114,39 @@ def watch_camera(viewer: Any, when_changed: Callable[[], None]) -> Callable[[], 
     return lambda: [event.disconnect(changed) for event in events] and None
 
 
-def place_levels(layer: Any) -> None:
-    """`centre_levels` for layers that show one of our slides."""
-    if "napari-mil" in layer.metadata and getattr(layer, "multiscale", False):
-        centre_levels(layer)
-
-
 def activate(_context: Any = None) -> None:
     """Called by npe2 when the plugin is first used: slides opened without the workbench are placed rightly
     too.
     """
     from napari_mil.ui import opening, reader
+    from napari_mil.ui.slicing import place_levels
 
     if opening.take not in reader.TAKERS:
         reader.TAKERS.append(opening.take)
+    follow_preferences()
     viewer = current_viewer()
     if viewer is not None:
         watch_layers(viewer, place_levels)
+
+
+def follow_preferences() -> bool:
+    """Give the cache of tiles the size that the preferences say, now and whenever it is changed there.
+
+    False where this napari has no preferences of plugins (before 0.9): `$NAPARI_MIL_CACHE_MB` counts then.
+    """
+    from napari import settings
+
+    from napari_mil.slides.cache import set_cache_mb
+
+    if not hasattr(settings, "get_plugin_settings"):
+        return False
+    try:
+        slides = settings.get_plugin_settings("napari-mil").slides
+    except (KeyError, AttributeError):  # the plugin is not registered, as in a test
+        return False
+    set_cache_mb(slides.cache_mb)
+    slides.events.cache_mb.connect(lambda event: set_cache_mb(event.value))
+    return True
 
 
 def current_viewer() -> Any:

@@ -31,6 +31,7 @@ from napari_mil.ui.layers import (
     slide_layer,
     sync,
 )
+from napari_mil.ui.slicing import place_levels
 
 if TYPE_CHECKING:
     from napari_mil.bag import Bag
@@ -159,7 +160,7 @@ class Desk(QObject):
         self.asks = AskLane(self)
         self._fit: float | None = None
         self.keys: dict[str, Any] = {}
-        compat.watch_layers(viewer, compat.place_levels)
+        compat.watch_layers(viewer, place_levels)
         self._settled = QTimer(self)
         self._settled.setSingleShot(True)
         self._settled.setInterval(ZOOM_MS)

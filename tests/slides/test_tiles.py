@@ -6,17 +6,21 @@ import gc
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from slidefiles import picture, write_pyramid
+from slowsource import slow_slide
 
 from napari_mil.errors import SlideError
-from napari_mil.slides import open_slide
+from napari_mil.slides import cache, open_slide
+from napari_mil.slides.cache import TileCache
 from napari_mil.slides.tiff import open_source
-from napari_mil.slides.tiles import Engine, TileCache
+from napari_mil.slides.tiles import Engine
+from napari_mil.slides.workers import DECODE_THREADS, WAITING_THREADS
 
 IMAGE = picture(700, 900)
 
@@ -46,7 +50,7 @@ def path(tmp_path):
 @pytest.fixture
 def counted(path):
     source = Counting(open_source(path))
-    engine = Engine(source, "a.tif", cache=TileCache())
+    engine = Engine(source, "a.tif", cache=TileCache(2**28))
     yield engine, source
     source.hold.set()
     engine.close()
@@ -190,3 +194,54 @@ def test_an_error_in_a_decode_thread_reaches_the_reader_and_the_rest_stays_reada
         ):
             slide.levels[0].read(0, 0, 700, 900)
         assert np.array_equal(slide.levels[0].read(256, 0, 700, 900), IMAGE[256:])
+
+
+def test_the_size_of_the_cache_is_a_tenth_of_the_memory_unless_said(monkeypatch):
+    monkeypatch.delenv(cache.VARIABLE, raising=False)
+    monkeypatch.setattr(cache.psutil, "virtual_memory", lambda: SimpleNamespace(total=8 * 2**30))
+    assert cache.default_bytes() == 8 * 2**30 // 10
+    monkeypatch.setattr(cache.psutil, "virtual_memory", lambda: SimpleNamespace(total=2**40))
+    assert cache.default_bytes() == 2 * 2**30
+    monkeypatch.setenv(cache.VARIABLE, "77")
+    assert cache.default_bytes() == 77 * 2**20
+    monkeypatch.setenv(cache.VARIABLE, "much")
+    with pytest.raises(SlideError, match=r"NAPARI_MIL_CACHE_MB is 'much'; give a number of megabytes"):
+        cache.default_bytes()
+
+
+def test_a_smaller_bound_lets_tiles_go_at_once():
+    held = TileCache(100)
+    for name in range(10):
+        held.put((0, 0, 0, name), np.zeros(10, np.uint8))
+    held.resize(35)
+    assert held.used == 30
+    assert held.get((0, 0, 0, 9)) is not None
+
+
+def test_a_tile_that_fails_is_tried_once_more_and_never_kept(path):
+    with slow_slide(path, 0.0) as slide:
+        source = slide.engine.source
+        source.broken = {(0, 1, 1)}
+        with pytest.raises(SlideError, match=r"a\.tif: the tile in row 1, column 1 is damaged"):
+            slide.levels[0].read(0, 0, 700, 900)
+        assert source.asked.count((0, 1, 1)) == 2
+        assert slide.engine.cached(0, 1, 1) is None
+        assert "row 1, column 1" in str(slide.engine.fault(0, 1, 1))
+        source.broken = set()
+        assert np.array_equal(slide.levels[0].read(0, 0, 700, 900), IMAGE)
+        assert slide.engine.fault(0, 1, 1) is None
+
+
+def test_tiles_that_let_one_wait_are_fetched_many_at_once(path):
+    with slow_slide(path, 0.03) as slide:
+        got, all_there = [], threading.Event()
+        tiles = [(0, row, col) for row in range(5) for col in range(14)]
+
+        def deliver(where, found):
+            got.append(where)
+            if len(got) == len(tiles):
+                all_there.set()
+
+        slide.engine.want("view", tiles, deliver)
+        assert all_there.wait(20)
+        assert DECODE_THREADS < len(decoders(slide.engine.token)) <= WAITING_THREADS

@@ -4,50 +4,22 @@ from __future__ import annotations
 
 import io
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from napari.components import ViewerModel
-from napari.layers import Image, Labels
+from napari.layers import Labels
 from napari.utils.interactions import mouse_move_callbacks
+from npe2 import PluginManifest
 from qtpy.QtCore import QEvent
 from qtpy.QtWidgets import QApplication, QWidget
 
+import napari_mil
 from napari_mil.errors import TissueError
+from napari_mil.slides import cache
 from napari_mil.ui import compat
-
-
-def pyramid(factor=4):
-    """Blocks of factor × factor pixels of one value each, and the level of one pixel per block."""
-    coarse = np.arange(48, dtype=np.uint8).reshape(6, 8)
-    fine = np.kron(coarse, np.ones((factor, factor), np.uint8))
-    return [fine, coarse]
-
-
-@pytest.mark.parametrize("level", [0, 1])
-def test_every_level_shows_a_pixel_where_it_lies(level):
-    layer = Image(pyramid(), multiscale=True, metadata={"napari-mil": {}})
-    compat.place_levels(layer)
-    layer.data_level = level
-    layer.corner_pixels = np.array([[0, 0], np.array(layer.data[level].shape) - 1])
-    layer.refresh()
-    fine = layer.data[0]
-    for y, x in [(0, 0), (4, 4), (7, 11), (12, 15), (23, 31)]:
-        value = layer.get_value((y, x))
-        assert (value[1] if isinstance(value, tuple) else value) == fine[y, x]
-
-
-def test_centring_is_needed_as_long_as_napari_leaves_levels_off_centre():
-    layer = Image(pyramid(), multiscale=True)
-    layer.data_level = 1
-    layer.corner_pixels = np.array([[0, 0], [5, 7]])
-    layer.refresh()
-    assert layer._transforms["tile2data"].translate.tolist() == [0, 0]
-    compat.centre_levels(layer)
-    assert layer._transforms["tile2data"].translate.tolist() == [1.5, 1.5]
-    compat.centre_levels(layer)  # twice is once
-    assert layer._transforms["tile2data"].translate.tolist() == [1.5, 1.5]
 
 
 def test_visible_box_follows_camera_and_canvas():
@@ -197,3 +169,21 @@ def test_the_activity_bar_is_taken_away_also_without_a_terminal(monkeypatch):
     bar.close()
     assert set(progress._all_instances) == before
     assert printed.getvalue() == ""
+
+
+def test_the_preference_bounds_the_cache_of_tiles(request):
+    settings = pytest.importorskip("napari.settings")
+    if not hasattr(settings, "get_plugin_settings"):
+        assert compat.follow_preferences() is False
+        return
+    manager = request.getfixturevalue("npe2pm")
+    request.getfixturevalue("plugin_settings")
+    assert compat.follow_preferences() is False
+    manager.register(PluginManifest.from_file(Path(napari_mil.__file__).with_name("napari.yaml")))
+    try:
+        assert compat.follow_preferences()
+        assert cache.shared_cache.capacity == cache.default_bytes()
+        settings.get_plugin_settings("napari-mil").slides.cache_mb = 321
+        assert cache.shared_cache.capacity == 321 * 2**20
+    finally:
+        cache.set_cache_mb(0)

@@ -15,7 +15,7 @@ from slidefiles import picture, write_pyramid
 from napari_mil.correction import Cells, WholeSlide, tile_nodes
 from napari_mil.errors import LabelError, ModelError, ProjectError, SlideError
 from napari_mil.samples import read_truth
-from napari_mil.slides.tiles import DECODE_THREADS
+from napari_mil.slides.workers import DECODE_THREADS
 from napari_mil.steps import Progress, drain
 from napari_mil.workflow import (
     PartialAnswer,

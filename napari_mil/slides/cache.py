@@ -1,0 +1,89 @@
+"""The cache of decoded tiles that all open slides share, bounded in bytes."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+
+from napari_mil.errors import SlideError
+
+Key = tuple[int, int, int, int]  # token of the slide, level, row, column
+
+#: The size of the cache in MB, where the preference of napari does not say.
+VARIABLE = "NAPARI_MIL_CACHE_MB"
+_SHARE, _MOST_BYTES = 10, 2 * 2**30
+
+
+class TileCache:
+    """Least recently used tiles, bounded in bytes; safe from many threads."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.used = 0
+        self._tiles: OrderedDict[Key, NDArray[np.uint8]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Key) -> NDArray[np.uint8] | None:
+        """The tile, or None when it is not here."""
+        with self._lock:
+            tile = self._tiles.get(key)
+            if tile is not None:
+                self._tiles.move_to_end(key)
+            return tile
+
+    def put(self, key: Key, tile: NDArray[np.uint8]) -> None:
+        """Keep a tile; older ones leave when the bound is passed; one larger than the bound is not kept."""
+        if tile.nbytes > self.capacity:
+            return
+        with self._lock:
+            old = self._tiles.pop(key, None)
+            self.used += tile.nbytes - (0 if old is None else old.nbytes)
+            self._tiles[key] = tile
+            self._shrink()
+
+    def resize(self, capacity: int) -> None:
+        """Another bound in bytes; what no longer fits leaves at once."""
+        with self._lock:
+            self.capacity = capacity
+            self._shrink()
+
+    def drop(self, token: int) -> None:
+        """Forget every tile of one slide."""
+        with self._lock:
+            for key in [k for k in self._tiles if k[0] == token]:
+                self.used -= self._tiles.pop(key).nbytes
+
+    def _shrink(self) -> None:
+        while self.used > self.capacity:
+            _, gone = self._tiles.popitem(last=False)
+            self.used -= gone.nbytes
+
+
+def default_bytes() -> int:
+    """What `$NAPARI_MIL_CACHE_MB` says, else a tenth of the memory, at most 2 GB."""
+    said = os.environ.get(VARIABLE)
+    if not said:
+        return min(_MOST_BYTES, int(psutil.virtual_memory().total) // _SHARE)
+    if not said.isdecimal():
+        raise SlideError(f"${VARIABLE} is {said!r}; give a number of megabytes, such as 1024.")
+    return int(said) * 2**20
+
+
+def set_cache_mb(megabytes: int) -> None:
+    """Bound the cache of decoded tiles to so many MB; 0 is the default again."""
+    shared_cache.resize(megabytes * 2**20 if megabytes else default_bytes())
+
+
+def _at_start() -> int:
+    try:
+        return default_bytes()
+    except SlideError:  # an import is no place to complain: opening a slide is
+        return _MOST_BYTES // 8
+
+
+shared_cache = TileCache(_at_start())

@@ -1,0 +1,249 @@
+"""What is drawn of a slide: answered at once from what is there, sharper with every tile that arrives.
+
+Only drawing sees these pixels. Whoever reads a `Level` gets exact ones, or waits.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_mil.errors import SlideError
+from napari_mil.slides.slide import Level
+from napari_mil.slides.tiles import Box, Pixels, lattice, lay
+
+Where = tuple[int, int, int]  # level, row, column of a tile
+
+#: A coarsest level of at most so many pixels stays in memory as long as the slide is on show.
+_BASE_PX = 8_000_000
+#: A tile that cannot be read is hatched: lines of this colour, so wide, so far apart.
+_HATCH, _LINE_PX, _PITCH_PX = (214, 0, 110), 3, 24
+
+
+class Picture:
+    """The part of one slide that one layer shows.
+
+    Parameters
+    ----------
+    levels : all levels of the slide
+    arrived : called in a decode thread when there is more to draw; True with the last of what was wanted
+
+    Attributes
+    ----------
+    errors : one SlideError per tile that could not be read, in the order in which they failed; whoever shows
+        them takes them out
+    """
+
+    def __init__(self, levels: Sequence[Level], arrived: Callable[[bool], None]) -> None:
+        self.levels, self.errors = tuple(levels), deque[SlideError]()
+        self._engine, self._told = levels[0].engine, arrived
+        last = levels[-1]
+        self._base = last.read(0, 0, *last.shape_px) if last.size // 3 <= _BASE_PX else None
+        self._lock = threading.RLock()
+        self._serial = 0
+        self._shown: tuple[int, Box] | None = None
+        self._canvas: Pixels = np.empty((0, 0, 3), np.uint8)
+        self._missing: set[Where] = set()
+        self._awaited: set[Where] = set()
+        self._came: deque[tuple[Where, Pixels | SlideError]] = deque()
+
+    @property
+    def sharp(self) -> bool:
+        """Whether what was drawn last shows the very pixels of its level everywhere."""
+        with self._lock:
+            return not self._missing
+
+    @property
+    def retry_s(self) -> float | None:
+        """Seconds until a tile on show that failed may be tried again, or None when none has failed."""
+        with self._lock:
+            return self._engine.pause_s(self._missing) if self._missing else None
+
+    def exact(self, level: int) -> Pixels | None:
+        """The whole level where it is held in memory, as the coarsest one is."""
+        return self._base if level == len(self.levels) - 1 else None
+
+    def draw(self, level: int, box: Box) -> Pixels:
+        """(h, w, 3) uint8 of a box y0, x0, y1, x1 within a level; never waits for a tile.
+
+        The same box gives the same array, with what has arrived since painted into it.
+        """
+        with self._lock:
+            if self._shown != (level, box):
+                self._begin(level, box)
+            elif self._came:
+                self._take()
+            self._ask()
+            self._take()  # what came while the coarse pixels were enlarged
+            return self._canvas
+
+    def _begin(self, level: int, box: Box) -> None:
+        """Another view: what is in the cache, and coarser pixels where nothing is."""
+        self._serial += 1
+        self._shown = (level, box)
+        self._came.clear()
+        self._awaited.clear()
+        self._canvas = np.empty((max(0, box[2] - box[0]), max(0, box[3] - box[1]), 3), np.uint8)
+        there, self._missing = self._cached(level, box)
+        self._ask()
+        self._enlarge()
+        for where, tile in there:
+            self._paint(where, tile)
+
+    def _ask(self) -> None:
+        """Want what is missing: coarser tiles first, then from the centre out; not what failed just now."""
+        if not self._missing or self._shown is None or self._engine.closed:
+            return
+        level, (y0, x0, y1, x1) = self._shown
+        wanted = {where for where in self._missing if self._engine.fault(*where) is None}
+        if wanted <= self._awaited:
+            return
+        th, tw = self.levels[level].tile_px
+        middle = ((y0 + y1) / 2 / th - 0.5, (x0 + x1) / 2 / tw - 0.5)
+        fine = sorted(wanted, key=lambda w: (w[1] - middle[0]) ** 2 + (w[2] - middle[1]) ** 2)
+        tiles = [*self._coarser(level, (y0, x0, y1, x1)), *fine]
+        self._awaited = set(tiles)
+        serial = self._serial
+
+        def deliver(where: Where, found: Pixels | SlideError) -> None:
+            with self._lock:
+                if serial != self._serial or self._engine.closed:
+                    return
+                self._came.append((where, found))
+                self._awaited.discard(where)
+                last = not self._awaited
+            self._told(last)
+
+        self._engine.want(self, tiles, deliver)
+
+    def _coarser(self, level: int, box: Box) -> list[Where]:
+        """Tiles of the next coarser level, which are few and help at once, unless they are there."""
+        if level + 1 >= len(self.levels) - (self._base is not None):
+            return []
+        _, missing = self._cached(level + 1, self._under(level, box))
+        return [where for where in missing if self._engine.fault(*where) is None]
+
+    def _take(self) -> None:
+        """Paint what has come."""
+        coarse = False
+        while self._came:
+            where, found = self._came.popleft()
+            if isinstance(found, SlideError):
+                self.errors.append(found)
+                coarse = True
+            elif where in self._missing:
+                self._missing.discard(where)
+                self._paint(where, found)
+            else:
+                coarse = True
+        if coarse:
+            self._enlarge()
+
+    def _paint(self, where: Where, tile: Pixels) -> None:
+        assert self._shown is not None  # noqa: S101 - there is a canvas to paint on
+        lay(self._canvas, self._shown[1], tile, self._corner(where))
+
+    def _enlarge(self) -> None:
+        """Coarser pixels where tiles are missing, hatched where they will not come."""
+        if not self._missing or self._shown is None:
+            return
+        level, box = self._shown
+        for area in blocks({(row, col) for _, row, col in self._missing}):
+            (th, tw), (h, w) = self.levels[level].tile_px, self.levels[level].shape_px
+            y0, x0 = max(box[0], area[0] * th), max(box[1], area[1] * tw)
+            y1, x1 = min(box[2], area[2] * th, h), min(box[3], area[3] * tw, w)
+            part = self._canvas[y0 - box[0] : y1 - box[0], x0 - box[1] : x1 - box[1]]
+            self._fill(part, level, (y0, x0, y1, x1))
+        for where in self._missing:
+            if self._engine.fault(*where) is not None:
+                self._hatch(where)
+
+    def _fill(self, out: Pixels, level: int, box: Box) -> None:
+        """Enlarge the next coarser level into `out`, which shows `box` of this one."""
+        if level + 1 >= len(self.levels):
+            out[:] = self._engine.source.info.background
+            return
+        under = self._under(level, box)
+        coarse = self._known(level + 1, under)
+        (h, w), (ch, cw) = self.levels[level].shape_px, self.levels[level + 1].shape_px
+        rows = centres(box[0], box[2], ch / h, ch) - under[0]
+        cols = centres(box[1], box[3], cw / w, cw) - under[1]
+        # as one item per pixel numpy takes them much faster than as three samples
+        lines = coarse.view("V3")[..., 0].take(cols, axis=1)
+        firsts = np.flatnonzero(np.diff(rows, prepend=-1)).tolist()
+        target = out.view("V3")[..., 0]
+        for first, stop in zip(firsts, [*firsts[1:], len(rows)], strict=True):
+            target[first:stop] = lines[rows[first]]
+
+    def _known(self, level: int, box: Box) -> Pixels:
+        """A box of a coarser level from what is in the cache, and still coarser where it is not."""
+        if level == len(self.levels) - 1 and self._base is not None:
+            return np.ascontiguousarray(self._base[box[0] : box[2], box[1] : box[3]])
+        out = np.empty((box[2] - box[0], box[3] - box[1], 3), np.uint8)
+        there, missing = self._cached(level, box)
+        if missing:
+            self._fill(out, level, box)
+        for where, tile in there:
+            lay(out, box, tile, self._corner(where))
+        return out
+
+    def _hatch(self, where: Where) -> None:
+        """Mark a tile that cannot be read."""
+        assert self._shown is not None  # noqa: S101 - there is a canvas to paint on
+        (y, x), (th, tw), box = self._corner(where), self.levels[where[0]].tile_px, self._shown[1]
+        part = self._canvas[max(0, y - box[0]) : y + th - box[0], max(0, x - box[1]) : x + tw - box[1]]
+        rows, cols = (np.arange(n) + max(0, at) for n, at in zip(part.shape, (y, x), strict=False))
+        part[(rows[:, None] + cols) % _PITCH_PX < _LINE_PX] = _HATCH
+
+    def _cached(self, level: int, box: Box) -> tuple[list[tuple[Where, Pixels]], set[Where]]:
+        """The tiles under a box that are in the cache, and the others."""
+        there, missing = [], set()
+        if box[2] > box[0] and box[3] > box[1]:
+            for row, col in lattice(box, self.levels[level].tile_px):
+                tile = self._engine.cached(level, row, col)
+                if tile is None:
+                    missing.add((level, row, col))
+                else:
+                    there.append(((level, row, col), tile))
+        return there, missing
+
+    def _corner(self, where: Where) -> tuple[int, int]:
+        th, tw = self.levels[where[0]].tile_px
+        return where[1] * th, where[2] * tw
+
+    def _under(self, level: int, box: Box) -> Box:
+        """The box of the next coarser level that holds the centres of this one's pixels."""
+        (h, w), (ch, cw) = self.levels[level].shape_px, self.levels[level + 1].shape_px
+        y0, y1 = centres(box[0], box[2], ch / h, ch)[[0, -1]].tolist()
+        x0, x1 = centres(box[1], box[3], cw / w, cw)[[0, -1]].tolist()
+        return y0, x0, y1 + 1, x1 + 1
+
+
+def centres(start: int, stop: int, ratio: float, length: int) -> NDArray[np.intp]:
+    """For pixels start … stop − 1 of an axis the pixel of a coarser one, of `length`, under their centre."""
+    return np.minimum(((np.arange(start, stop) + 0.5) * ratio).astype(np.intp), length - 1)
+
+
+def blocks(cells: set[tuple[int, int]]) -> list[Box]:
+    """Cells (row, col) as few rectangles row0, col0, row1, col1, half-open.
+
+    >>> sorted(blocks({(0, 0), (0, 1), (1, 0), (1, 1), (1, 4)}))
+    [(0, 0, 2, 2), (1, 4, 2, 5)]
+    """
+    open_runs: dict[tuple[int, int], int] = {}
+    found: list[Box] = []
+    rows: dict[int, list[int]] = {}
+    for row, col in sorted(cells):
+        rows.setdefault(row, []).append(col)
+    for row in range(min(rows, default=0), max(rows, default=-1) + 2):
+        cols = np.array(rows.get(row, []), int)
+        cuts = np.flatnonzero(np.diff(cols) > 1) + 1
+        runs = {(int(part[0]), int(part[-1]) + 1) for part in np.split(cols, cuts) if len(part)}
+        found += [(open_runs.pop(run), run[0], row, run[1]) for run in set(open_runs) - runs]
+        for run in runs:
+            open_runs.setdefault(run, row)
+    return found

@@ -1,0 +1,155 @@
+"""Decode threads of one slide: tiles that a view wants go first, then they help whoever reads a box."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable, Iterable
+
+#: As many tiles are decoded at once as there are processors for it …
+DECODE_THREADS = min(
+    8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+)
+#: … and so many may be on their way where a file lets one wait rather than compute, as a remote one does.
+WAITING_THREADS = 16
+_WAITS_S = 0.01
+_BUSY = 0.25
+
+Task = Callable[[], None]
+
+
+class Batch:
+    """Pieces of work of one reader, done by it and by every thread that helps; the first error ends it."""
+
+    def __init__(self, count: int, piece: Callable[[int], None]) -> None:
+        self._count, self._piece = count, piece
+        self._at = self._running = 0
+        self._error: BaseException | None = None
+        self._state = threading.Condition()
+
+    def step(self) -> bool:
+        """Do the next piece; False when none is left to begin."""
+        with self._state:
+            if self._error is not None or self._at >= self._count:
+                return False
+            at, self._at = self._at, self._at + 1
+            self._running += 1
+        try:
+            self._piece(at)
+        except BaseException as error:  # noqa: BLE001 - it is raised in the reader's thread
+            self._error = self._error or error
+        finally:
+            with self._state:
+                self._running -= 1
+                if not self._running:
+                    self._state.notify_all()
+        return True
+
+    def finish(self) -> None:
+        """Do what is left, wait for pieces under way in other threads, raise the first error."""
+        while self.step():
+            pass
+        with self._state:
+            self._state.wait_for(lambda: not self._running)
+        if self._error is not None:
+            raise self._error
+
+
+class Workers:
+    """Threads that begin with the first work and end with `stop`; safe from many threads.
+
+    Tasks of the owner that asked last are done first, in their order; asking anew forgets what of the old was
+    not begun. A few threads compute; more are started while tasks are found to wait, for a disk or a server.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._wanted: OrderedDict[Hashable, deque[Task]] = OrderedDict()
+        self._batches: deque[Batch] = deque()
+        self._threads: list[threading.Thread] = []
+        self._state = threading.Condition()
+        self._idle = 0
+        self._most = DECODE_THREADS
+        self._stopped = False
+
+    def want(self, owner: Hashable, tasks: Iterable[Task]) -> None:
+        """Do `tasks` in their order, before everything else; what this owner wanted before is dropped."""
+        queue = deque(tasks)
+        with self._state:
+            self._wanted.pop(owner, None)
+            if not queue or self._stopped:
+                return
+            self._wanted[owner] = queue
+            self._wake(len(queue))
+
+    def share(self, batch: Batch) -> None:
+        """Let idle threads help with a batch that somebody is about to finish."""
+        with self._state:
+            if not self._stopped:
+                self._batches.append(batch)
+                self._wake(DECODE_THREADS - 1)
+
+    def withdraw(self, batch: Batch) -> None:
+        """Begin nothing more of a batch."""
+        with self._state:
+            if batch in self._batches:
+                self._batches.remove(batch)
+
+    def stop(self) -> None:
+        """Forget what was not begun and let the threads end, from whichever thread; idempotent."""
+        with self._state:
+            self._stopped = True
+            self._wanted.clear()
+            self._batches.clear()
+            self._state.notify_all()
+
+    def join(self) -> None:
+        """Wait until the threads have ended."""
+        for thread in tuple(self._threads):
+            if thread is not threading.current_thread():
+                thread.join()
+
+    def _wake(self, count: int) -> None:
+        """Wake idle threads for `count` tasks, start more where allowed; called with the state held."""
+        for _ in range(min(count - self._idle, self._most - len(self._threads))):
+            thread = threading.Thread(
+                target=self._run, name=f"{self._name}-decode_{len(self._threads)}", daemon=True
+            )
+            self._threads.append(thread)
+            thread.start()
+        self._state.notify(count)
+
+    def _run(self) -> None:
+        while True:
+            with self._state:
+                self._idle += 1
+                self._state.wait_for(lambda: self._stopped or self._wanted or self._batches)
+                self._idle -= 1
+                if self._stopped:
+                    return
+                task, batch = self._next()
+            if task is not None:
+                self._timed(task)
+            elif batch is not None and not batch.step():
+                self.withdraw(batch)
+            del task, batch  # an idle thread must not keep a slide alive
+
+    def _next(self) -> tuple[Task | None, Batch | None]:
+        if not self._wanted:
+            return None, self._batches[0]
+        owner, queue = next(reversed(self._wanted.items()))
+        task = queue.popleft()
+        if not queue:
+            del self._wanted[owner]
+        return task, None
+
+    def _timed(self, task: Task) -> None:
+        began, spent = time.perf_counter(), time.thread_time()
+        task()
+        wall, spent = time.perf_counter() - began, time.thread_time() - spent
+        if wall > _WAITS_S and spent < _BUSY * wall and self._most < WAITING_THREADS:
+            with self._state:
+                self._most = min(WAITING_THREADS, 2 * self._most)
+                self._wake(sum(map(len, self._wanted.values())))

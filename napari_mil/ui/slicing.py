@@ -1,0 +1,191 @@
+"""How a slide's layer comes to its pixels: every level where it belongs, and drawn without waiting.
+
+napari makes a request for each slice of a layer; here the requests of one layer are wrapped. `layer.data`
+stays as it is: whoever reads it gets exact pixels.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+import weakref
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from qtpy.QtCore import QObject, QTimer, Signal
+
+from napari_mil.slides.picture import Picture
+from napari_mil.slides.slide import Level
+
+#: While tiles arrive the layer is drawn anew so often at most, and for so small a share of the time.
+PAUSE_MS, SHARE = 60, 0.25
+WAITS = (
+    "This napari ({version}) slices layers in a way that napari-mil does not know: slides are drawn exactly, "
+    "and the window waits for their tiles. Use napari 0.6 to 0.9."
+)
+
+
+def place_levels(layer: Any) -> None:
+    """Prepare a layer that shows one of our slides; any other is left alone, and twice is once."""
+    if "napari-mil" not in layer.metadata or not getattr(layer, "multiscale", False):
+        return
+    owner, name = _maker(layer)
+    made = getattr(owner, name, None)
+    if made is None:
+        say_unknown()
+    if made is None or hasattr(made, "sharpening"):
+        return
+    sharpening = None
+    if all(isinstance(level, Level) for level in layer.data):
+        sharpening = Sharpening(layer)
+
+    def request(*args: Any, **kwargs: Any) -> Callable[[], Any]:
+        plain = made(*args, **kwargs)
+        return _Centred(plain if sharpening is None else sharpening.drawn(plain))
+
+    request.sharpening = sharpening  # type: ignore[attr-defined]
+    setattr(owner, name, request)
+    layer.refresh()
+
+
+def sharpening_of(layer: Any) -> Sharpening | None:
+    """What makes a layer sharper as tiles arrive, or None for one that is drawn exactly."""
+    owner, name = _maker(layer)
+    return getattr(getattr(owner, name, None), "sharpening", None)
+
+
+@cache
+def say_unknown() -> None:
+    """Say, once, why slides are drawn without the help of what is there already."""
+    import napari
+
+    from napari_mil.ui import compat
+
+    compat.tell(WAITS.format(version=napari.__version__))
+
+
+def _maker(layer: Any) -> tuple[Any, str]:
+    """The object and the name of its attribute that makes slice requests."""
+    state = getattr(layer, "_slicing_state", None)
+    # up to napari 0.6 the layer itself made its slice requests
+    return (state, "_slice_request_class") if state is not None else (layer, "_make_slice_request_internal")
+
+
+class _Centred:
+    """A slice request whose answer sits half a coarse pixel, less half a fine one, further down and right.
+
+    A pixel of a level that is d times smaller covers level-0 pixels i·d … i·d + d − 1, so its centre is at
+    i·d + (d − 1)/2; napari 0.9 draws it at i·d.
+    """
+
+    def __init__(self, request: Any) -> None:
+        self.request = request
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.request, name)
+
+    def __call__(self) -> Any:
+        response = self.request()
+        affine = response.tile_to_data
+        shifted = affine.translate + (affine.scale - 1) / 2
+        moved = type(affine)(scale=affine.scale, translate=shifted, ndim=affine.ndim, name=affine.name)
+        return dataclasses.replace(response, tile_to_data=moved)
+
+
+class Sharpening(QObject):
+    """Draws one layer from what is there, and asks for one refresh at a time while tiles arrive."""
+
+    _arrived = Signal(bool)
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__()
+        self._layer = weakref.ref(layer)
+        self.picture = Picture(layer.data, self._tell)
+        self._drawn = [_Drawn(self.picture, level) for level in layer.data]
+        self._told, self._cost_ms, self._complained = False, 0.0, False
+        self._soon, self._again = QTimer(), QTimer()
+        for timer in (self._soon, self._again):
+            timer.setSingleShot(True)
+            timer.timeout.connect(self.refresh)
+        self._arrived.connect(self._arrive)
+
+    def drawn(self, request: Any) -> Any:
+        """The same request, answered from what is there."""
+        fields = getattr(request, "__dataclass_fields__", {})
+        if "data_at_data_level" in fields:
+            level = request.data_at_data_level
+            if isinstance(level, Level):
+                return dataclasses.replace(request, data_at_data_level=self._drawn[level.index])
+        elif "data" in fields:  # up to napari 0.6 the request chooses the level
+            return dataclasses.replace(request, data=[d.whole() for d in self._drawn])
+        else:
+            say_unknown()
+        return request
+
+    @property
+    def pending(self) -> bool:
+        """Whether something has arrived that was not drawn yet."""
+        return self._told or self._soon.isActive()
+
+    def refresh(self) -> None:
+        """Draw the layer anew with what has arrived."""
+        self._told = False
+        layer = self._layer()
+        if layer is None:
+            return
+        began = time.perf_counter()
+        layer.refresh(thumbnail=False, highlight=False, extent=False)
+        self._cost_ms = (time.perf_counter() - began) * 1000
+        self._look_after()
+
+    def _look_after(self) -> None:
+        """Say once why tiles are hatched, and try them again later."""
+        from napari_mil.ui import compat
+
+        errors, wait = self.picture.errors, self.picture.retry_s
+        if errors:
+            first = errors.popleft()
+            if not self._complained:
+                self._complained = True
+                compat.tell(first)
+            errors.clear()
+        if wait is not None and not self._again.isActive():
+            self._again.start(int(wait * 1000) + 1)
+
+    def _tell(self, last: bool) -> None:  # in a decode thread
+        if last or not self._told:
+            self._told = True
+            self._arrived.emit(last)
+
+    def _arrive(self, last: bool) -> None:
+        if last:
+            self._soon.start(0)
+        elif not self._soon.isActive():
+            self._soon.start(int(max(PAUSE_MS, self._cost_ms / SHARE)))
+
+
+class _Drawn:
+    """A level as drawing sees it: what napari slices is answered at once."""
+
+    def __init__(self, picture: Picture, level: Level) -> None:
+        self._picture, self._level = picture, level
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._level, name)  # shape, ndim, dtype, size, chunks
+
+    def whole(self) -> Any:
+        """The level's pixels where they are held in memory, else this."""
+        exact = self._picture.exact(self._level.index)
+        return self if exact is None else exact
+
+    def __getitem__(self, key: tuple[Any, ...]) -> Any:
+        (h, w), keys = self._level.shape_px, key if isinstance(key, tuple) else (key,)
+        exact = self._picture.exact(self._level.index)
+        if exact is not None:
+            return exact[keys]
+        if not all(isinstance(k, slice) and k.step in {None, 1} for k in keys[:2]) or len(keys) < 2:
+            return self._level[keys]
+        (y0, y1, _), (x0, x1, _) = keys[0].indices(h), keys[1].indices(w)
+        drawn = self._picture.draw(self._level.index, (y0, x0, max(y0, y1), max(x0, x1)))
+        return drawn[(slice(None), slice(None), *keys[2:])]

@@ -1,0 +1,103 @@
+"""What is drawn of a slide: at once, coarse where nothing finer is there, exact in the end."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from slidefiles import picture, write_pyramid
+from slowsource import slow_slide
+
+from napari_mil.slides.picture import Picture, blocks, centres
+
+IMAGE = picture(1500, 1900)
+BOX = (100, 200, 1100, 1500)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return write_pyramid(tmp_path_factory.mktemp("picture") / "a.tif", IMAGE, levels=3, tile=(128, 128))
+
+
+@pytest.fixture
+def slow(path):
+    with slow_slide(path, 0.02) as slide:
+        yield slide
+
+
+def until(condition, seconds=20.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def test_the_coarser_level_is_asked_first_then_the_tiles_from_the_centre_out(slow):
+    made = Picture(slow.levels, lambda _last: None)
+    slow.engine.source.asked.clear()
+    made.draw(0, BOX)
+    until(lambda: not made._awaited)
+    asked = slow.engine.source.asked
+    coarse = [where for where in asked if where[0] == 1]
+    assert coarse
+    assert asked[: len(coarse)] == coarse
+    far = [np.hypot(row - 4.2, col - 6.1) for _, row, col in asked[len(coarse) :]]
+    assert np.mean(far[:10]) < np.mean(far[-10:]) / 2
+    assert len(asked) == len(set(asked))
+
+
+def test_the_same_box_gives_the_same_array_which_ends_exact(slow):
+    done = []
+    made = Picture(slow.levels, done.append)
+    first = made.draw(0, BOX)
+    assert not made.sharp
+    until(lambda: True in done)
+    assert made.draw(0, BOX) is first
+    assert made.sharp
+    assert np.array_equal(first, IMAGE[100:1100, 200:1500])
+
+
+def test_the_latest_view_wins_and_what_nobody_looks_at_is_dropped(slow):
+    made = Picture(slow.levels, lambda _last: None)
+    slow.engine.source.asked.clear()
+    for x in range(0, 1200, 100):
+        made.draw(0, (0, x, 600, x + 600))
+    until(lambda: not made._awaited)
+    assert np.array_equal(made.draw(0, (0, 1100, 600, 1700)), IMAGE[:600, 1100:1700])
+    assert len([where for where in slow.engine.source.asked if where[0] == 0 and where[2] < 7]) < 12  # of 35
+
+
+def test_a_cache_too_small_for_the_view_ends_exact_all_the_same(path):
+    with slow_slide(path, 0.0, cache_bytes=4 * 128 * 128 * 3) as slide:
+        made = Picture(slide.levels, lambda _last: None)
+        slide.engine.source.asked.clear()
+        made.draw(0, BOX)
+        until(lambda: not made._awaited)
+        assert np.array_equal(made.draw(0, BOX), IMAGE[100:1100, 200:1500])
+        assert len(slide.engine.source.asked) < 130
+
+
+def test_a_slide_of_one_large_level_is_drawn_from_its_background(path, monkeypatch):
+    monkeypatch.setattr("napari_mil.slides.picture._BASE_PX", 1000)
+    with slow_slide(path, 0.05) as slide:
+        made = Picture(slide.levels[2:], lambda _last: None)
+        assert made.exact(0) is None
+        whole = Picture(slide.levels, lambda _last: None)
+        assert (whole.draw(2, (0, 0, 300, 400)) == slide.background).all()
+        until(lambda: not whole._awaited)
+        assert np.array_equal(whole.draw(2, (0, 0, 300, 400)), slide.levels[2].read(0, 0, 300, 400))
+
+
+@given(st.sets(st.tuples(st.integers(0, 6), st.integers(0, 6))))
+@settings(max_examples=80, deadline=None)
+def test_blocks_cover_each_cell_once(cells):
+    covered = [(r, c) for r0, c0, r1, c1 in blocks(cells) for r in range(r0, r1) for c in range(c0, c1)]
+    assert sorted(covered) == sorted(cells)
+
+
+def test_a_pixel_is_drawn_from_the_coarser_one_under_its_centre():
+    assert centres(0, 8, 2 / 8, 2).tolist() == [0] * 4 + [1] * 4
+    assert centres(5, 7, 2 / 7, 2).tolist() == [1, 1]

@@ -1,0 +1,163 @@
+"""A slide is drawn at once from what is there and ends exact; whoever reads it gets exact pixels."""
+
+from __future__ import annotations
+
+import threading
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from napari.layers import Image
+from slidefiles import picture, write_pyramid
+from slowsource import slow_slide
+
+from napari_mil.ui import compat, slicing
+from napari_mil.ui.layers import slide_layer
+from napari_mil.ui.slicing import place_levels, sharpening_of
+
+IMAGE = picture(2000, 2600)
+
+
+def pyramid(factor=4):
+    """Blocks of factor × factor pixels of one value each, and the level of one pixel per block."""
+    coarse = np.arange(48, dtype=np.uint8).reshape(6, 8)
+    fine = np.kron(coarse, np.ones((factor, factor), np.uint8))
+    return [fine, coarse]
+
+
+@pytest.mark.parametrize("level", [0, 1])
+def test_every_level_shows_a_pixel_where_it_lies(level):
+    layer = Image(pyramid(), multiscale=True, metadata={"napari-mil": {}})
+    place_levels(layer)
+    layer.data_level = level
+    layer.corner_pixels = np.array([[0, 0], np.array(layer.data[level].shape) - 1])
+    layer.refresh()
+    fine = layer.data[0]
+    for y, x in [(0, 0), (4, 4), (7, 11), (12, 15), (23, 31)]:
+        value = layer.get_value((y, x))
+        assert (value[1] if isinstance(value, tuple) else value) == fine[y, x]
+
+
+def test_centring_is_needed_as_long_as_napari_leaves_levels_off_centre():
+    layer = Image(pyramid(), multiscale=True, metadata={"napari-mil": {}})
+    layer.data_level = 1
+    layer.corner_pixels = np.array([[0, 0], [5, 7]])
+    layer.refresh()
+    assert layer._transforms["tile2data"].translate.tolist() == [0, 0]
+    place_levels(layer)
+    assert layer._transforms["tile2data"].translate.tolist() == [1.5, 1.5]
+    place_levels(layer)  # twice is once
+    assert layer._transforms["tile2data"].translate.tolist() == [1.5, 1.5]
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return write_pyramid(tmp_path_factory.mktemp("slow") / "a.tif", IMAGE, levels=3, tile=(128, 128))
+
+
+@pytest.fixture
+def shown(make_napari_viewer, path):
+    """A viewer with a slide each of whose tiles takes 80 ms, and its layer."""
+    viewer = make_napari_viewer()
+    compat.watch_layers(viewer, place_levels)
+    with slow_slide(path, 0.0) as slide:
+        levels, options, _ = slide_layer(slide)
+        layer = viewer.add_image(levels, **options)
+        slide.engine.source.seconds = 0.08
+        yield viewer, layer, slide
+        slide.engine.source.seconds = 0.0
+
+
+def look(layer, level, y0, x0, y1, x1):
+    """Draw a box of a level, as panning and zooming do; the seconds that it took."""
+    layer._data_level = level
+    layer.corner_pixels = np.array([[y0, x0], [y1 - 1, x1 - 1]])
+    began = time.perf_counter()
+    layer.refresh(thumbnail=False, extent=False, highlight=False)
+    return time.perf_counter() - began
+
+
+def seen(layer):
+    return np.asarray(layer._slice.image.view)
+
+
+def test_no_step_waits_for_tiles_and_every_view_ends_exact(shown, qtbot):
+    _, layer, slide = shown
+    spent, rng = [], np.random.default_rng(2)
+    for _ in range(12):
+        level = int(rng.integers(0, 2))
+        h, w = slide.levels[level].shape_px
+        y, x = int(rng.integers(0, h - 500)), int(rng.integers(0, w - 600))
+        spent.append(look(layer, level, y, x, y + 500, x + 600))
+        assert seen(layer).shape == (500, 600, 3)
+    box = (y, x, y + 500, x + 600)
+    assert not sharpening_of(layer).picture.sharp
+    assert max(spent) < 0.06  # 30 tiles of 80 ms each, twelve times
+    qtbot.waitUntil(lambda: sharpening_of(layer).picture.sharp, timeout=20_000)
+    assert np.array_equal(seen(layer), slide.levels[level].read(*box))
+
+
+def test_what_is_drawn_first_is_the_coarser_picture_enlarged(shown):
+    _, layer, slide = shown
+    look(layer, 0, 128, 256, 640, 1024)
+    drawn = seen(layer).astype(int)
+    assert abs(drawn - IMAGE[128:640, 256:1024]).mean() < 12
+    assert (drawn.reshape(-1, 3) != slide.background).any(axis=1).mean() > 0.9
+
+
+def test_readers_get_exact_pixels_while_a_drawing_is_in_flight(shown, tmp_path):
+    _, layer, slide = shown
+    part = np.s_[300:420, 700:900]
+    look(layer, 0, 0, 0, 1000, 1600)
+    assert not np.array_equal(seen(layer)[part], IMAGE[part])
+    found = []
+    reader = threading.Thread(target=lambda: found.append(np.asarray(layer.data[0][part])))
+    reader.start()
+    assert np.array_equal(np.asarray(layer.data[0][part]), IMAGE[part])
+    reader.join()
+    assert np.array_equal(found[0], IMAGE[part])
+    look(layer, 0, 900, 900, 1900, 2500)
+    assert np.array_equal(slide.levels[0].dask[1500:1700, 2000:2100].compute(), IMAGE[1500:1700, 2000:2100])
+    np.save(tmp_path / "saved.npy", layer.data[0][1700:1800, 1000:1200])
+    assert np.array_equal(np.load(tmp_path / "saved.npy"), IMAGE[1700:1800, 1000:1200])
+
+
+def test_a_tile_that_cannot_be_read_is_hatched_told_once_and_tried_again(shown, qtbot, monkeypatch):
+    _, layer, slide = shown
+    told = []
+    monkeypatch.setattr("napari_mil.ui.compat.tell", lambda error: told.append(str(error)))
+    monkeypatch.setattr("napari_mil.slides.tiles.RETRY_S", 0.3)
+    source = slide.engine.source
+    source.seconds, source.broken = 0.0, {(0, 2, 3), (0, 3, 3)}
+    look(layer, 0, 0, 0, 1000, 1600)
+    qtbot.waitUntil(lambda: bool(told), timeout=5000)
+    hatched = (seen(layer)[256:384, 384:512] == (214, 0, 110)).all(axis=-1)
+    assert 0.05 < hatched.mean() < 0.3
+    assert source.asked.count((0, 2, 3)) == 2
+    source.broken = set()
+    qtbot.waitUntil(lambda: sharpening_of(layer).picture.sharp, timeout=10_000)
+    assert np.array_equal(seen(layer), IMAGE[:1000, :1600])
+    assert len(told) == 1
+    assert "row 2, column 3" in told[0] or "row 3, column 3" in told[0]
+
+
+def test_a_slide_that_was_closed_is_still_drawn(shown):
+    _, layer, slide = shown
+    slide.close()
+    look(layer, 0, 0, 0, 1000, 1600)
+    assert seen(layer).shape == (1000, 1600, 3)
+
+
+def test_a_napari_that_slices_otherwise_draws_exactly_and_says_why(shown, monkeypatch):
+    _, layer, _ = shown
+    told = []
+    monkeypatch.setattr("napari_mil.ui.compat.tell", told.append)
+    slicing.say_unknown.cache_clear()
+    unknown = SimpleNamespace(data_of_tomorrow=layer.data)
+    assert sharpening_of(layer).drawn(unknown) is unknown
+    other = SimpleNamespace(metadata={"napari-mil": {}}, multiscale=True, data=layer.data)
+    place_levels(other)
+    assert len(told) == 1
+    assert "slides are drawn exactly" in told[0]
+    slicing.say_unknown.cache_clear()
