@@ -87,7 +87,9 @@ def _killed_after(folder, what, epochs):
     assert child.returncode == -signal.SIGKILL
 
 
-@pytest.mark.parametrize(("what", "kills"), [("train", (1, 3)), ("study", (17,))])
+@pytest.mark.parametrize(
+    ("what", "kills"), [("train", (1, 3)), pytest.param("study", (17,), marks=pytest.mark.soak)]
+)
 def test_what_was_killed_ends_in_the_same_bits(what, kills, tmp_path):
     whole, epochs = _made(_child(tmp_path / "whole", what))
     for n in kills:

@@ -84,12 +84,15 @@ def find_slides(folder: Path) -> Iterator[Path]:
     """Slides in a folder and the folders in it, by their suffixes; an OME-Zarr, a folder of DICOM files and
     one of photographs are a slide each.
 
-    Pictures that lie beside a slide are taken for its thumbnails.
+    Pictures that lie beside a slide are taken for its thumbnails. A project's folder holds features and maps,
+    not slides, and is left out.
     """
     from napari_mil.slides.dicomfiles import first_dicom
     from napari_mil.slides.photos import photographs_in
     from napari_mil.slides.zarr import is_zarr
 
+    if (folder / "project.json").is_file() and (folder / "labeltree.json").is_file():
+        return
     if is_zarr(folder) or first_dicom(folder, suffixes=(".dcm", "")):
         yield folder
         return

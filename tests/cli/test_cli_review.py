@@ -53,12 +53,12 @@ def test_places_are_accepted_relabelled_and_skipped(folder, run):
     assert not {a, b, c} & left
     again = {r["key"] for r in rows(run("review", folder, "-n", 500, "--again", "--json", "--by", "A")[1])}
     assert c in again
-    log = run("labels", folder, "--log")[1]
+    log = run("labels", "log", folder)[1]
     assert "skip" in log
 
 
 def test_answers_are_kept_all_or_none(folder, run):
-    before = run("labels", folder, "--log")[1]
+    before = run("labels", "log", folder)[1]
     for words, said in (
         (("--accept", "s0", "--accept", "nobody"), "is no slide"),
         (("--accept", "s0", "--relabel", "s1=Sarkoma"), "'Sarkoma' is no label"),
@@ -68,7 +68,7 @@ def test_answers_are_kept_all_or_none(folder, run):
     ):
         status, _, err = run("review", folder, *words)
         assert (status, said in err) == (2, True), err
-    assert run("labels", folder, "--log")[1] == before
+    assert run("labels", "log", folder)[1] == before
 
 
 def test_a_second_reader_is_compared_with_the_first(folder, run, tmp_path):

@@ -11,10 +11,10 @@ def test_slides_of_one_name_are_told_apart_and_an_unclear_one_is_refused(tmp_pat
     status, out, _ = run("import", folder, tmp_path / "a", tmp_path / "b")
     assert status == 0
     assert [line.split(":")[0] for line in out.splitlines()] == ["a/1.tif", "b/1.tif", "2.tif"]
-    status, _, err = run("labels", folder, "--slide", "1")
+    status, _, err = run("labels", "show", folder, "--slide", "1")
     assert status == 2
     assert f"'1' may be any of {tmp_path / 'a' / '1.tif'}, {tmp_path / 'b' / '1.tif'}; give the path" in err
-    assert run("labels", folder, "--slide", "b/1")[0] == 0
+    assert run("labels", "show", folder, "--slide", "b/1")[0] == 0
     out = run("embed", folder)[1]
     assert [line.split(" ")[1] for line in out.splitlines()] == ["a/1:", "b/1:", "2:"]
 

@@ -30,16 +30,15 @@ def grid() -> TileGrid:
 
 
 @pytest.fixture
-def quick_bench(qapp, tmp_path):
+def quick_bench(make_napari_viewer, tmp_path):
     """A workbench of "ann" on two tiny slides; what it tells and says is kept in `told` and `heard`."""
-    import napari
     from quickstudy import study
 
     from napari_mil.ui.workbench import Workbench
 
     with study(tmp_path, 2) as project:
         folder = project.path
-    viewer = napari.Viewer(show=False)
+    viewer = make_napari_viewer(show=False)
     made = Workbench(viewer)
     viewer.window.add_dock_widget(made, area="right")
     made.open_project(folder, by="ann")
@@ -49,4 +48,3 @@ def quick_bench(qapp, tmp_path):
     made.desk.said.connect(made.heard.append)
     yield made
     made.shut()
-    viewer.close()

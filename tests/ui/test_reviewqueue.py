@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import shutil
 
-import napari
 import numpy as np
 import pytest
 
@@ -23,17 +21,6 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def viewer(qapp):
-    made = napari.Viewer(show=False)
-    gc.collect()
-    gc.freeze()
-    yield made
-    made.close()
-    gc.unfreeze()
-    gc.collect()
-
-
-@pytest.fixture(scope="module")
 def answered_study(finished_study, tmp_path_factory):
     """The study with answers of hmil-1 for every slide."""
     folder = shutil.copytree(finished_study, tmp_path_factory.mktemp("queue") / "study")
@@ -44,7 +31,8 @@ def answered_study(finished_study, tmp_path_factory):
 
 
 @pytest.fixture
-def bench(viewer, qtbot, answered_study, tmp_path):
+def bench(make_napari_viewer, qtbot, answered_study, tmp_path):
+    viewer = make_napari_viewer(show=False)
     made = Workbench(viewer)
     viewer.window.add_dock_widget(made, area="right", add_vertical_stretch=False)
     made.open_project(shutil.copytree(answered_study, tmp_path / "study"), by="tester")

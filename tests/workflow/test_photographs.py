@@ -118,7 +118,7 @@ def test_the_command_line_says_what_a_folder_lacks(tmp_path, monkeypatch, capsys
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "1.png").write_text("no picture")
     assert run(monkeypatch, "import", tmp_path / "p", tmp_path / "a") == 1
-    assert "a: FAILED, a cannot be opened as a slide (photographs: 1.png is no" in capsys.readouterr().out
+    assert "photographs: 1.png is no" in capsys.readouterr().out
 
 
 @pytest.mark.skipif(DATA is None, reason="NAPARI_MIL_TEST_DATA is not set")
