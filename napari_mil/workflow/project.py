@@ -340,14 +340,14 @@ def adopt(project: Project, which: str, *, although_worse: bool = False) -> Mode
 
 
 def earlier_card(project: Project) -> ModelCard | None:
-    """The model that was adopted before the present one, one step further back after every `roll_back`."""
+    """The model adopted before the present one, further back after every `roll_back`; None where none is."""
     line: list[str] = []
     for event in project.ledger.events(kind="adopt"):
         if event.payload.get("back"):
             line.pop()
         elif [event.payload["model"]] != line[-1:]:
             line.append(str(event.payload["model"]))
-    return find_card(project, line[-2]) if len(line) > 1 else None
+    return next((card for card in project.cards if len(line) > 1 and card.id == line[-2]), None)
 
 
 def roll_back(project: Project) -> ModelCard:

@@ -1,6 +1,7 @@
 """Going on from a model: at which event of the ledger, without leaks, and not worse without saying so."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
@@ -54,12 +55,15 @@ def test_a_worse_model_must_be_asked_for_twice(project):
     with pytest.raises(ModelError, match=r"spoilt is not adopted: fine/auc fell.*--although-worse"):
         adopt(project, "spoilt")
     assert project.ledger.head == before
-    adopt(project, "parent")
+    parent = adopt(project, "parent")
     assert adopt(project, "spoilt", although_worse=True).id == card.id
     assert project.ledger.events(kind="adopt")[-1].payload["although_worse"] is True
     assert earlier_card(project).name == "parent"
     assert roll_back(project).name == "parent"
     assert earlier_card(project) is None
+    adopt(project, "spoilt", although_worse=True)
+    shutil.rmtree(project.path / "models" / parent.id)
+    assert earlier_card(project) is None  # its files are gone: the window offers no way back, and opens
 
 
 def test_what_was_said_after_a_named_event_does_not_count(project):
