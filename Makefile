@@ -6,6 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export QT_API ?= pyqt5
+# modules are compiled when they are first imported, of most packages never: see --no-compile
+unexport PYTHONDONTWRITEBYTECODE
 SCREEN := scripts/with_screen
 # two workers with one torch thread each: more threads than cores wait for each other
 PYTEST := OMP_NUM_THREADS=1 $(SCREEN) $(BIN)/python -m pytest -n 2 --dist loadfile
@@ -13,7 +15,7 @@ PYTEST := OMP_NUM_THREADS=1 $(SCREEN) $(BIN)/python -m pytest -n 2 --dist loadfi
 # the UI tests elsewhere: on PyQt6, and with PyQt5 on the last napari 0.6 and 0.8
 MATRIX := qt6 napari-0.6 napari-0.8
 
-.PHONY: help demo test test-fast test-all test-soak test-matrix $(MATRIX:%=test-ui-%) lint bench-quality bench-methods bench-encoder bench-review bench-slides screenshots clean
+.PHONY: help demo test test-suite test-fast test-all test-soak test-matrix $(MATRIX:%=test-ui-%) lint bench-quality bench-methods bench-encoder bench-review bench-slides screenshots clean
 
 help: ## show the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -22,7 +24,7 @@ $(READY): pyproject.toml constraints.txt scripts/system_packages
 	scripts/system_packages
 	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet -c constraints.txt --editable ".[pyqt5,dicom,remote]" --group dev
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt --editable ".[pyqt5,dicom,remote]" --group dev
 	touch $@
 
 demo: $(READY) ## the main job on sample slides, in a window, or with screenshots in demo-output/ where there is no screen
@@ -37,8 +39,11 @@ lint: $(READY) ## ruff, mypy, import contracts
 test-fast: $(READY) ## the quick tests, under two minutes
 	$(PYTEST) -m "not slow and not soak"
 
-test: lint ## everything that must hold: lint and tests, under ten minutes from an empty clone
+test: $(READY) ## everything that must hold: lint and tests, under ten minutes from an empty clone
 	scripts/system_packages tests
+	$(MAKE) --jobs=2 lint test-suite
+
+test-suite: $(READY)
 	$(PYTEST) -m "not soak"
 
 test-all: ## the same, then soak and full fuzz, then the UI tests on other bindings and versions; hours
@@ -65,7 +70,7 @@ $(MATRIX:%=.venv-%/.ready): .venv-%/.ready: pyproject.toml constraints.txt scrip
 	[ -x .venv-$*/bin/python ] || $(PYTHON) -m venv .venv-$*
 	sed '$(if $(filter napari-%,$*),s/^napari==.*/napari==$(*:napari-%=%).*/)' constraints.txt > .venv-$*/constraints.txt
 	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
-	.venv-$*/bin/python -m pip install --quiet -c .venv-$*/constraints.txt --editable ".[$(BINDING),dicom,remote]" --group dev
+	.venv-$*/bin/python -m pip install --quiet --no-compile -c .venv-$*/constraints.txt --editable ".[$(BINDING),dicom,remote]" --group dev
 	touch $@
 
 bench-quality: $(READY) ## how well the methods work, on sample, planted and real sets: tables in docs/benchmarks.md, resumes run by run

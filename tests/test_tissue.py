@@ -155,7 +155,7 @@ def test_sample_slides_agree_with_their_truth(tmp_path, label):
     assert len(set(map(tuple, grid.cells.tolist())) - tissue_cells) <= 0.1 * len(grid)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("pen", [True, False])
 def test_more_sample_slides_agree_with_their_truth(tmp_path, pen):
     for seed, label in enumerate(["Benign/UDH", "Benign/PB", "Atypical/FEA", "Malignant/DCIS"]):

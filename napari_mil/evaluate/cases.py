@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import KFold, StratifiedKFold
 
 from napari_mil.bag import Bag
 from napari_mil.correction import Target
@@ -140,6 +139,8 @@ def _deal(nodes: NDArray[Any], folds: int, seed: int) -> list[tuple[NDArray[Any]
     """Stratified folds; labels rarer than the folds are dealt together, as scikit-learn cannot stratify
     them.
     """
+    from sklearn.model_selection import KFold, StratifiedKFold  # two seconds of a start that may need none
+
     values, counts = np.unique(nodes, return_counts=True)
     strata = np.where(np.isin(nodes, values[counts < folds]), -1, nodes)
     if np.max(np.unique(strata, return_counts=True)[1]) < folds:

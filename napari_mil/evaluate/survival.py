@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import CensoredData, ecdf, logrank
 
 from napari_mil.correction import Target
 from napari_mil.evaluate.figures import Figure, Floats, case_weights, interval
@@ -62,6 +61,8 @@ def c_index(
 
 def kaplan_meier(times: NDArray[Any], events: NDArray[Any]) -> Curve:
     """The share of cases (n,) still without the event over time."""
+    from scipy.stats import CensoredData, ecdf  # a second of a start that mostly needs none
+
     t, e = np.asarray(times, np.float64), np.asarray(events, bool)
     estimate = ecdf(CensoredData(uncensored=t[e], right=t[~e])).sf
     share = estimate.probabilities
@@ -86,6 +87,8 @@ def halves_by_risk(
     halves = [(t[part], e[part]) for part in (~upper, upper)]
     p = np.nan
     if all(len(a) and b.any() for a, b in halves):
+        from scipy.stats import CensoredData, logrank
+
         data = [CensoredData(uncensored=a[b], right=a[~b]) for a, b in halves]
         p = float(logrank(*data).pvalue)
     return (*(kaplan_meier(a, b) for a, b in halves), p)  # type: ignore[return-value]

@@ -209,8 +209,8 @@ def learn(model, bags, steps):
 @pytest.mark.slow
 def test_overfits_eight_bags(case):
     bags, model = eight_bags(), make(case)
-    for _ in range(6):  # most need one round
-        learn(model, bags, 40)
+    for _ in range(15):  # most need one round
+        learn(model, bags, 16)
         said = [int(model(x).logits[-1].argmax()) for x, _, _ in bags]
         if said == [i % 4 for i in range(8)]:
             return
@@ -242,10 +242,13 @@ def test_tile_labels_are_learned_and_slide_labels_are_left_alone(case):
     assert "slide" not in model.loss([(x, None, Target(tiles=tiles))], 0.5)
     if "tile labels" in model.exceptions:
         pytest.skip(model.exceptions["tile labels"])
-    fit(model, [(x, None, Target(tiles=tiles))], 120)
-    after = model.loss([(x, None, Target(tiles=tiles))], 0.5)["tiles"]
-    assert after < 0.5 * before
-    assert model(x).tile_logits[[0, 1, 8, 9]].argmax(1).tolist() == [3, 3, 1, 1]
+    for _ in range(6):
+        fit(model, [(x, None, Target(tiles=tiles))], 20)
+        after = model.loss([(x, None, Target(tiles=tiles))], 0.5)["tiles"]
+        said = model(x).tile_logits[[0, 1, 8, 9]].argmax(1).tolist()
+        if after < 0.5 * before and said == [3, 3, 1, 1]:
+            return
+    pytest.fail(f"after 120 steps the loss is {after} of {before}, the answers are {said}")
 
 
 def test_tile_labels_at_inner_nodes_mean_any_of_their_leaves(case):

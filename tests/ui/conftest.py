@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -13,6 +15,19 @@ if not os.environ.get("DISPLAY") and os.name == "posix":
 
 from napari_mil.grid import TileGrid
 from napari_mil.labeltree import LabelTree
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _settled_garbage() -> Iterator[None]:
+    """What was imported before stays out of collections: napari asks for one whenever a layer goes, and the
+    fixture of its viewer for several.
+    """
+    import napari_mil.ui.workbench  # noqa: F401  with all that it imports
+
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture

@@ -47,10 +47,15 @@ class Heartbeat:
 
 
 @pytest.fixture
-def shown(make_napari_viewer, study_folder):
-    """A workbench in a window on screen, the study's features and answers forgotten."""
+def unread(study_folder):
+    """The study, its features and answers forgotten."""
     for part in ("bags", "maps"):
         shutil.rmtree(study_folder / part, ignore_errors=True)
+
+
+@pytest.fixture
+def shown(make_napari_viewer, study_folder):
+    """A workbench in a window on screen."""
     viewer = make_napari_viewer(show=True)
     made = Workbench(viewer)
     viewer.window.add_dock_widget(made, area="right", add_vertical_stretch=False)
@@ -67,7 +72,7 @@ def resting(bench, qtbot):
     return beat.stop()
 
 
-def test_the_window_stays_alive_during_embedding(shown, qtbot):
+def test_the_window_stays_alive_during_embedding(unread, shown, qtbot):
     rest = resting(shown, qtbot)
     shown.model.choose("mhim-1")
     assert shown.wait(30)
@@ -109,6 +114,7 @@ def test_retraining_leaves_the_window_alive_and_ends_in_a_choice(shown, qtbot):
     assert shown.desk.state.answer.model_id == shown.desk.state.card.id
 
 
+@pytest.mark.soak  # test_project.py stops a child in the suite
 def test_stopping_a_training_keeps_the_best_so_far(shown, qtbot):
     shown.model.choose("mhim-1")
     assert shown.wait(30)

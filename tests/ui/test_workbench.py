@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import shutil
@@ -40,12 +39,8 @@ pytestmark = pytest.mark.skipif(
 def viewer(qapp):
     """One viewer for all tests of this file: making one takes a second."""
     made = napari.Viewer(show=False)
-    gc.collect()
-    gc.freeze()  # napari collects garbage whenever a layer goes: what was there before stays
     yield made
     made.close()
-    gc.unfreeze()
-    gc.collect()
 
 
 @pytest.fixture

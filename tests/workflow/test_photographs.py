@@ -25,7 +25,7 @@ from napari_mil.workflow import (
 
 pytestmark = pytest.mark.slow
 DATA = os.environ.get("NAPARI_MIL_TEST_DATA")
-PATIENTS = 20
+PATIENTS = 12
 TREE = LabelTree.from_paths(["pale", "dark"])
 
 
