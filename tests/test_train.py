@@ -383,7 +383,11 @@ def test_a_step_of_many_bags_holds_one_at_a_time_unless_they_are_contrasted(plan
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("method", "config"), [("mean", {}), ("mhim", {**KINDS["mhim"], "init_student": "all"})]
+    ("method", "config"),
+    [
+        ("mean", {}),
+        pytest.param("mhim", {**KINDS["mhim"], "init_student": "all"}, marks=pytest.mark.soak),
+    ],
 )
 def test_bf16_keeps_the_auc_and_the_weights_in_float32(method, config):
     cases, _ = cohort(120, tree=FLAT, n=60, signal=2.4, share=0.08)  # hard enough for an AUC below 1

@@ -22,7 +22,9 @@ def _settled_garbage() -> Iterator[None]:
     """What was imported before stays out of collections: napari asks for one whenever a layer goes, and the
     fixture of its viewer for several.
     """
-    import napari_mil.ui.workbench  # noqa: F401  with all that it imports
+    import napari_mil.infer
+    import napari_mil.train
+    import napari_mil.ui.workbench  # noqa: F401  with all that they import
 
     gc.collect()
     gc.freeze()
