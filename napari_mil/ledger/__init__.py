@@ -104,6 +104,12 @@ class Ledger:
         """Number of the last event that answers speak of."""
         return self._state.seq
 
+    @property
+    def last(self) -> dict[str, int]:
+        """Slide id → number of the last event that changed what answers say of it."""
+        with self._lock:
+            return dict(self._state.last)
+
     def add_slide(self, slide: SlideRecord, *, by: str = "") -> SlideRecord:
         """Keep what is known about a slide; a record that changed is a new event, an equal one is none."""
 
@@ -141,7 +147,9 @@ class Ledger:
         seen = self._state.seq
         return self._write(drafts)[0]
 
-    def correct(self, *corrections: Correction, by: str | None = None) -> tuple[Event, ...]:
+    def correct(
+        self, *corrections: Correction, by: str | None = None, seen: int | None = None
+    ) -> tuple[Event, ...]:
         """State corrections as one act: all of them on disk or none, and one undo takes a slide's part back.
 
         A correction that is in force already (its id, label and place) is not stated twice, so a doubtful
@@ -149,8 +157,9 @@ class Ledger:
         new act ends what its author could redo on its slides.
 
         by : who acts, where that is another one than who said it, as in an import
+        seen : number of the last event that was known where it was said; None: the last that answers speak of
         """
-        act, seen = str(uuid.uuid4()), self._state.seq
+        act, seen = str(uuid.uuid4()), self._state.seq if seen is None else seen
 
         def drafts(state: State) -> list[Draft]:
             return [

@@ -82,6 +82,7 @@ class State:
         self.seq = 0
         self.head = GENESIS
         self.slides: dict[str, SlideRecord] = {}
+        self.last: dict[str, int] = {}
         self._stacks: dict[str, Stacks] = {}
         self._kinds: dict[str, Callable[[Event], None]] = {
             "slide": self._slide,
@@ -97,6 +98,7 @@ class State:
         """Bring the state forward by the next event; kinds that change no state only move the head."""
         if event.kind in self._kinds:
             self._kinds[event.kind](event)
+            self.last[event.slide_id] = event.seq
         self.seq, self.head = event.seq, event.hash
 
     def stacks(self, slide_id: str) -> Stacks:

@@ -7,6 +7,7 @@ from __future__ import annotations
 from napari_mil.workflow.analyse import PartialAnswer, analyse_steps, bag_steps, slide_bag_steps
 from napari_mil.workflow.checkpoints import Question, class_list, import_model, questions, take_checkpoint
 from napari_mil.workflow.child import told_to_stop
+from napari_mil.workflow.contradictions import Contradiction, contradictions
 from napari_mil.workflow.difference import difference_steps
 from napari_mil.workflow.editing import (
     draw,
@@ -23,6 +24,7 @@ from napari_mil.workflow.exchange import import_paths_steps
 from napari_mil.workflow.history import (
     conflict_rows,
     conflict_words,
+    history_words,
     label_rows,
     log_rows,
     news_of_others,
@@ -69,6 +71,7 @@ from napari_mil.workflow.studies import cross_validate_steps, search_model_steps
 from napari_mil.workflow.tables import Table, answer_columns, answer_numbers
 
 __all__ = [
+    "Contradiction",
     "PartialAnswer",
     "Project",
     "Question",
@@ -87,6 +90,7 @@ __all__ = [
     "compare_cards",
     "conflict_rows",
     "conflict_words",
+    "contradictions",
     "cross_validate_steps",
     "current_card",
     "difference_steps",
@@ -97,6 +101,7 @@ __all__ = [
     "find_encoder",
     "find_record",
     "has_recording",
+    "history_words",
     "import_model",
     "import_paths_steps",
     "label_above",

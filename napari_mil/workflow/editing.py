@@ -22,6 +22,15 @@ def state(
 
     about : further fields of Correction
     """
+    said = stated(project, slide, places, label, **about)
+    project.ledger.correct(*said)
+    return said
+
+
+def stated(
+    project: Project, slide: str, places: Sequence[Place], label: str | None, **about: Any
+) -> list[Correction]:
+    """What `state` writes, not written yet."""
     record = find_record(project, slide)
     text = project.tree.path(project.tree.node(label)) or None
     by = about.pop("by", project.by)
@@ -29,7 +38,6 @@ def state(
     for place in places:
         was = about["was"] if "was" in about else label_before(project, record, place)
         said.append(Correction(record.id, place, text, by=by, **(about | {"was": was})))
-    project.ledger.correct(*said)
     return said
 
 
@@ -160,12 +168,7 @@ def unlock(project: Project, *events: int) -> list[Correction]:
 
 
 def _act_on(project: Project, kind: str, events: Sequence[int]) -> list[Correction]:
-    known = {e.seq: e for e in project.ledger.events(kind="correct") if e.seq in events}
-    missing = [seq for seq in events if seq not in known]
-    if missing:
-        raise ProjectError(
-            f"Event {missing[0]} states no label; `napari-mil labels show` lists those in force by number."
-        )
+    known = _stated(project, events)
     slides: dict[str, list[int]] = {}
     for seq in events:
         slides.setdefault(known[seq].slide_id, []).append(seq)
@@ -174,9 +177,27 @@ def _act_on(project: Project, kind: str, events: Sequence[int]) -> list[Correcti
     return [from_record(known[seq].payload["correction"]) for seq in events]
 
 
-def note(project: Project, slide: str | None, text: str) -> Event:
-    """Write down a remark about a slide, or about the project; it changes no label."""
+def _stated(project: Project, events: Sequence[int]) -> dict[int, Event]:
+    """The events of these numbers; ProjectError when one states no label."""
+    first = min(events, default=1) - 1
+    known = {e.seq: e for e in project.ledger.events(kind="correct", after=first) if e.seq in events}
+    missing = [seq for seq in events if seq not in known]
+    if missing:
+        raise ProjectError(
+            f"Event {missing[0]} states no label; `napari-mil labels show` lists those in force by number."
+        )
+    return known
+
+
+def note(project: Project, slide: str | None, text: str, *, event: int | None = None) -> Event:
+    """Write down a remark about a slide, about what an event said, or about the project; it changes no
+    label.
+    """
     if not text.strip():
         raise LabelError("An empty note says nothing; write what is to be remembered.")
     where = None if slide is None else find_record(project, slide).id
-    return project.ledger.append("note", where, {"text": text.strip()}, project.by)
+    about: dict[str, Any] = {"text": text.strip()}
+    if event is not None:
+        where = _stated(project, [event])[event].slide_id
+        about["events"] = [event]
+    return project.ledger.append("note", where, about, project.by)

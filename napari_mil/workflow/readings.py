@@ -197,7 +197,8 @@ def _by_person(project: Project) -> dict[str, Told]:
     told: dict[str, Told] = {}
     for record in project.slides:
         said = [*project.ledger.corrections(record.id), *readings(project, record.id)]
-        grid = _grid(said)
+        painted = [c.place for c in said if isinstance(c.place, Cells)]
+        grid = cells_grid(painted) if painted else None
         for who in sorted({c.by for c in said if c.by}):
             mine = [c for c in said if c.by == who]
             known = told.setdefault(who, {})
@@ -211,11 +212,8 @@ def _by_person(project: Project) -> dict[str, Told]:
     return {who: known for who, known in told.items() if known}
 
 
-def _grid(said: Sequence[Correction]) -> TileGrid | None:
-    """The cells that anybody painted, as a grid, on which regions are compared too; None without any."""
-    painted = [c.place for c in said if isinstance(c.place, Cells)]
-    if not painted:
-        return None
+def cells_grid(painted: Sequence[Cells]) -> TileGrid:
+    """The cells that were painted with the latest pitch, as a grid, on which regions are compared too."""
     pitch = painted[-1].pitch_px
     cells = np.unique(np.concatenate([p.cells for p in painted if p.pitch_px == pitch]), axis=0)
     cells = cells[(cells >= 0).all(1)]
