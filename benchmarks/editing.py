@@ -27,7 +27,7 @@ from qtpy.QtWidgets import QApplication
 
 from napari_mil.card import ModelCard
 from napari_mil.correction import Cells, Correction
-from napari_mil.ui import acts
+from napari_mil.ui import writing
 from napari_mil.ui.workbench import open_workbench
 from napari_mil.workflow import Project, share
 
@@ -94,12 +94,12 @@ def label(n: int) -> str:
 def doing(bench: Any, words: str, n: int) -> Callable[[], Any]:
     """What a key does, or the end of a stroke that napari has painted."""
     if words != "stroke":
-        return lambda: getattr(acts, words)(bench.desk)
+        return lambda: getattr(writing, words)(bench.desk)
     layer, tree = bench.desk.layer("corrections"), bench.desk.state.project.tree
     with layer.events.paint.blocker():
         layer.data_setitem(tuple(blob(10_000 + n).cells.T), tree.node(label(n)))
     QApplication.processEvents()
-    return bench.review._stroke  # noqa: SLF001
+    return bench.review.brush.stroke
 
 
 class Step(NamedTuple):

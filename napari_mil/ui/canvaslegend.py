@@ -8,8 +8,9 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFrame, QVBoxLayout
 
 from napari_mil.ui import acts, compat
-from napari_mil.ui.desk import Desk, State
+from napari_mil.ui.desk import Desk
 from napari_mil.ui.legends import Legend, corrections_legend, legend
+from napari_mil.ui.state import State
 from napari_mil.ui.widgets import LegendView, clear, soon
 
 NARROW_PX, WIDE_PX, MARGIN_PX = 180, 360, 8

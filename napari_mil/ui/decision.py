@@ -9,9 +9,10 @@ from qtpy.QtWidgets import QWidget
 
 from napari_mil.errors import MILError
 from napari_mil.ui import acts
-from napari_mil.ui.desk import Desk, State
+from napari_mil.ui.desk import Desk
 from napari_mil.ui.figuretable import FigureTable
 from napari_mil.ui.flips import flip_table, flip_words, flips
+from napari_mil.ui.state import State
 from napari_mil.ui.widgets import button, column, hint, row, text
 
 

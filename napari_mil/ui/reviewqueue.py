@@ -11,9 +11,10 @@ from qtpy.QtWidgets import QProgressBar, QWidget
 
 from napari_mil.errors import MILError
 from napari_mil.steps import ASIDE, Progress
-from napari_mil.ui import acts
-from napari_mil.ui.desk import Desk, State
-from napari_mil.ui.widgets import button, column, hint, row, soon, text
+from napari_mil.ui import acts, writing
+from napari_mil.ui.desk import Desk
+from napari_mil.ui.state import State
+from napari_mil.ui.widgets import button, column, hint, row, text
 from napari_mil.ui.words import percent
 
 if TYPE_CHECKING:
@@ -38,8 +39,7 @@ class ReviewQueue(QWidget):
         self.desk = desk
         self.question: Question | None = None
         self._waiting: list[Question] = []
-        self._fly = self._finding = False
-        self._go_soon = soon(self, self._go)  # after the slide has been laid out
+        self._finding = False
         self.next_button = button("Next to review", self.next, "Go to the place to look at next", key="Alt+N")
         self.accept_button = button("Accept", self.accept, "The model is right here", key="Alt+C")
         self.relabel_button = button("Relabel", self.relabel, "Give the chosen label", key="Alt+E")
@@ -109,7 +109,7 @@ class ReviewQueue(QWidget):
         self._step()
 
     def _answer(self, label: str) -> None:
-        if acts.correct(self.desk, self.question.place, label, tool="review") is not None:
+        if writing.correct(self.desk, self.question.place, label, tool="review") is not None:
             self._step()
 
     def _step(self) -> None:
@@ -172,19 +172,9 @@ class ReviewQueue(QWidget):
 
     def _ask(self, question: Question) -> None:
         """Bring the place to the front."""
-        self.question, self._fly = question, True
-        if self.desk.state.record is None or self.desk.state.record.id != question.record.id:
-            acts.open_slide(self.desk, question.record)
+        self.question = question
+        acts.visit(self.desk, question.record, question.place)
         self._show(self.desk.state)
-
-    def _go(self) -> None:
-        """Bring the tile that is asked about into the middle of the view, or show the whole slide."""
-        if self.question is None or self.desk.state.slide is None:
-            return
-        if self.question.item.cell is None:
-            self.desk.look_at_slide()
-        else:
-            self.desk.fly_to(self.question.item.cell)
 
     def _forget(self, _state: State) -> None:
         """Another project or model: its questions are others."""
@@ -201,9 +191,6 @@ class ReviewQueue(QWidget):
         )
         if asked is None:
             return
-        if here and self._fly and state.slide is not None and state.lattice is not None:
-            self._fly = False
-            self._go_soon()
         veiled = here and state.veiled
         self.what.setText(what_words(asked, self.bar.value() + 1, self.bar.maximum(), veiled=veiled))
         self.why.setText(BLIND if veiled else asked.item.reason)

@@ -7,14 +7,12 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from napari_mil.correction import Cells, Correction, Polygon, WholeSlide
 from napari_mil.labeltree import level_names
 
 if TYPE_CHECKING:
     from napari_mil.card import ModelCard
-    from napari_mil.ui.desk import State
+    from napari_mil.ui.state import State
 
 
 #: The figures a card shows first: words → name in the card.
@@ -127,25 +125,6 @@ def history_line(correction: Correction) -> str:
     what = correction.label or "label taken away"
     model = f" (model: {correction.model_said})" if correction.model_said else ""
     return f"{when}  {who}{place_words(correction)} → {what}{model}"
-
-
-def contradictions(state: State, label: str | None) -> str:
-    """A sentence when tiles are called a lesion on a slide that is called normal, else ""."""
-    if state.project is None or state.nodes is None or not label:
-        return ""
-    tree = state.project.tree
-    slide = tree.node(label)
-    if not slide or not set(tree.leaves_under(slide)) <= set(tree.normal):
-        return ""
-    lesion = [
-        int(n)
-        for n in np.flatnonzero(np.bincount(state.nodes))
-        if n and not set(tree.leaves_under(n)) & set(tree.normal)
-    ]
-    if not lesion:
-        return ""
-    words = ", ".join(tree.path(n) for n in lesion)
-    return f"Contradiction: the slide is labelled {label}, but tiles are labelled {words}."
 
 
 def since_words(name: str, corrections: Any) -> str:

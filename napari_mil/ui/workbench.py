@@ -14,7 +14,7 @@ from napari_mil.slides.address import SlidePath
 from napari_mil.ui import acts, compat, reader
 from napari_mil.ui.canvaslegend import CanvasLegend
 from napari_mil.ui.company import Company
-from napari_mil.ui.desk import Desk, State
+from napari_mil.ui.desk import Desk
 from napari_mil.ui.hover import TileReader
 from napari_mil.ui.magnify import Magnification
 from napari_mil.ui.sections.export import ExportSection
@@ -23,6 +23,7 @@ from napari_mil.ui.sections.model import ModelSection
 from napari_mil.ui.sections.retrain import RetrainSection
 from napari_mil.ui.sections.review import ReviewSection
 from napari_mil.ui.sections.slides import SlidesSection
+from napari_mil.ui.state import State
 from napari_mil.ui.tilecard import TileCard
 from napari_mil.ui.widgets import Fold, JobBar, column, hint
 
@@ -96,7 +97,7 @@ class Workbench(QWidget):
             fold.heading.setChecked(other == name)
 
     def wait(self, timeout_s: float = 60.0) -> bool:
-        """Process events until both lanes are idle and the gallery has followed; False when they are still
+        """Process events until the lanes are idle and what follows has followed; False when they are still
         busy after `timeout_s`.
         """
         end = time.monotonic() + timeout_s
@@ -104,7 +105,7 @@ class Workbench(QWidget):
         quiet = 0
         while quiet < 3 and time.monotonic() < end:
             application.processEvents()
-            busy = self.desk.jobs.busy or self.desk.asks.busy or self.instances.gallery.resting
+            busy = self.desk.busy
             quiet = 0 if busy else quiet + 1
             if busy:
                 time.sleep(0.005)

@@ -39,6 +39,7 @@ def test_an_outline_that_crosses_itself_is_mended_and_undone_as_one(quick_bench)
     assert sum(region(c.place).area for c in made) == pytest.approx(20_000)
     assert all(isinstance(c.place, Polygon) for c in bench.desk.state.corrections)
     bench.review.undo()
+    assert bench.wait(30)
     assert bench.desk.state.corrections == ()
     assert bench.review._pen.take([[0, 0], [50, 50], [100, 100]]) == []
     assert bench.told == [

@@ -16,7 +16,7 @@ from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QAction, QApplication
 
 from napari_mil.correction import Cells, Polygon, WholeSlide
-from napari_mil.ui import acts, compat
+from napari_mil.ui import compat, writing
 from napari_mil.ui.canvaslegend import legends
 from napari_mil.ui.dialogs import MappingDialog, MppDialog
 from napari_mil.ui.hidden import HIDDEN
@@ -249,9 +249,11 @@ def test_a_stroke_is_one_correction_and_can_be_undone_and_redone(bench, study_fo
     node = bench.desk.state.project.tree.node("Atypical/ADH")
     assert layer.data[2, 3] == node
     bench.review.undo()
+    assert bench.wait(10)
     assert not layer.data.any()
     assert bench.desk.state.corrections == ()
     bench.review.redo()
+    assert bench.wait(10)
     assert (layer.data == node).sum() == 3
     with Project(study_folder) as again:  # what another program, or this one after a restart, would see
         assert len(again.ledger.corrections()) == 1
@@ -273,6 +275,7 @@ def test_corrections_are_outlined_and_filled_only_while_one_paints(bench):
     QTest.qWait(400)
     assert outlines.edge_width < wide
     bench.review.undo()
+    assert bench.wait(10)
     assert bench.desk.layer("outlines/corrections") is None
 
 
@@ -312,7 +315,9 @@ def test_slide_label_confirmation_and_contradiction(bench):
     bench.review.choose("Benign/N")
     bench.review.label_slide()
     assert "Benign/N" in bench.review.slide_label.text()
-    assert "Malignant/IC" in bench.review.conflicts.text()
+    assert bench.wait(10)
+    [found] = bench.review.contradictions.found
+    assert found.words == ("1 tile is labelled Malignant/IC by tester, but the slide Benign/N by tester")
     assert "Benign/N · 3 corrections" in bench.slides.list.text()
 
 
@@ -391,12 +396,14 @@ def test_a_slides_label_can_be_taken_away(bench):
     assert record.label
     bench.review.choose(0)
     bench.review.label_slide()
+    assert bench.wait(10)
     assert slide_label(project, record) is None
     assert "nothing yet" in bench.review.slide_label.text()
     assert "no label · 1 correction" in bench.slides.list.text()
     bench.review.label_slide()
     assert "no label to take away" in bench.said.text()
     bench.review.undo()
+    assert bench.wait(10)
     assert slide_label(project, record) == record.label
 
 
@@ -684,7 +691,7 @@ def test_a_folder_of_photographs_is_one_slide(bench, tmp_path):
     assert (state.record.name, state.slide.mpp) == ("patient", None)
     assert state.lattice.pitch_px == tuple(map(float, state.slide.montage.cell_px))
     assert any("positions mean nothing" in layer.name for layer in bench.viewer.layers)
-    acts.correct(bench.desk, Cells([[0, 1]], state.lattice.pitch_px), "Malignant", tool="paint")
+    writing.correct(bench.desk, Cells([[0, 1]], state.lattice.pitch_px), "Malignant", tool="paint")
     node = state.project.tree.node("Malignant")
     assert bench.desk.state.nodes.tolist() == [0, node, 0, 0]
 

@@ -8,8 +8,8 @@ import pytest
 from napari_mil.correction import Cells, Polygon, WholeSlide
 from napari_mil.labeltree import class_names
 from napari_mil.prediction import Prediction, TileMap
-from napari_mil.ui.acts import model_said
-from napari_mil.ui.desk import State
+from napari_mil.ui.state import State
+from napari_mil.ui.writing import model_said
 
 
 @pytest.fixture

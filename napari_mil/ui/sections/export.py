@@ -10,9 +10,10 @@ from qtpy.QtWidgets import QComboBox, QFileDialog, QWidget
 
 from napari_mil.errors import MILError
 from napari_mil.ui import acts, compat
-from napari_mil.ui.desk import Desk, State
+from napari_mil.ui.desk import Desk
 from napari_mil.ui.dialogs import MappingDialog
 from napari_mil.ui.labelfile import read_as, unknown_classes
+from napari_mil.ui.state import State
 from napari_mil.ui.widgets import button, column, hint, row, text
 from napari_mil.ui.words import amount_words, is_whole
 

@@ -6,9 +6,10 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QCheckBox, QTreeWidget, QTreeWidgetItem, QWidget
 
 from napari_mil.ui import acts
-from napari_mil.ui.desk import Desk, State
+from napari_mil.ui.desk import Desk
 from napari_mil.ui.gallery import Gallery
 from napari_mil.ui.hidden import HIDDEN, HiddenTiles
+from napari_mil.ui.state import State
 from napari_mil.ui.widgets import column, hint, row
 from napari_mil.ui.words import VEILED
 

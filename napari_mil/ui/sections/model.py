@@ -9,7 +9,8 @@ from qtpy.QtWidgets import QButtonGroup, QComboBox, QRadioButton, QVBoxLayout, Q
 
 from napari_mil.ui import acts
 from napari_mil.ui.curves import SurvivalPlot
-from napari_mil.ui.desk import Desk, State
+from napari_mil.ui.desk import Desk
+from napari_mil.ui.state import State
 from napari_mil.ui.widgets import button, clear, column, hint, row, text
 from napari_mil.ui.words import VEILED, answer_remarks, card_words, device_words, percent, span_words
 

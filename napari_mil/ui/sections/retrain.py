@@ -12,7 +12,8 @@ from qtpy.QtWidgets import QWidget
 from napari_mil.ui import acts
 from napari_mil.ui.curves import Curves
 from napari_mil.ui.decision import Decision
-from napari_mil.ui.desk import Desk, State
+from napari_mil.ui.desk import Desk
+from napari_mil.ui.state import State
 from napari_mil.ui.widgets import button, column, hint, row, text
 from napari_mil.ui.words import since_words
 

@@ -6,21 +6,20 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-from qtpy.QtWidgets import QCheckBox, QLabel, QSpinBox, QWidget
+from qtpy.QtWidgets import QCheckBox, QLabel, QWidget
 
-from napari_mil.correction import Cells, WholeSlide
-from napari_mil.ui import acts, compat
-from napari_mil.ui.desk import Desk, State
+from napari_mil.correction import WholeSlide
+from napari_mil.ui import acts, writing
+from napari_mil.ui.contradictionlist import ContradictionList
+from napari_mil.ui.desk import Desk
 from napari_mil.ui.drawing import RegionPen
 from napari_mil.ui.historylist import HistoryList
 from napari_mil.ui.labellist import LabelList, key_of_node
+from napari_mil.ui.painting import Brush
 from napari_mil.ui.reviewqueue import ReviewQueue
-from napari_mil.ui.widgets import button, column, hint, row, text
-from napari_mil.ui.words import contradictions, label_words
-
-#: How opaque labels are while one paints; at other times only their outlines are seen.
-FILL = 0.4
+from napari_mil.ui.state import State
+from napari_mil.ui.widgets import button, column, row, text
+from napari_mil.ui.words import label_words
 
 
 class ReviewSection(QWidget):
@@ -30,13 +29,8 @@ class ReviewSection(QWidget):
         super().__init__()
         self.desk = desk
         self._pen = RegionPen(desk)
-        self._painted_on: Any = None
+        self.brush = Brush(desk, self._has_label, self.undo, self.redo)
         self.tree = LabelList(desk)
-        self.brush = QSpinBox()
-        self.brush.setRange(1, 41)
-        self.brush.setSingleStep(2)
-        self.brush.setToolTip("Width of the brush in tiles")
-        self.brush.valueChanged.connect(lambda _n: self._set_brush())
         self.look_button = button("Look", self.look, "Move the view; nothing is changed", key="Alt+Q")
         self.paint_button = button("Paint tiles", self.paint, "Paint the label over tiles", key="Alt+B")
         self.draw_button = button("Draw region", self.draw, "Draw a polygon; Enter ends it", key="Alt+R")
@@ -47,7 +41,7 @@ class ReviewSection(QWidget):
         )
         self.undo_button = button("Undo", self.undo, "Take back the latest act on this slide", key="Alt+Z")
         self.redo_button = button("Redo", self.redo, "Restore what was taken back", key="Alt+Y")
-        self.conflicts = hint()
+        self.contradictions = ContradictionList(desk)
         self.blind = QCheckBox("Read blind first")
         self.blind.setToolTip(
             "Hide maps, answer and known label until you have given the slide's first label"
@@ -61,17 +55,15 @@ class ReviewSection(QWidget):
             text("Choose a label, then where it holds:"),
             self.tree,
             row(self.look_button, self.paint_button, self.draw_button),
-            row(QLabel("Brush"), self.brush, None, self.undo_button, self.redo_button),
+            row(QLabel("Brush"), self.brush.width, None, self.undo_button, self.redo_button),
             self.slide_label,
             row(self.set_button, self.confirm_button),
-            self.conflicts,
+            self.contradictions,
             self.history,
         )
         for key, act in self._shortcuts():
             desk.key(key, act)
-        acts.whenever(desk, ("node",), lambda _state: self._set_brush())
         acts.whenever(desk, ("corrections", "record", "answer", "blind"), self._show_said)
-        desk.changed.connect(lambda _before, _after: self._watch_layer())
 
     def choose(self, node: int | str) -> None:
         """Choose the label to give: a node, or a label text; 0 takes labels away."""
@@ -85,22 +77,12 @@ class ReviewSection(QWidget):
     def look(self) -> None:
         """Stop painting and drawing."""
         self._pen.put_down()
-        if self._painted_on is not None:
-            self._painted_on.mode = "pan_zoom"
+        self.brush.put_down()
 
     def paint(self) -> None:
         """Paint the chosen label over tiles; every stroke is kept at once."""
         self._pen.put_down()
-        layer = self.desk.layer("corrections")
-        if layer is None:
-            self.desk.tell("Open a slide before painting.")
-            return
-        if not self._has_label():
-            return
-        self._watch_layer()
-        self.desk.viewer.layers.selection.active = layer
-        layer.mode = "paint"
-        self._set_brush()
+        self.brush.pick_up()
 
     def draw(self) -> None:
         """Draw a polygon with the chosen label."""
@@ -117,7 +99,7 @@ class ReviewSection(QWidget):
         if label is None and state.slide_label is None:
             self.desk.tell("This slide has no label to take away.")
             return
-        acts.correct(self.desk, WholeSlide(), label, tool="slide label")
+        writing.correct(self.desk, WholeSlide(), label, tool="slide label")
 
     def confirm(self) -> None:
         """Say that the model's answer for the slide is right: agreement is information too."""
@@ -132,17 +114,17 @@ class ReviewSection(QWidget):
             self.desk.tell("This model answers with a risk, not with a label; choose the label yourself.")
             return
         node = state.answer.best(state.project.tree)[-1][0]
-        acts.correct(self.desk, WholeSlide(), state.project.tree.path(node), tool="confirm")
+        writing.correct(self.desk, WholeSlide(), state.project.tree.path(node), tool="confirm")
 
     def undo(self) -> None:
         """Take back the latest act on this slide."""
         if self.desk.state.project is not None:
-            acts.undo(self.desk)
+            writing.undo(self.desk)
 
     def redo(self) -> None:
         """Restore what was taken back last."""
         if self.desk.state.project is not None:
-            acts.redo(self.desk)
+            writing.redo(self.desk)
 
     def _has_label(self) -> bool:
         """Whether a label was chosen; else the person is told how."""
@@ -158,41 +140,6 @@ class ReviewSection(QWidget):
             ("Alt+A", self.confirm), ("Alt+Z", self.undo), ("Alt+Y", self.redo),
         ]  # fmt: skip
 
-    def _set_brush(self) -> None:
-        layer = self.desk.layer("corrections")
-        if layer is not None:
-            layer.brush_size = self.brush.value()
-            layer.selected_label = self.desk.state.node or 0
-
-    def _watch_layer(self) -> None:
-        """Follow the strokes on the layer of corrections, which is new for every slide."""
-        layer = self.desk.layer("corrections")
-        if layer is None or layer is self._painted_on:
-            return
-        self._painted_on = layer
-        compat.when_painted(layer, self._stroke)
-        compat.fill_while_painting(layer, FILL, self._has_label, lambda: self.desk.state.coarse)
-        compat.bind(layer, "Control-Z", self.undo)
-        compat.bind(layer, "Control-Shift-Z", self.redo)
-        self._set_brush()
-
-    def _stroke(self) -> None:
-        """One stroke on the lattice becomes one correction per label it gave: one, but for fills by other
-        tools.
-        """
-        state, layer = self.desk.state, self._painted_on
-        if state.lattice is None or state.nodes is None or state.project is None:
-            return
-        compat.forget_history(layer)
-        before = state.nodes.reshape(state.lattice.shape)
-        for node, cells in acts.painted(before, np.array(layer.data)):
-            label = state.project.tree.path(node) if node < len(state.project.tree) else ""
-            acts.correct(self.desk, Cells(cells, state.lattice.pitch_px), label or None, tool="paint")
-
     def _show_said(self, state: State) -> None:
-        if state.project is None or state.record is None:
-            self.slide_label.setText("")
-            return
-        self.slide_label.setText(label_words(state))
-        self.conflicts.setText(contradictions(state, None if state.veiled else state.slide_label))
-        self.conflicts.setVisible(bool(self.conflicts.text()))
+        known = state.project is not None and state.record is not None
+        self.slide_label.setText(label_words(state) if known else "")

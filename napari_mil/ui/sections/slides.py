@@ -10,10 +10,11 @@ from qtpy.QtWidgets import QFileDialog, QWidget
 from napari_mil.errors import MILError
 from napari_mil.slides.address import SlidePath
 from napari_mil.ui import acts, compat
-from napari_mil.ui.desk import Desk, State
+from napari_mil.ui.desk import Desk
 from napari_mil.ui.dialogs import MppDialog
 from napari_mil.ui.layers import opened_path, remove
 from napari_mil.ui.slidelist import SlideList
+from napari_mil.ui.state import State
 from napari_mil.ui.widgets import button, column, row, soon, text
 
 if TYPE_CHECKING:
