@@ -202,9 +202,10 @@ class Desk(QObject):
         job.failed.connect(self.tell)
         return self.jobs.start(job)
 
-    def key(self, key: str, act: Callable[[], Any]) -> None:
-        """Let a key do an act, wherever the focus is in the window."""
+    def key(self, key: str, act: Callable[[], Any], words: str) -> None:
+        """Let a key do an act, wherever the focus is in the window; `words` say what it does."""
         self.keys[key] = compat.shortcut(self.viewer, key, act)
+        self.keys[key].setWhatsThis(words)
 
     def tell(self, what: BaseException | str) -> None:
         """Say a sentence: in the workbench, and as napari's notification."""

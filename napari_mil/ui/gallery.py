@@ -45,8 +45,8 @@ class Gallery(QWidget):
         soon = desk.pauses.after(REST_MS, self.refresh)
         watched = ("slide", "answer", "partial", "shown", "simulated", "blind", "corrections")
         acts.whenever(desk, watched, lambda _state: soon())
-        desk.key("Alt+Right", lambda: self.step(1))
-        desk.key("Alt+Left", lambda: self.step(-1))
+        desk.key("Alt+Right", lambda: self.step(1), "Go to the next tile below the list of maps")
+        desk.key("Alt+Left", lambda: self.step(-1), "Go to the tile before")
 
     def refresh(self) -> None:
         """Ask for the pictures of the map on show, unless they are there."""

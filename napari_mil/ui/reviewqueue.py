@@ -59,13 +59,10 @@ class ReviewQueue(QWidget):
             margins=(0, 0, 0, 0),
             spacing=3,
         )
-        for key, act in (
-            ("Alt+N", self.next),
-            ("Alt+C", self.accept),
-            ("Alt+E", self.relabel),
-            ("Alt+S", self.skip),
-        ):
-            desk.key(key, act)
+        desk.key("Alt+N", self.next, "Go to the place to look at next")
+        desk.key("Alt+C", self.accept, "Accept: the model is right about it")
+        desk.key("Alt+E", self.relabel, "Relabel: it is the chosen label")
+        desk.key("Alt+S", self.skip, "Skip: do not ask me about it again")
         acts.whenever(desk, ("project", "card"), self._forget)
         acts.whenever(desk, ("record", "node", "blind", "corrections", "lattice"), self._show)
 

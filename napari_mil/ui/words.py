@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from napari_mil.correction import Cells, Correction, Polygon, WholeSlide
@@ -110,21 +111,14 @@ def span_words(seconds: float) -> str:
     return f"{max(seconds, 1):.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
-def place_words(correction: Correction) -> str:
-    """Where a correction applies."""
-    if isinstance(correction.place, Cells):
-        n = len(correction.place.cells)
-        return "1 tile" if n == 1 else f"{n:,} tiles"
-    return "a region" if isinstance(correction.place, Polygon) else "the slide"
+def history_entry(row: Mapping[str, Any]) -> str:
+    """A row of `workflow.place_history` as two lines: when, who and how; what, and what became of it."""
+    from napari_mil.workflow import history_words
 
-
-def history_line(correction: Correction) -> str:
-    """One line of the history: when, who, where, what; and what the model had said."""
-    when = correction.at.astimezone().strftime("%H:%M") if correction.at else "–"
-    who = f"{correction.by}: " if correction.by else ""
-    what = correction.label or "label taken away"
-    model = f" (model: {correction.model_said})" if correction.model_said else ""
-    return f"{when}  {who}{place_words(correction)} → {what}{model}"
+    at = row["at"] and datetime.fromisoformat(row["at"]).astimezone()
+    when = f"{at:%d %b %Y %H:%M}" if at else "at an unknown time"
+    who = ", ".join(part for part in (row["by"] or "somebody", row["tool"]) if part)
+    return f"{when} · {who}\n{history_words(row)}"
 
 
 def since_words(name: str, corrections: Any) -> str:

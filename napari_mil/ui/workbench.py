@@ -16,7 +16,9 @@ from napari_mil.ui.canvaslegend import CanvasLegend
 from napari_mil.ui.company import Company
 from napari_mil.ui.desk import Desk
 from napari_mil.ui.hover import TileReader
+from napari_mil.ui.keysheet import KeySheet
 from napari_mil.ui.magnify import Magnification
+from napari_mil.ui.pointing import Pointing
 from napari_mil.ui.sections.export import ExportSection
 from napari_mil.ui.sections.instances import InstancesSection
 from napari_mil.ui.sections.model import ModelSection
@@ -85,11 +87,20 @@ class Workbench(QWidget):
         self.card = TileCard(self.desk, self._read_tile)
         self.company = Company(self.desk)
         self.instances.legend.toggled.connect(self.legend.switch)
-        self.desk.key("Alt+L", self.instances.legend.toggle)
+        self.desk.key("Alt+L", self.instances.legend.toggle, "Show the legend, or take it away")
+        self.pointing = Pointing(self.desk, self._pointer, self.review.history, self.folds["Review"].unfold)
+        self.desk.key("F1", self.show_keys, "Show these keys")
 
     def open_project(self, path: str | Path, *, by: str = "") -> None:
         """Open or make a project folder."""
         acts.open_project(self.desk, path, by=by)
+
+    def show_keys(self) -> KeySheet:
+        """Open the table of keys."""
+        sheet = KeySheet(self.desk)
+        sheet.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        sheet.open()
+        return sheet
 
     def unfold(self, name: str) -> None:
         """Fold a section out, and the others in where the screen is small."""
@@ -135,6 +146,7 @@ class Workbench(QWidget):
         self.company.stop()
         self.desk.close()
         self.card.stop()
+        self.pointing.stop()
         for panel in (self.legend, self.card):
             panel.hide()
             panel.deleteLater()

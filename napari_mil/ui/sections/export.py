@@ -43,7 +43,7 @@ class ExportSection(QWidget):
             "Import labels…", self.choose_source, "Read a GeoJSON or CSV file of this slide"
         )
         column(self, self.what, self.preview, row(self.export_button, self.import_button), self.done)
-        desk.key("Ctrl+Shift+E", self.choose_target)
+        desk.key("Ctrl+Shift+E", self.choose_target, "Export labels")
         acts.whenever(desk, ("project", "record", "corrections"), self._preview)
 
     def write(self, path: str | Path) -> None:

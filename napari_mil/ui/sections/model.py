@@ -54,7 +54,7 @@ class ModelSection(QWidget):
             self.run_button,
             self.answer,
         )
-        desk.key("Ctrl+Return", self.run)
+        desk.key("Ctrl+Return", self.run, "Run the model on the slide, or on what is in view")
         acts.whenever(desk, ("project", "changed_models", "card"), self._show_cards)
         acts.whenever(desk, ("card", "slide", "bag"), self._estimate)
         acts.whenever(desk, ("answer", "partial", "blind", "corrections"), self._show_answer)

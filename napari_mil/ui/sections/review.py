@@ -4,8 +4,6 @@ made.
 
 from __future__ import annotations
 
-from typing import Any
-
 from qtpy.QtWidgets import QCheckBox, QLabel, QWidget
 
 from napari_mil.correction import WholeSlide
@@ -13,9 +11,9 @@ from napari_mil.ui import acts, writing
 from napari_mil.ui.contradictionlist import ContradictionList
 from napari_mil.ui.desk import Desk
 from napari_mil.ui.drawing import RegionPen
-from napari_mil.ui.historylist import HistoryList
 from napari_mil.ui.labellist import LabelList, key_of_node
 from napari_mil.ui.painting import Brush
+from napari_mil.ui.placehistory import PlaceHistory
 from napari_mil.ui.reviewqueue import ReviewQueue
 from napari_mil.ui.state import State
 from napari_mil.ui.widgets import button, column, row, text
@@ -47,7 +45,7 @@ class ReviewSection(QWidget):
             "Hide maps, answer and known label until you have given the slide's first label"
         )
         self.blind.toggled.connect(lambda on: desk.apply(blind=on))
-        self.history, self.queue = HistoryList(desk), ReviewQueue(desk)
+        self.history, self.queue = PlaceHistory(desk), ReviewQueue(desk)
         column(
             self,
             self.blind,
@@ -61,8 +59,7 @@ class ReviewSection(QWidget):
             self.contradictions,
             self.history,
         )
-        for key, act in self._shortcuts():
-            desk.key(key, act)
+        self._set_keys()
         acts.whenever(desk, ("corrections", "record", "answer", "blind"), self._show_said)
 
     def choose(self, node: int | str) -> None:
@@ -132,13 +129,20 @@ class ReviewSection(QWidget):
             self.desk.tell("Choose a label first: a click in the list, or the key beside it.")
         return self.desk.state.node is not None
 
-    def _shortcuts(self) -> list[tuple[str, Any]]:
-        keys: list[tuple[str, Any]] = [(key_of_node(n), lambda n=n: self.choose(n)) for n in range(19)]
-        return [
-            *keys,
-            ("Alt+Q", self.look), ("Alt+B", self.paint), ("Alt+R", self.draw), ("Alt+G", self.label_slide),
-            ("Alt+A", self.confirm), ("Alt+Z", self.undo), ("Alt+Y", self.redo),
-        ]  # fmt: skip
+    def _set_keys(self) -> None:
+        for n in range(19):
+            words = f"Choose label {n}" if n else "Choose to take labels away"
+            self.desk.key(key_of_node(n), lambda n=n: self.choose(n), words)
+        for key, act, words in (
+            ("Alt+Q", self.look, "Look: move the view, change nothing"),
+            ("Alt+B", self.paint, "Paint tiles with the chosen label"),
+            ("Alt+R", self.draw, "Draw a region with the chosen label"),
+            ("Alt+G", self.label_slide, "Label the slide in front"),
+            ("Alt+A", self.confirm, "Say that the model is right about the slide"),
+            ("Alt+Z", self.undo, "Undo your latest act on this slide"),
+            ("Alt+Y", self.redo, "Redo"),
+        ):
+            self.desk.key(key, act, words)
 
     def _show_said(self, state: State) -> None:
         known = state.project is not None and state.record is not None

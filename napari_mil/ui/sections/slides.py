@@ -45,8 +45,8 @@ class SlidesSection(QWidget):
             self.list,
             row(self.previous, self.next),
         )
-        desk.key("PgUp", lambda: self.step(-1))
-        desk.key("PgDown", lambda: self.step(1))
+        desk.key("PgUp", lambda: self.step(-1), "Go to the slide before")
+        desk.key("PgDown", lambda: self.step(1), "Go to the next slide")
         take = soon(self, self.take_opened)
         desk.layer_added.connect(lambda _layer: take())
         acts.whenever(desk, ("project",), lambda _state: take())
