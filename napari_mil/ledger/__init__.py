@@ -174,23 +174,35 @@ class Ledger:
 
         return self._write(drafts)
 
-    def undo(self, slide_id: str, by: str = "") -> Event | None:
-        """Take back the latest act of a person on a slide (of anybody for ""); None when there is none."""
+    def undo(self, slide_id: str, by: str = "", *, everywhere: bool = False) -> Event | None:
+        """Take back the latest act of a person on a slide (of anybody for ""); None when there is none.
+
+        everywhere : also its parts on other slides: an event for each, all of them or none, whose payload
+            says on how many `slides`; the first is returned
+        """
 
         def drafts(state: State) -> list[Draft]:
             act = state.to_undo(slide_id, by)
-            return [Draft("undo", slide_id, by, {"act": act.id})] if act else []
+            return (
+                []
+                if act is None
+                else _of_act("undo", act, state.to_undo_too(act) if everywhere else [slide_id], by)
+            )
 
         return next(iter(self._write(drafts)), None)
 
-    def redo(self, slide_id: str, by: str = "") -> Event | None:
+    def redo(self, slide_id: str, by: str = "", *, everywhere: bool = False) -> Event | None:
         """Put the act of a person (of anybody for "") that was undone last back to its place; None when there
-        is none.
+        is none. `everywhere` as for `undo`.
         """
 
         def drafts(state: State) -> list[Draft]:
             act = state.to_redo(slide_id, by)
-            return [Draft("redo", slide_id, by, {"act": act.id})] if act else []
+            return (
+                []
+                if act is None
+                else _of_act("redo", act, state.to_redo_too(act) if everywhere else [slide_id], by)
+            )
 
         return next(iter(self._write(drafts)), None)
 
@@ -301,6 +313,12 @@ class Ledger:
         if rows:
             self._bring_forward(rows[0]["seq"] - 1, (seq, head), rows)
         return tuple(unseal(row, row["seq"], row["previous"]) for row in rows)
+
+
+def _of_act(kind: str, act: Act, slides: list[str], by: str) -> list[Draft]:
+    """An event for each slide on which an act goes or comes back."""
+    payload = {"act": act.id} if len(slides) == 1 else {"act": act.id, "slides": len(slides)}
+    return [Draft(kind, slide, by, payload) for slide in slides]
 
 
 def verify(address: str | Path) -> Report:

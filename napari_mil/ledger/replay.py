@@ -142,6 +142,19 @@ class State:
         """The act of a person (of anybody for "") that was undone last."""
         return _latest(self.stacks(slide_id).undone, by)
 
+    def to_undo_too(self, act: Act) -> list[str]:
+        """The slides on which an act can be taken back; ProjectError when a part of it is locked."""
+        slides = [slide for slide, s in self._stacks.items() if any(one.id == act.id for one in s.done)]
+        for slide in slides:
+            stacks = self.stacks(slide)
+            mine = [seq for one in stacks.done if one.id == act.id for seq, _ in one.corrections]
+            self._refuse_locked(stacks, mine)
+        return slides
+
+    def to_redo_too(self, act: Act) -> list[str]:
+        """The slides on which an act can be restored."""
+        return [slide for slide, s in self._stacks.items() if any(one.id == act.id for one in s.undone)]
+
     def check(self, kind: str, slide_id: str, events: Iterable[int]) -> None:
         """ProjectError unless the corrections of these events are in force, and may be withdrawn."""
         stacks, wanted = self.stacks(slide_id), list(events)

@@ -39,7 +39,8 @@ class Gallery(QWidget):
         self.list.setGridSize(QSize(SIDE_PX + 6, SIDE_PX + 6))
         self.list.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.list.setFixedHeight(2 * (SIDE_PX + 6) + 6)
-        self.list.itemClicked.connect(self._go)
+        for signal in (self.list.itemClicked, self.list.itemActivated):
+            signal.connect(self._go)
         column(self, self.title, self.list, margins=(0, 0, 0, 0), spacing=2)
         self._shown: Any = None
         soon = desk.pauses.after(REST_MS, self.refresh)

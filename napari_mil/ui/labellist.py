@@ -41,7 +41,8 @@ class LabelList(QTreeWidget):
         self.setColumnCount(2)
         self.setHeaderHidden(True)
         self.setUniformRowHeights(True)
-        self.itemClicked.connect(lambda item, _column: desk.apply(node=item.data(0, _NODE)))
+        for signal in (self.itemClicked, self.itemActivated):
+            signal.connect(lambda item, _column: desk.apply(node=item.data(0, _NODE)))
         acts.whenever(desk, ("project",), self._fill)
         acts.whenever(desk, ("node",), self._mark)
         watched = ("project", "record", "corrections", "locked", "cell", "node", "blind")

@@ -230,6 +230,7 @@ class SlideList(QWidget):
     """The slides, one row each; a line above finds them by name, case or label."""
 
     chosen = Signal(str)
+    selected = Signal()
 
     def __init__(self, desk: Desk) -> None:
         super().__init__()
@@ -248,8 +249,10 @@ class SlideList(QWidget):
         self.view.setFixedHeight(2 * THUMBNAIL_PX + 60)
         self.view.setUniformItemSizes(True)
         self.view.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.view.setSelectionMode(QListView.SelectionMode.ExtendedSelection)
         for signal in (self.view.clicked, self.view.activated):
-            signal.connect(lambda index: self.chosen.emit(index.data(_ID)))
+            signal.connect(self._choose)
+        self.view.selectionModel().selectionChanged.connect(lambda _new, _old: self.selected.emit())
         column(self, self.sought, self.view)
         acts.whenever(desk, ("project", "card", "blind"), self.model.look_anew)
         acts.whenever(desk, ("project", "record", "pending", "answer", "blind", "heard"), self.refresh)
@@ -261,15 +264,30 @@ class SlideList(QWidget):
         self.sought.setVisible(not few or bool(self.sought.text()))
         self._mark()
 
+    @property
+    def ids(self) -> list[str]:
+        """Ids of the slides that are selected, in their order."""
+        return [index.data(_ID) for index in sorted(self.view.selectedIndexes(), key=QModelIndex.row)]
+
+    def _choose(self, index: QModelIndex) -> None:
+        """Bring a slide to the front, unless the click added it to a selection of several."""
+        if len(self.view.selectedIndexes()) < 2:
+            self.chosen.emit(index.data(_ID))
+
     def _find(self, words: str) -> None:
         self.found.setFilterFixedString(words)
         self._mark()
 
     def _mark(self) -> None:
+        """Mark the slide in front, where several are selected beside them."""
+        index = self._front()
+        if index.isValid() and index != self.view.currentIndex() and len(self.ids) < 2:
+            self.view.setCurrentIndex(index)
+
+    def _front(self) -> QModelIndex:
         record = self.model.front
         row = None if record is None else self.model.row_of(record.id)
-        if row is not None:
-            self.view.setCurrentIndex(self.found.mapFromSource(self.model.index(row)))
+        return QModelIndex() if row is None else self.found.mapFromSource(self.model.index(row))
 
     @property
     def count(self) -> int:
@@ -278,7 +296,7 @@ class SlideList(QWidget):
 
     def text(self, row: int | None = None) -> str:
         """What a row says, by default that of the slide in front."""
-        index = self.view.currentIndex() if row is None else self.found.index(row, 0)
+        index = self._front() if row is None else self.found.index(row, 0)
         return str(index.data() or "")
 
 

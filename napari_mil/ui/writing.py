@@ -108,27 +108,50 @@ def _tell_locked(desk: Desk, made: Sequence[Correction]) -> None:
         desk.said.emit(f"{tiles(kept)} {what} locked (Alt+K unlocks what is chosen).")
 
 
-def undo(desk: Desk) -> None:
-    """Take back the person's latest act on the slide in front, and say so when there is none."""
-    _step(desk, "undo", "There is nothing of yours to undo on this slide.")
+def label_slides(desk: Desk, slide_ids: Sequence[str], label: str | None) -> None:
+    """State a label for several slides as one act, with what the chosen model had said of each."""
+    from napari_mil.workflow.editing import slide_labels
+
+    project, card = desk.state.project, desk.state.card
+    if project is None or not slide_ids:
+        return
+
+    def made(corrections: list[Correction]) -> None:
+        if desk.state.project is project:
+            keep(desk, corrections)
+            what = f"labelled {label}" if label else "without a label now"
+            desk.said.emit(f"{len(corrections):,} slides are {what}; Undo is one step for all of them.")
+
+    model = None if card is None else card.id
+    desk.asks.ask("label slides", lambda: slide_labels(project, slide_ids, label, model=model), made)
+
+
+def undo(desk: Desk, slide_id: str | None = None) -> None:
+    """Take back the person's latest act on a slide (None: the one in front), on every slide that it labelled,
+    and say so when there is none.
+    """
+    _step(desk, "undo", "undone", slide_id)
 
 
 def redo(desk: Desk) -> None:
-    """Restore what was undone last, and say so when there is nothing."""
-    _step(desk, "redo", "There is nothing of yours to redo on this slide.")
+    """Restore what was undone last on the slide in front, and say so when there is nothing."""
+    _step(desk, "redo", "restored", None)
 
 
-def _step(desk: Desk, verb: str, nothing: str) -> None:
-    project, slide = desk.state.project, desk.state.slide
-    if project is None or slide is None:
+def _step(desk: Desk, verb: str, done: str, slide_id: str | None) -> None:
+    project, record = desk.state.project, desk.state.record
+    if project is None or record is None:
         return
+    where = slide_id or record.id
 
-    def then(done: bool) -> None:
+    def then(event: Event | None) -> None:
         show(desk)
-        if not done:
-            desk.said.emit(nothing)
+        if event is None:
+            desk.said.emit(f"There is nothing of yours to {verb} on this slide.")
+        elif "slides" in event.payload:
+            desk.said.emit(f"An act on {event.payload['slides']:,} slides is {done}.")
 
-    do(desk, lambda: getattr(project, verb)(slide.fingerprint), then)
+    do(desk, lambda: getattr(project.ledger, verb)(where, project.by, everywhere=True), then)
 
 
 def act_on(desk: Desk, verb: str, event: int) -> None:

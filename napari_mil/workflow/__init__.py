@@ -12,6 +12,7 @@ from napari_mil.workflow.difference import difference_steps
 from napari_mil.workflow.editing import (
     draw,
     label_above,
+    label_slides,
     label_tiles,
     lock,
     mended,
@@ -106,6 +107,7 @@ __all__ = [
     "import_paths_steps",
     "label_above",
     "label_rows",
+    "label_slides",
     "label_tiles",
     "labelled_place",
     "lock",

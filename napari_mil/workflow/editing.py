@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_mil.correction import Cells, Correction, Place, Polygon, from_record, region
+from napari_mil.correction import Cells, Correction, Place, Polygon, WholeSlide, from_record, region
 from napari_mil.errors import LabelError, ModelError, ProjectError
 from napari_mil.ledger import Event
 from napari_mil.workflow.project import Project, find_card, find_record, label_before
@@ -38,6 +38,40 @@ def stated(
     for place in places:
         was = about["was"] if "was" in about else label_before(project, record, place)
         said.append(Correction(record.id, place, text, by=by, **(about | {"was": was})))
+    return said
+
+
+def slide_labels(
+    project: Project, slides: Iterable[str], label: str | None, *, model: str | None = None, **about: Any
+) -> list[Correction]:
+    """One label for several slides, each with what a model's latest kept answer says of it; not written
+    yet.
+    """
+    text = project.tree.path(project.tree.node(label)) or None
+    by = about.pop("by", project.by)
+    said = []
+    for record in (find_record(project, which) for which in slides):
+        was = label_before(project, record, WholeSlide())
+        known = _latest_said(project, record.id, model) if model else {}
+        more = {"tool": "selected slides", "was": was} | known | about
+        said.append(Correction(record.id, WholeSlide(), text, by=by, **more))
+    return said
+
+
+def _latest_said(project: Project, slide_id: str, model: str) -> dict[str, Any]:
+    answer = project.store.latest_answer(slide_id, model)
+    if answer is None or not answer.probabilities:
+        return {}
+    node, confidence = answer.best(project.tree)[-1]
+    return {"model_id": model, "model_said": project.tree.path(node), "model_confidence": confidence}
+
+
+def label_slides(
+    project: Project, slides: Iterable[str], label: str | None, *, model: str | None = None, **about: Any
+) -> list[Correction]:
+    """State one label for several slides as one act."""
+    said = slide_labels(project, slides, label, model=model, **about)
+    project.ledger.correct(*said)
     return said
 
 

@@ -8,6 +8,7 @@ from qtpy.QtWidgets import QCheckBox, QLabel, QWidget
 
 from napari_mil.correction import WholeSlide
 from napari_mil.ui import acts, writing
+from napari_mil.ui.above import Above
 from napari_mil.ui.contradictionlist import ContradictionList
 from napari_mil.ui.desk import Desk
 from napari_mil.ui.drawing import RegionPen
@@ -45,6 +46,7 @@ class ReviewSection(QWidget):
             "Hide maps, answer and known label until you have given the slide's first label"
         )
         self.blind.toggled.connect(lambda on: desk.apply(blind=on))
+        self.above = Above(desk)
         self.history, self.queue = PlaceHistory(desk), ReviewQueue(desk)
         column(
             self,
@@ -56,6 +58,7 @@ class ReviewSection(QWidget):
             row(QLabel("Brush"), self.brush.width, None, self.undo_button, self.redo_button),
             self.slide_label,
             row(self.set_button, self.confirm_button),
+            self.above,
             self.contradictions,
             self.history,
         )
