@@ -139,7 +139,9 @@ def set_(
     label: Annotated[
         str, typer.Argument(help="Label of the tree; none takes labels away.", show_default=False)
     ],
-    slide: TheSlide,
+    slide: Annotated[
+        list[str], typer.Option("--slide", help="Name or id; repeat it to label several slides.")
+    ],
     model: Annotated[str | None, typer.Option("--model", "-m", help="Whose tiles are meant.")] = None,
     above: Annotated[str | None, typer.Option(help="MAP=VALUE: tiles with at least VALUE.")] = None,
     rows: Annotated[str | None, typer.Option(help="Numbers of tiles, such as 0,4,17.")] = None,
@@ -148,27 +150,30 @@ def set_(
     as_json: AsJson = False,
     by: By = "",
 ) -> None:
-    """Label a slide, or many of its tiles as one act."""
-    from napari_mil.correction import Cells, WholeSlide, to_record
-    from napari_mil.workflow import label_above, label_tiles
+    """Label a slide, several slides, or many tiles of one, as one act."""
+    from napari_mil.correction import Cells, to_record
+    from napari_mil.workflow import label_above, label_slides, label_tiles
 
     if bool(above) + bool(rows) != (model is not None):
         raise LabelError(
             "Tiles are chosen by --above MAP=VALUE or by --rows, and --model says of which grid."
         )
+    if model is not None and len(slide) > 1:
+        raise LabelError("Tiles are those of one slide; give --slide once.")
     text, about = None if label == "none" else label, {"note": note} if note else {}
     with opened(project, by=by) as p:
         if above and model:
             name, _, value = above.rpartition("=")
-            said = label_above(p, slide, name, _number(value, above), text, model=model, **about)
+            said = [label_above(p, slide[0], name, _number(value, above), text, model=model, **about)]
         elif rows and model:
             numbers = [int(_number(n, rows)) for n in rows.split(",")]
-            said = label_tiles(p, slide, numbers, text, model=model, **about)
+            said = [label_tiles(p, slide[0], numbers, text, model=model, **about)]
         else:
-            said = p.correct(slide, WholeSlide(), text, tool="command line", **about)
-    n = len(said.place.cells) if isinstance(said.place, Cells) else 0
-    words = f"{f'{n} tiles' if n else 'The slide'} → {said.label or 'label taken away'}"
-    print(json.dumps(to_record(said)) if as_json else words)
+            said = label_slides(p, slide, text, **({"tool": "command line"} | about))
+    for c in said if as_json else said[:1]:
+        n = len(c.place.cells) if isinstance(c.place, Cells) else 0
+        what = f"{n} tiles" if n else "The slide" if len(said) == 1 else f"{len(said)} slides"
+        print(json.dumps(to_record(c)) if as_json else f"{what} → {c.label or 'label taken away'}")
 
 
 def _number(text: str, whole: str) -> float:

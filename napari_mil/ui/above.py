@@ -52,7 +52,7 @@ class Above(QWidget):
             spacing=3,
         )
         desk.key("Alt+T", self.begin, "Go to the threshold for all tiles above it; Enter labels them")
-        acts.whenever(desk, ("answer", "partial", "blind", "corrections"), self._list)
+        acts.whenever(desk, ("answer", "partial", "blind", "second", "corrections"), self._list)
         acts.whenever(desk, ("node",), self._follow)
         acts.whenever(desk, ("node", "locked", "nodes", "answer_grid"), lambda _state: self._say())
 

@@ -75,6 +75,8 @@ class Company(QObject):
         self._seen = found.seq
         if found.seq > self._desk.state.heard:
             show(self._desk)
+        if self._desk.state.second:
+            return  # what others say is not for who reads a second time
         if found.sentences:
             more = len(found.sentences) - MOST
             rest = f" And {more} more." if more > 0 else ""

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 #: They are looked for when nothing has been said for so long.
 REST_MS = 200
-#: Height by number of entries: of two lines each, up to three are seen.
-HEIGHTS_PX = (0, 42, 78, 108)
+#: Height by number of entries: of two or three lines each.
+HEIGHTS_PX = (0, 58, 96, 112)
 
 
 class ContradictionList(QWidget):
@@ -33,6 +33,7 @@ class ContradictionList(QWidget):
         self.desk = desk
         self.found: tuple[Contradiction, ...] = ()
         self.heading = text()
+        self.heading.setWordWrap(False)
         self.list = QListWidget()
         self.list.setWordWrap(True)
         self.list.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
@@ -45,7 +46,7 @@ class ContradictionList(QWidget):
         desk.key("Alt+D", lambda: self.step(1), "Go to the next contradiction")
         desk.key("Alt+Shift+D", lambda: self.step(-1), "Go to the contradiction before")
         soon = desk.pauses.after(REST_MS, self.refresh)
-        acts.whenever(desk, ("project", "corrections", "heard"), lambda _state: soon())
+        acts.whenever(desk, ("project", "corrections", "heard", "second"), lambda _state: soon())
         self._show(())
 
     def refresh(self) -> None:
@@ -53,7 +54,7 @@ class ContradictionList(QWidget):
         from napari_mil.workflow import contradictions
 
         project = self.desk.state.project
-        if project is None:
+        if project is None or self.desk.state.second:
             self._show(())
             return
 

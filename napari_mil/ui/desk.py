@@ -37,7 +37,7 @@ ZOOM_MS = 150
 #: A change of one of these is a change of the picture.
 _DRAWN = (
     "slide", "answer", "answer_grid", "simulated", "shown", "style", "nodes", "corrections", "bag",
-    "tile_screen_px", "near", "blind",
+    "tile_screen_px", "near", "blind", "second",
 )  # fmt: skip
 
 
@@ -242,6 +242,8 @@ def wanted(state: State) -> list[LayerData]:
         if found is not None:
             made.append(map_layer(*found, tree, style=state.style))
             made.append(map_outlines(*found, tree, tile_screen_px=state.tile_screen_px))
+    if state.second:
+        return [layer for layer in made if layer is not None]
     if state.lattice is not None and state.nodes is not None:
         made.append(corrections_layer(state.nodes, state.lattice, tree))
         made.append(corrections_outlines(state.nodes, state.lattice, tree, state.tile_screen_px, state.near))

@@ -44,7 +44,7 @@ class Gallery(QWidget):
         column(self, self.title, self.list, margins=(0, 0, 0, 0), spacing=2)
         self._shown: Any = None
         soon = desk.pauses.after(REST_MS, self.refresh)
-        watched = ("slide", "answer", "partial", "shown", "simulated", "blind", "corrections")
+        watched = ("slide", "answer", "partial", "shown", "simulated", "blind", "second", "corrections")
         acts.whenever(desk, watched, lambda _state: soon())
         desk.key("Alt+Right", lambda: self.step(1), "Go to the next tile below the list of maps")
         desk.key("Alt+Left", lambda: self.step(-1), "Go to the tile before")

@@ -45,7 +45,7 @@ class LabelList(QTreeWidget):
             signal.connect(lambda item, _column: desk.apply(node=item.data(0, _NODE)))
         acts.whenever(desk, ("project",), self._fill)
         acts.whenever(desk, ("node",), self._mark)
-        watched = ("project", "record", "corrections", "locked", "cell", "node", "blind")
+        watched = ("project", "record", "corrections", "locked", "cell", "node", "blind", "second")
         acts.whenever(desk, watched, self._judge)
 
     def _fill(self, state: State) -> None:

@@ -12,6 +12,7 @@ from napari_mil.correction import Cells
 from napari_mil.ui import acts, compat, writing
 from napari_mil.ui.desk import Desk
 from napari_mil.ui.state import State
+from napari_mil.ui.widgets import tiles
 
 #: How opaque labels are while one paints; at other times only their outlines are seen.
 FILL = 0.4
@@ -45,20 +46,21 @@ class Brush:
         acts.whenever(desk, ("node",), self._dip)
         desk.changed.connect(lambda _before, _after: self._watch())
 
-    def pick_up(self) -> None:
-        """Get ready to paint."""
-        layer = self.desk.layer("corrections")
-        if layer is None:
+    def pick_up(self, tool: str = "paint") -> None:
+        """Get ready to paint, or to "fill" what is enclosed."""
+        if self.desk.state.slide is None:
             self.desk.tell("Open a slide before painting.")
-        elif self._ready():
+            return
+        layer = self.desk.layer("corrections")
+        if self._ready() and layer is not None:
             self._watch()
             self.desk.viewer.layers.selection.active = layer
-            layer.mode = "paint"
+            layer.mode = tool
             self._dip(self.desk.state)
 
     def put_down(self) -> None:
         """Paint no more."""
-        if self._layer is not None:
+        if self._layer is not None and self._layer in self.desk.viewer.layers:
             self._layer.mode = "pan_zoom"
 
     def stroke(self) -> None:
@@ -72,7 +74,12 @@ class Brush:
         before = state.nodes.reshape(state.lattice.shape)
         for node, cells in acts.painted(before, np.array(layer.data)):
             label = state.project.tree.path(node) if node < len(state.project.tree) else ""
-            writing.correct(self.desk, Cells(cells, state.lattice.pitch_px), label or None, tool="paint")
+            tool = "fill" if str(layer.mode) == "fill" else "paint"
+            place = Cells(cells, state.lattice.pitch_px)
+            if writing.correct(self.desk, place, label or None, tool=tool) is not None and tool == "fill":
+                n = tiles(len(cells))
+                what = f"labels {n} {label}" if label else f"takes the label from {n}"
+                self.desk.said.emit(f"The fill {what}.")
 
     def _dip(self, state: State) -> None:
         """Give the layer's brush the chosen label and the width."""

@@ -8,13 +8,11 @@ from typing import Any
 
 import numpy as np
 from qtpy.QtCore import Qt
-from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QLineEdit, QListWidget, QListWidgetItem, QMenu, QScrollArea, QWidget
 
 from napari_mil.correction import Cells
 from napari_mil.ui import acts, writing
 from napari_mil.ui.desk import Desk
-from napari_mil.ui.labellist import GREY
 from napari_mil.ui.state import State
 from napari_mil.ui.widgets import button, column, row, text
 from napari_mil.ui.words import history_entry
@@ -62,7 +60,7 @@ class PlaceHistory(QWidget):
         desk.key("Alt+K", self.lock, "Lock or unlock what is chosen in the history")
         desk.key("Alt+M", self.remark.setFocus, "Write a note")
         soon = desk.pauses.after(REST_MS, self.refresh)
-        watched = ("project", "record", "slide", "corrections", "locked", "cell", "blind")
+        watched = ("project", "record", "slide", "corrections", "locked", "heard", "cell", "blind", "second")
         acts.whenever(desk, watched, lambda _state: soon())
         self._show([], desk.state)
 
@@ -160,9 +158,8 @@ class PlaceHistory(QWidget):
             item.setData(_EVENT, said["event"])
             font = item.font()
             font.setBold(said["event"] == counting and state.cell is not None)
+            font.setItalic(not said["in_force"])
             item.setFont(font)
-            if not said["in_force"]:
-                item.setForeground(QColor(GREY))
             self.list.addItem(item)
             if said["event"] == chosen:
                 self.list.setCurrentItem(item)

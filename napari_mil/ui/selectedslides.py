@@ -27,7 +27,6 @@ class SelectedSlides(QWidget):
             self, self.words, row(self.label_button, self.back_button, None), margins=(0, 0, 0, 0), spacing=3
         )
         slides.selected.connect(self._selected)
-        desk.key("Alt+Shift+G", self.label, "Label the slides that are selected in the list")
         acts.whenever(desk, ("node", "project"), lambda _state: self._say(desk.state))
 
     def label(self) -> None:

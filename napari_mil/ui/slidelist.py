@@ -130,7 +130,8 @@ class SlideModel(QAbstractListModel):
         return None
 
     def _hidden(self, record: SlideRecord) -> bool:
-        return self._desk.state.blind and not self._said.get(record.id)
+        state = self._desk.state
+        return state.second or (state.blind and not self._said.get(record.id))
 
     def _label(self, record: SlideRecord) -> str:
         if self._hidden(record):
@@ -140,7 +141,7 @@ class SlideModel(QAbstractListModel):
 
     def _words(self, record: SlideRecord) -> str:
         n, hidden = len(self._said.get(record.id, ())), self._hidden(record)
-        said = f" · {n} correction{'s' if n > 1 else ''}" if n else ""
+        said = f" · {n} correction{'s' if n > 1 else ''}" if n and not self._desk.state.second else ""
         label = "label hidden" if hidden else self._label(record) or "no label"
         answer = "hidden" if hidden else self._answer(record.id)
         return f"{record.name}\n{label}{said}\nmodel: {answer}"
@@ -254,7 +255,7 @@ class SlideList(QWidget):
             signal.connect(self._choose)
         self.view.selectionModel().selectionChanged.connect(lambda _new, _old: self.selected.emit())
         column(self, self.sought, self.view)
-        acts.whenever(desk, ("project", "card", "blind"), self.model.look_anew)
+        acts.whenever(desk, ("project", "card", "blind", "second"), self.model.look_anew)
         acts.whenever(desk, ("project", "record", "pending", "answer", "blind", "heard"), self.refresh)
 
     def refresh(self, state: State) -> None:

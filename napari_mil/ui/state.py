@@ -49,6 +49,7 @@ class State:
     nodes : (cells of the lattice,) int32 node that people gave each cell, 0 = nothing said
     node : the label to give next; 0 takes labels away, None: nothing was chosen yet
     blind : maps and answer stay hidden until the slide in front has its first label from a person
+    second : a second reading is on: what anybody said, and what the model says, stays hidden
     tile_screen_px : width of a tile on screen, to the nearest power of two; lines are drawn for it
     near : cells of a large lattice that lines are drawn for: those in view and some around; None: all
     changed_models : counts up when models come or are adopted
@@ -75,6 +76,7 @@ class State:
     nodes: NDArray[np.int32] | None = None
     node: int | None = None
     blind: bool = False
+    second: bool = False
     tile_screen_px: float = 64.0
     near: Near = None
     changed_models: int = 0
@@ -82,8 +84,8 @@ class State:
 
     @property
     def veiled(self) -> bool:
-        """Whether what the model says of this slide must not be seen yet."""
-        return self.blind and not self.corrections
+        """Whether what the model says of this slide, and what it is labelled, must not be seen yet."""
+        return self.second or (self.blind and not self.corrections)
 
     @property
     def coarse(self) -> bool:
@@ -100,7 +102,7 @@ class State:
         """What is in force of a tile, or for None of the slide as a whole, with the numbers of the events;
         the first of them counts.
         """
-        both = zip(reversed(self.events), reversed(self.corrections), strict=True)
+        both = zip(reversed(self.events), reversed(self.corrections), strict=False)
         if cell is None or self.lattice is None:
             return [(event, c) for event, c in both if isinstance(c.place, WholeSlide)]
         tile = cell[0] * self.lattice.shape[1] + cell[1]
@@ -171,7 +173,7 @@ def cell_at(lattice: TileGrid, y: float, x: float) -> tuple[int, int] | None:
 
 def fresh(state: State) -> dict[str, Any]:
     """Changes that clear everything that belongs to one slide."""
-    theirs = ("project", "card", "shown", "style", "node", "blind")
+    theirs = ("project", "card", "shown", "style", "node", "blind", "second")
     kept = (*theirs, "tile_screen_px", "changed_models", "heard", "pending")
     empty = State()
     return {f.name: getattr(empty, f.name) for f in fields(state) if f.name not in kept}

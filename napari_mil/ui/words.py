@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 #: The figures a card shows first: words → name in the card.
 FIGURES = {"lesion AUC": "lesion/auc", "class AUC": "fine/auc", "c-index": "survival/c_index"}
 #: What stands in the place of an answer that must not be seen yet.
-VEILED = "The answer is hidden until you have given this slide a label (read blind first)."
+VEILED = "{} is hidden until you have given this slide a label (read blind first)."
+READ_AGAIN = "{} is hidden until you end the second reading."
 
 
 def answer_words(project: Any, answer: Any) -> str:
@@ -35,10 +36,15 @@ def percent(p: float) -> str:
     return ">99%" if p >= 0.995 else "<1%" if p < 0.005 else f"{p:.0%}"
 
 
+def hidden_words(state: State, what: str) -> str:
+    """Why something must not be seen yet."""
+    return (READ_AGAIN if state.second else VEILED).format(what)
+
+
 def label_words(state: State) -> str:
     """What the slide in front is labelled; a label that others gave stays hidden while one reads blind."""
     if state.veiled:
-        return "This slide's label is hidden until you have given yours (read blind first)."
+        return hidden_words(state, "This slide's label")
     return f"This slide is labelled <b>{state.slide_label or 'nothing yet'}</b>."
 
 

@@ -87,7 +87,7 @@ class Workbench(QWidget):
         self.card = TileCard(self.desk, self._read_tile)
         self.company = Company(self.desk)
         self.instances.legend.toggled.connect(self.legend.switch)
-        self.desk.key("Alt+L", self.instances.legend.toggle, "Show the legend, or take it away")
+        self.desk.key("Alt+O", self.instances.legend.toggle, "Show the legend, or take it away")
         self.pointing = Pointing(self.desk, self._pointer, self.review.history, self.folds["Review"].unfold)
         self.desk.key("F1", self.show_keys, "Show these keys")
 
@@ -158,7 +158,7 @@ class Workbench(QWidget):
     def _changed(self, before: State, after: State) -> None:
         if before.record is not after.record and before.record is not None:
             self._say("")
-        watched = ("lattice", "answer", "answer_grid", "simulated", "bag", "nodes", "blind")
+        watched = ("lattice", "answer", "answer_grid", "simulated", "bag", "nodes", "blind", "second")
         if any(getattr(before, n) is not getattr(after, n) for n in watched):
             self._reader = TileReader(after)
         self._pointer.refresh()

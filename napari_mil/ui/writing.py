@@ -50,6 +50,17 @@ def draw(desk: Desk, outline: Polygon, label: str | None) -> list[Correction]:
     return made
 
 
+#: Why nothing can be labelled just now.
+SECOND = "You read a second time: answer with Alt+E. To label, end the second reading first."
+
+
+def refused(desk: Desk) -> bool:
+    """Whether nothing may be labelled now; the person is told why."""
+    if desk.state.second:
+        desk.tell(SECOND)
+    return desk.state.second
+
+
 def _state(
     desk: Desk, places: Sequence[Place], label: str | None, about: dict[str, Any], **more: Any
 ) -> list[Correction]:
@@ -57,10 +68,12 @@ def _state(
     from napari_mil.workflow.editing import stated
 
     state = desk.state
-    if state.project is None or state.record is None or state.slide is None:
+    if state.project is None or state.record is None or state.slide is None or refused(desk):
         return []
     was = _called(state, places[0])
-    about |= {"was": was, "visible": state.seen, **more}
+    on = ((name, desk.layer(f"map/{name}")) for name in state.seen)
+    visible = tuple(name for name, layer in on if layer is not None and layer.visible)
+    about |= {"was": was, "visible": visible, **more}
     made = stated(state.project, state.record.id, places, label, **about)
     keep(desk, made)
     _tell_locked(desk, made)
@@ -113,7 +126,7 @@ def label_slides(desk: Desk, slide_ids: Sequence[str], label: str | None) -> Non
     from napari_mil.workflow.editing import slide_labels
 
     project, card = desk.state.project, desk.state.card
-    if project is None or not slide_ids:
+    if project is None or not slide_ids or refused(desk):
         return
 
     def made(corrections: list[Correction]) -> None:
@@ -140,7 +153,7 @@ def redo(desk: Desk) -> None:
 
 def _step(desk: Desk, verb: str, done: str, slide_id: str | None) -> None:
     project, record = desk.state.project, desk.state.record
-    if project is None or record is None:
+    if project is None or record is None or refused(desk):
         return
     where = slide_id or record.id
 
@@ -175,6 +188,14 @@ def note(desk: Desk, text: str, event: int | None, then: Callable[[Event], None]
 def do(desk: Desk, work: Callable[[], Any], then: Callable[[Any], None]) -> None:
     """Have something kept; the person is told when that failed."""
     desk.writes.write(work, then, desk.tell)
+
+
+def after(desk: Desk, act: Callable[[], None]) -> None:
+    """Call `act()` when everything that was said is kept."""
+    if not desk.writes.busy:
+        act()
+        return
+    desk.writes.write(lambda: None, lambda _kept: act(), desk.tell)
 
 
 def _called(state: State, place: Place) -> str | None:

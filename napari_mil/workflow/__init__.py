@@ -52,10 +52,12 @@ from napari_mil.workflow.readings import (
     labelled_place,
     place_key,
     read_again,
+    readers,
     readings,
     report_lines,
     report_rows,
     second_places,
+    second_questions,
     write_report,
 )
 from napari_mil.workflow.retrain import Retrained, retrain_here_steps, retrain_steps
@@ -122,6 +124,7 @@ __all__ = [
     "question_at",
     "questions",
     "read_again",
+    "readers",
     "readings",
     "recordings",
     "report_lines",
@@ -135,6 +138,7 @@ __all__ = [
     "sample_project_steps",
     "search_model_steps",
     "second_places",
+    "second_questions",
     "share",
     "shown_names",
     "skip_question",

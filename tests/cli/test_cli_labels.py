@@ -192,6 +192,13 @@ def test_a_slide_is_labelled_and_what_was_said_without_seeing_the_other_is_liste
     assert (status, out) == (0, "The slide → Malignant/IC\n")
     assert run("labels", "conflicts", folder)[0] == 0
     assert run("labels", "set", folder, "none", "--slide", "s1")[1] == "The slide → label taken away\n"
+    both = run("labels", "set", folder, "IC", "--slide", "s0", "--slide", "s1", "--by", "ann")
+    assert both[:2] == (0, "2 slides → Malignant/IC\n")
+    with Project(folder) as project:
+        acts = [project.ledger.acts(r.id).done[-1].id for r in project.slides]
+        assert acts[0] == acts[1]
+    one = ("--slide", "s1", "--slide", "s0", "--model", "m", "--rows", "1")
+    assert "give --slide once" in run("labels", "set", folder, "IC", *one)[2]
     for words in (("--rows", "1"), ("--model", "m", "--rows", "1", "--above", "a=1")):
         status, _, err = run("labels", "set", folder, "IC", "--slide", "s1", *words)
         assert status == 2

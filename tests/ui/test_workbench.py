@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
-from qtpy.QtWidgets import QAction, QApplication
+from qtpy.QtWidgets import QApplication
 
 from napari_mil.correction import Cells, Polygon, WholeSlide
 from napari_mil.ui import compat, writing
@@ -205,9 +205,9 @@ def test_the_legend_of_what_is_on_show_lies_on_the_canvas(bench):
     titles = [view.legend.title for view in bench.legend.findChildren(LegendView) if not view.isHidden()]
     assert titles == ["Attention", "Corrections"]
     assert not bench.legend.isHidden()
-    bench.desk.keys["Alt+L"].activated.emit()
+    bench.desk.keys["Alt+O"].activated.emit()
     assert bench.legend.isHidden()
-    bench.desk.keys["Alt+L"].activated.emit()
+    bench.desk.keys["Alt+O"].activated.emit()
     assert not bench.legend.isHidden()
     bench.review.undo()
     bench.instances.show_map("attention")
@@ -311,6 +311,11 @@ def test_slide_label_confirmation_and_contradiction(bench):
     assert isinstance(said.place, WholeSlide)
     assert (said.label, said.model_said, said.tool) == (best, best, "confirm")
     assert said.visible == ("attention",)
+    bench.desk.layer("map/attention").visible = False
+    bench.review.confirm()
+    assert bench.desk.state.corrections[-1].visible == ()  # on show, and its eye is shut
+    bench.review.undo()
+    assert bench.wait(10)
     paint(bench, [(1, 1)], "Malignant/IC")
     bench.review.choose("Benign/N")
     bench.review.label_slide()
@@ -420,8 +425,11 @@ def test_a_drawn_region_can_take_labels_away(bench):
 
 
 def test_no_key_is_taken_from_napari(bench):
-    window = compat.main_window(bench.viewer)
-    taken = {key.toString() for action in window.findChildren(QAction) for key in action.shortcuts()}
+    actions = {action for widget in QApplication.allWidgets() for action in widget.actions()}
+    taken = {key.toString() for action in actions for key in action.shortcuts()}
+    menus = [action.text() for action in compat.main_window(bench.viewer).menuBar().actions()]
+    taken |= {f"Alt+{text[text.index('&') + 1].upper()}" for text in menus if "&" in text}
+    assert {"Alt+S", "Alt+F"} <= taken  # what is looked for is found
     assert not taken & {key.key().toString() for key in bench.desk.keys.values()}
 
 

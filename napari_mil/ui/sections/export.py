@@ -44,7 +44,7 @@ class ExportSection(QWidget):
         )
         column(self, self.what, self.preview, row(self.export_button, self.import_button), self.done)
         desk.key("Ctrl+Shift+E", self.choose_target, "Export labels")
-        acts.whenever(desk, ("project", "record", "corrections", "blind", "second"), self._preview)
+        acts.whenever(desk, ("project", "record", "corrections", "heard", "blind", "second"), self._preview)
 
     def write(self, path: str | Path) -> None:
         """Write what is chosen to `path`; the suffix decides the format. Done in the interactive lane."""

@@ -9,6 +9,7 @@ from qtpy.QtWidgets import QCheckBox, QLabel, QWidget
 from napari_mil.correction import WholeSlide
 from napari_mil.ui import acts, writing
 from napari_mil.ui.above import Above
+from napari_mil.ui.agreement import AgreementReport
 from napari_mil.ui.contradictionlist import ContradictionList
 from napari_mil.ui.desk import Desk
 from napari_mil.ui.drawing import RegionPen
@@ -31,8 +32,11 @@ class ReviewSection(QWidget):
         self.brush = Brush(desk, self._has_label, self.undo, self.redo)
         self.tree = LabelList(desk)
         self.look_button = button("Look", self.look, "Move the view; nothing is changed", key="Alt+Q")
-        self.paint_button = button("Paint tiles", self.paint, "Paint the label over tiles", key="Alt+B")
-        self.draw_button = button("Draw region", self.draw, "Draw a polygon; Enter ends it", key="Alt+R")
+        self.paint_button = button("Paint", self.paint, "Paint the label over tiles", key="Alt+B")
+        self.fill_button = button(
+            "Fill", self.fill, "Fill tiles of one label that hang together; how many is said", key="Alt+U"
+        )
+        self.draw_button = button("Region", self.draw, "Draw a polygon; Enter ends it", key="Alt+R")
         self.slide_label = text()
         self.set_button = button("Label slide", self.label_slide, "Label the whole slide", key="Alt+G")
         self.confirm_button = button(
@@ -46,24 +50,37 @@ class ReviewSection(QWidget):
             "Hide maps, answer and known label until you have given the slide's first label"
         )
         self.blind.toggled.connect(lambda on: desk.apply(blind=on))
+        self.second = QCheckBox("Second reading")
+        self.second.setToolTip(
+            "Read places that others have labelled, blind: what was said of them, and what the model says, "
+            "stays hidden, and your readings take the place of nothing (Alt+Shift+N)"
+        )
+        self.second.toggled.connect(self.read_again)
+        self.agreement_button = button(
+            "Agreement of readers…",
+            self.compare,
+            "How far two readers agree, and where they do not",
+            key="Alt+Shift+A",
+        )
         self.above = Above(desk)
         self.history, self.queue = PlaceHistory(desk), ReviewQueue(desk)
         column(
             self,
-            self.blind,
+            row(self.blind, self.second, None),
             self.queue,
+            self.contradictions,
             text("Choose a label, then where it holds:"),
             self.tree,
-            row(self.look_button, self.paint_button, self.draw_button),
+            row(self.look_button, self.paint_button, self.fill_button, self.draw_button),
             row(QLabel("Brush"), self.brush.width, None, self.undo_button, self.redo_button),
             self.slide_label,
             row(self.set_button, self.confirm_button),
             self.above,
-            self.contradictions,
             self.history,
+            row(self.agreement_button, None),
         )
         self._set_keys()
-        acts.whenever(desk, ("corrections", "record", "answer", "blind"), self._show_said)
+        acts.whenever(desk, ("corrections", "record", "answer", "blind", "second"), self._show_said)
 
     def choose(self, node: int | str) -> None:
         """Choose the label to give: a node, or a label text; 0 takes labels away."""
@@ -83,6 +100,11 @@ class ReviewSection(QWidget):
         """Paint the chosen label over tiles; every stroke is kept at once."""
         self._pen.put_down()
         self.brush.pick_up()
+
+    def fill(self) -> None:
+        """Fill what a painted line encloses, or what has one label, with the chosen label."""
+        self._pen.put_down()
+        self.brush.pick_up("fill")
 
     def draw(self) -> None:
         """Draw a polygon with the chosen label."""
@@ -116,6 +138,23 @@ class ReviewSection(QWidget):
         node = state.answer.best(state.project.tree)[-1][0]
         writing.correct(self.desk, WholeSlide(), state.project.tree.path(node), tool="confirm")
 
+    def read_again(self, on: bool) -> None:
+        """Begin or end a second reading."""
+        self.look()
+        self.desk.apply(second=on)
+
+    def compare(self) -> AgreementReport | None:
+        """Open the report of the agreement of two readers; not while one reads blind."""
+        if self.desk.state.second:
+            self.desk.tell("The report shows what others said; end the second reading first.")
+            return None
+        if self.desk.state.project is None:
+            self.desk.tell("Open a project first.")
+            return None
+        report = AgreementReport(self.desk)
+        report.show()
+        return report
+
     def undo(self) -> None:
         """Take back the latest act on this slide."""
         if self.desk.state.project is not None:
@@ -127,7 +166,9 @@ class ReviewSection(QWidget):
             writing.redo(self.desk)
 
     def _has_label(self) -> bool:
-        """Whether a label was chosen; else the person is told how."""
+        """Whether a label may be given and was chosen; else the person is told how."""
+        if writing.refused(self.desk):
+            return False
         if self.desk.state.node is None:
             self.desk.tell("Choose a label first: a click in the list, or the key beside it.")
         return self.desk.state.node is not None
@@ -139,11 +180,14 @@ class ReviewSection(QWidget):
         for key, act, words in (
             ("Alt+Q", self.look, "Look: move the view, change nothing"),
             ("Alt+B", self.paint, "Paint tiles with the chosen label"),
+            ("Alt+U", self.fill, "Fill what is enclosed with the chosen label"),
             ("Alt+R", self.draw, "Draw a region with the chosen label"),
             ("Alt+G", self.label_slide, "Label the slide in front"),
             ("Alt+A", self.confirm, "Say that the model is right about the slide"),
             ("Alt+Z", self.undo, "Undo your latest act on this slide"),
             ("Alt+Y", self.redo, "Redo"),
+            ("Alt+Shift+N", self.second.toggle, "Begin or end a second reading, blind"),
+            ("Alt+Shift+A", self.compare, "Show how far two readers agree"),
         ):
             self.desk.key(key, act, words)
 

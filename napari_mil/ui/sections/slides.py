@@ -50,6 +50,7 @@ class SlidesSection(QWidget):
         )
         desk.key("PgUp", lambda: self.step(-1), "Go to the slide before")
         desk.key("PgDown", lambda: self.step(1), "Go to the next slide")
+        desk.key("Alt+Shift+G", self.bulk.label, "Label the slides that are selected in the list")
         take = soon(self, self.take_opened)
         desk.layer_added.connect(lambda _layer: take())
         acts.whenever(desk, ("project",), lambda _state: take())
