@@ -44,6 +44,8 @@ class ReviewSection(QWidget):
         )
         self.undo_button = button("Undo", self.undo, "Take back the latest act on this slide", key="Alt+Z")
         self.redo_button = button("Redo", self.redo, "Restore what was taken back", key="Alt+Y")
+        tools = (self.paint_button, self.fill_button, self.draw_button)
+        self._labelling = (*tools, self.set_button, self.confirm_button, self.undo_button, self.redo_button)
         self.contradictions = ContradictionList(desk)
         self.blind = QCheckBox("Read blind first")
         self.blind.setToolTip(
@@ -194,3 +196,5 @@ class ReviewSection(QWidget):
     def _show_said(self, state: State) -> None:
         known = state.project is not None and state.record is not None
         self.slide_label.setText(label_words(state) if known else "")
+        for part in self._labelling:
+            part.setEnabled(not state.second)
