@@ -279,6 +279,25 @@ def agree(tree: LabelTree, nodes: Sequence[int]) -> bool:
     return all(n in line for n in known)
 
 
+def excluded(tree: LabelTree, slide: int) -> frozenset[int]:
+    """Nodes that no tile of a slide can have when the slide as a whole is called `slide`.
+
+    A slide is called by the gravest that is in it. So one that is called normal has no lesion, and one that
+    is called by a node of a group with normal leaves has no lesion of another group. Other slides exclude
+    nothing: beside a tumour lies everything else.
+
+    >>> tree = LabelTree.from_paths(["Benign/N", "Benign/UDH", "Malignant/IC"], normal=["Benign/N"])
+    >>> [sorted(tree.path(n) for n in excluded(tree, tree.node(s))) for s in ("Benign", "Benign/N", "IC")]
+    [['Malignant', 'Malignant/IC'], ['Benign/UDH', 'Malignant', 'Malignant/IC'], []]
+    """
+    normal, group = set(tree.normal), (slide, *tree.ancestors(slide))[-1]
+    if not slide or not normal & set(tree.leaves_under(group)):
+        return frozenset()
+    only_normal = set(tree.leaves_under(slide)) <= normal
+    left = normal if only_normal else normal | set(tree.leaves_under(group))
+    return frozenset(n for n in range(1, len(tree)) if not left & set(tree.leaves_under(n)))
+
+
 def level_names(tree: LabelTree) -> tuple[str, ...]:
     """What the levels are called in names of maps, coarse first.
 

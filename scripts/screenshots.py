@@ -10,11 +10,12 @@ from pathlib import Path
 
 from PIL import Image
 
+from napari_mil.correction import WholeSlide
 from napari_mil.samples import SAMPLE_TREE
 from napari_mil.steps import drain
 from napari_mil.ui.tour import tour
 from napari_mil.ui.workbench import open_workbench
-from napari_mil.workflow import sample_project_steps
+from napari_mil.workflow import Project, sample_project_steps
 
 SAMPLE = Path("demo-output/project")
 #: Colours for what fills the picture, and for what is small in it; those of the labels are kept as they are.
@@ -22,13 +23,14 @@ FREQUENT, RARE = 64, 256 - 64 - len(SAMPLE_TREE)
 
 
 def main(output: Path) -> None:
-    """Do the tour on a copy of the sample project, then show the light theme on a small screen."""
+    """Do the tour on a copy of the sample project, then show a small and light screen, and two readers."""
     os.environ["LOGNAME"] = "Dr Reader"  # who speaks in the pictures
     drain(sample_project_steps(SAMPLE))
     with tempfile.TemporaryDirectory() as work:
         project = Path(shutil.copytree(SAMPLE, Path(work) / "sample project"))
         tour(project, output, print)
         small_and_light(project, output / "small-light.png")
+        two_readers(project, output / "second-reading.png", output / "agreement.png")
     for picture in sorted(output.glob("*.png")):
         few_colours(Image.open(picture).convert("RGB")).save(picture, optimize=True)
         print(picture, f"{picture.stat().st_size / 1024:.0f} KiB")
@@ -58,6 +60,37 @@ def small_and_light(project: Path, path: Path) -> None:
         bench.card.show_cell(tuple(bench.desk.state.answer_grid.cells[best].tolist()))
         bench.wait(10)
         bench.screenshot(path)
+    finally:
+        bench.viewer.close()
+
+
+def two_readers(project: Path, reading: Path, report: Path) -> None:
+    """A second reading on a small screen, and how far both readers agree."""
+    with Project(project, by="Dr Second") as other:
+        for record in other.slides[:12]:
+            other.correct(record.id, WholeSlide(), record.label, tool="slide label")
+    bench = open_workbench(project)
+    try:
+        bench.resize_window(1366, 768)
+        bench.wait(60)
+        bench.unfold("Review")
+        bench.review.second.setChecked(True)
+        queue, leaves = bench.review.queue, SAMPLE_TREE.leaves
+        queue.next()
+        bench.wait(60)
+        bench.screenshot(reading)
+        while queue.question is not None:
+            truth = SAMPLE_TREE.node(queue.question.record.label)
+            wrong = int(queue.question.record.id, 16) % 4 == 0  # now and then the readers differ
+            bench.review.choose(leaves[(leaves.index(truth) + wrong) % len(leaves)])
+            queue.relabel()
+            bench.wait(60)
+        bench.review.second.setChecked(False)
+        shown = bench.review.compare()
+        bench.wait(60)
+        shown.step(1)
+        bench.wait(60)
+        shown.grab().save(str(report))
     finally:
         bench.viewer.close()
 

@@ -80,6 +80,28 @@ def test_one_stroke_is_one_event_and_an_import_is_one_act(ledger):
     assert len(ledger.corrections("s")) == 3
 
 
+def test_an_act_on_several_slides_goes_and_comes_back_as_a_whole_where_that_is_asked(ledger):
+    ledger.correct(cell(1), cell(2, slide="t"))
+    ledger.correct(cell(3, slide="t"))
+    event = ledger.undo("s", "me", everywhere=True)
+    assert event.payload["slides"] == 2
+    assert (rows_of(ledger, "s"), rows_of(ledger, "t")) == ([], [3])  # what came after it stays
+    ledger.redo("t", "me", everywhere=True)
+    assert (rows_of(ledger, "s"), rows_of(ledger, "t")) == ([1], [2, 3])
+    ledger.append("lock", "t", {"events": [2]}, "me")
+    with pytest.raises(ProjectError, match="event 2 says is locked"):
+        ledger.undo("s", "me", everywhere=True)
+    assert rows_of(ledger, "s") == [1]  # all of it or nothing
+    assert "slides" not in ledger.undo("s", "me").payload
+
+
+def test_the_last_event_of_each_slide_is_known(ledger):
+    ledger.correct(cell(1), cell(2, slide="t"))
+    ledger.undo("t")
+    ledger.append("note", "s", {"text": "changes nothing"})
+    assert ledger.last == {"s": 1, "t": 3}
+
+
 def test_undo_and_redo_outlive_a_restart_and_stay_on_their_slide(path):
     with Ledger(path) as ledger:
         for row in range(5):

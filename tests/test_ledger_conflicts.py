@@ -76,6 +76,14 @@ def test_who_saw_the_other_does_not_contradict_unknowingly(pair):
     assert found(ann) == found(bob) == []
 
 
+def test_one_person_does_not_contradict_themselves(pair):
+    ann, _ = pair
+    said(ann, "ann", WholeSlide(), "Benign")
+    late = Correction("s", WholeSlide(), "Malignant", by="ann")
+    ann.correct(late, seen=0)  # was said before the first was kept
+    assert found(ann) == []
+
+
 def test_what_was_said_unseen_is_a_conflict_until_somebody_who_knows_both_settles_it(pair):
     ann, bob = pair
     said(ann, "ann", cells([0, 0], [0, 1]), "Benign")

@@ -1,4 +1,6 @@
-"""labels show, log, history, conflicts, set, undo, withdraw, lock, unlock, note, verify, backup, restore."""
+"""labels show, log, history, conflicts, contradictions, set, undo, withdraw, lock, unlock, note, verify,
+backup, restore.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +70,7 @@ def history(
     """Show all that was ever said of a place: who, when, with which tool, what it was called before, what the
     model had said, what was visible, and whether it counts still.
     """
-    from napari_mil.workflow import place_history
+    from napari_mil.workflow import history_words, place_history
 
     with opened(project) as p:
         rows = place_history(p, slide, _place(at))
@@ -76,18 +78,8 @@ def history(
         _print(rows or [{"history": "nothing was said of this place"}], as_json=as_json and bool(rows))
         return
     for row in rows:
-        print(_history_line(row))
-
-
-def _history_line(row: dict[str, Any]) -> str:
-    counts = "" if row["in_force"] else " (taken back)"
-    model = f"; the model had said {row['model_said']}" if row["model_said"] else ""
-    sure = f" {row['model_confidence']:.0%}" if row["model_confidence"] is not None else ""
-    seen = f"; visible: {', '.join(row['visible'])}" if row["visible"] else ""
-    was = f" (was {row['was']})" if row["was"] else ""
-    note = f"; “{row['note']}”" if row["note"] else ""
-    who = f"{row['event']}  {row['at'] or 'at an unknown time'}  {row['by'] or 'somebody'}  {row['tool']}"
-    return f"{who}  {row['place']} → {row['label']}{was}{model}{sure}{seen}{note}{counts}"
+        who = f"{row['event']}  {row['at'] or 'at an unknown time'}  {row['by'] or 'somebody'}  {row['tool']}"
+        print(f"{who}  {history_words(row)}")
 
 
 def _place(at: str | None) -> Any:
@@ -120,6 +112,23 @@ def conflicts(project: ExistingProject, slide: OneSlide = None, *, as_json: AsJs
         raise typer.Exit(1)
 
 
+@app.command(epilog="Example: `napari-mil labels contradictions study/ --slide case-17`")
+def contradictions(project: ExistingProject, slide: OneSlide = None, *, as_json: AsJson = False) -> None:
+    """List what cannot both hold: a part that is called what its slide's label excludes, and what two people
+    said without having seen each other's words. Exit status 1 when there is any.
+    """
+    from napari_mil.workflow import contradictions as find
+    from napari_mil.workflow.history import place_words
+
+    with opened(project) as p:
+        found = find(p, slide=slide)
+    for one in found:
+        about = {"slide": one.name, "place": place_words(one.place), "between": one.between}
+        print(json.dumps(about | {"words": one.words, "events": one.events}) if as_json else str(one))
+    if found:
+        raise typer.Exit(1)
+
+
 @app.command(
     "set",
     epilog="Example: `napari-mil labels set study/ Malignant/IC --slide case-17` of the slide, or "
@@ -130,34 +139,41 @@ def set_(
     label: Annotated[
         str, typer.Argument(help="Label of the tree; none takes labels away.", show_default=False)
     ],
-    slide: TheSlide,
+    slide: Annotated[
+        list[str], typer.Option("--slide", help="Name or id; repeat it to label several slides.")
+    ],
     model: Annotated[str | None, typer.Option("--model", "-m", help="Whose tiles are meant.")] = None,
     above: Annotated[str | None, typer.Option(help="MAP=VALUE: tiles with at least VALUE.")] = None,
     rows: Annotated[str | None, typer.Option(help="Numbers of tiles, such as 0,4,17.")] = None,
     note: Annotated[str, typer.Option(help="Why; kept with it.")] = "",
     *,
+    as_json: AsJson = False,
     by: By = "",
 ) -> None:
-    """Label a slide, or many of its tiles as one act."""
-    from napari_mil.correction import Cells, WholeSlide
-    from napari_mil.workflow import label_above, label_tiles
+    """Label a slide, several slides, or many tiles of one, as one act."""
+    from napari_mil.correction import Cells, to_record
+    from napari_mil.workflow import label_above, label_slides, label_tiles
 
     if bool(above) + bool(rows) != (model is not None):
         raise LabelError(
             "Tiles are chosen by --above MAP=VALUE or by --rows, and --model says of which grid."
         )
+    if model is not None and len(slide) > 1:
+        raise LabelError("Tiles are those of one slide; give --slide once.")
     text, about = None if label == "none" else label, {"note": note} if note else {}
     with opened(project, by=by) as p:
         if above and model:
             name, _, value = above.rpartition("=")
-            said = label_above(p, slide, name, _number(value, above), text, model=model, **about)
+            said = [label_above(p, slide[0], name, _number(value, above), text, model=model, **about)]
         elif rows and model:
             numbers = [int(_number(n, rows)) for n in rows.split(",")]
-            said = label_tiles(p, slide, numbers, text, model=model, **about)
+            said = [label_tiles(p, slide[0], numbers, text, model=model, **about)]
         else:
-            said = p.correct(slide, WholeSlide(), text, tool="command line", **about)
-    n = len(said.place.cells) if isinstance(said.place, Cells) else 0
-    print(f"{f'{n} tiles' if n else 'The slide'} → {said.label or 'label taken away'}")
+            said = label_slides(p, slide, text, **({"tool": "command line"} | about))
+    for c in said if as_json else said[:1]:
+        n = len(c.place.cells) if isinstance(c.place, Cells) else 0
+        what = f"{n} tiles" if n else "The slide" if len(said) == 1 else f"{len(said)} slides"
+        print(json.dumps(to_record(c)) if as_json else f"{what} → {c.label or 'label taken away'}")
 
 
 def _number(text: str, whole: str) -> float:
@@ -177,30 +193,40 @@ def undo(project: ExistingProject, slide: TheSlide, *, as_json: AsJson = False, 
 
 
 @app.command(epilog="Example: `napari-mil labels withdraw study/ 17 18 --by ann`")
-def withdraw(project: ExistingProject, events: Events, *, by: By = "") -> None:
+def withdraw(project: ExistingProject, events: Events, *, as_json: AsJson = False, by: By = "") -> None:
     """Take back what these events said, however long ago; undo brings it back."""
-    _name(project, events, by, "withdraw", "withdrawn")
+    _name(project, events, by, "withdraw", "withdrawn", as_json=as_json)
 
 
 @app.command(epilog="Example: `napari-mil labels lock study/ 17 --by ann`")
-def lock(project: ExistingProject, events: Events, *, by: By = "") -> None:
+def lock(project: ExistingProject, events: Events, *, as_json: AsJson = False, by: By = "") -> None:
     """Let what these events said count whatever is said later, until it is unlocked."""
-    _name(project, events, by, "lock", "locked")
+    _name(project, events, by, "lock", "locked", as_json=as_json)
 
 
 @app.command(epilog="Example: `napari-mil labels unlock study/ 17 --by ann`")
-def unlock(project: ExistingProject, events: Events, *, by: By = "") -> None:
+def unlock(project: ExistingProject, events: Events, *, as_json: AsJson = False, by: By = "") -> None:
     """Let later words count again."""
-    _name(project, events, by, "unlock", "unlocked")
+    _name(project, events, by, "unlock", "unlocked", as_json=as_json)
 
 
-def _name(project: Path, events: list[int], by: str, verb: str, done: str) -> None:
+def _name(project: Path, events: list[int], by: str, verb: str, done: str, *, as_json: bool) -> None:
     from napari_mil import workflow
 
     with opened(project, by=by) as p:
         said = getattr(workflow, verb)(p, *events)
-    for c in said:
-        print(f"{done}: {workflow.said_words(c)}")
+    for event, c in zip(events, said, strict=True):
+        _tell(c, done, as_json=as_json, event=event)
+
+
+def _tell(said: Any, done: str, *, as_json: bool, **about: Any) -> None:
+    """What was done with a correction: a sentence, or its record."""
+    from napari_mil.correction import to_record
+    from napari_mil.workflow import said_words
+
+    print(
+        json.dumps({"done": done, **about, **to_record(said)}) if as_json else f"{done}: {said_words(said)}"
+    )
 
 
 @app.command(epilog='Example: `napari-mil labels note study/ "ask for a second reading" --slide case-17`')
@@ -208,14 +234,18 @@ def note(
     project: ExistingProject,
     text: Annotated[str, typer.Argument(help="What is to be remembered.", show_default=False)],
     slide: OneSlide = None,
+    event: Annotated[int | None, typer.Option(help="Number of the event that it is about.")] = None,
     *,
+    as_json: AsJson = False,
     by: By = "",
 ) -> None:
-    """Write down a remark about a slide, or about the project; the log shows it."""
+    """Write down a remark about a slide, about what an event said, or about the project; the log shows it."""
     from napari_mil.workflow import note as write
 
     with opened(project, by=by) as p:
-        print(f"Noted as event {write(p, slide, text).seq}.")
+        made = write(p, slide, text, event=event)
+    row = {"event": made.seq, "at": str(made.at), "by": made.by, "text": made.payload["text"]}
+    print(json.dumps(row) if as_json else f"Noted as event {made.seq}.")
 
 
 @app.command(epilog="Example: `napari-mil labels verify study/`")

@@ -16,7 +16,7 @@ import json
 import math
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -55,10 +55,13 @@ def write(
     corrections: Iterable[Correction],
     tree: LabelTree,
     *,
+    locked: Collection[str] = (),
     grid: TileGrid | None = None,
     prediction: Prediction | None = None,
 ) -> None:
     """Write the corrections of a slide, and with `grid` also its tiles with the maps of `prediction`.
+
+    locked : ids of corrections that are locked, and so are their annotations
 
     The file is written whole or not at all, feature by feature: a million tiles need no more memory than one.
     A name that ends in .gz is compressed, which QuPath opens as well.
@@ -66,7 +69,7 @@ def write(
     LabelError when a correction belongs to another slide or states a label that `tree` lacks; BagError when
     the prediction belongs to another grid; ProjectError when the file cannot be written.
     """
-    said = [_feature(c, slide, tree) for c in corrections]
+    said = [_feature(c, slide, tree, locked=c.id in locked) for c in corrections]
     if grid is not None and prediction is not None and prediction.grid_id != grid.id:
         raise BagError(
             f"The answer belongs to grid {prediction.grid_id}, not to {grid.id}; analyse the slide again."
@@ -87,14 +90,14 @@ def _write_lines(text: TextIO, lines: Iterable[str], *, start: str) -> None:
         start = ",\n"
 
 
-def _feature(correction: Correction, slide: SlideFacts, tree: LabelTree) -> dict[str, Any]:
+def _feature(correction: Correction, slide: SlideFacts, tree: LabelTree, *, locked: bool) -> dict[str, Any]:
     c = correction
     if c.slide_id != slide.fingerprint:
         raise LabelError(f"The correction {c.id} is of slide {c.slide_id}, not of {slide.fingerprint}.")
     properties: dict[str, Any] = {"objectType": "annotation", "name": _title(c)}
     if node := tree.node(c.label):
         properties["classification"] = _classification(node, tree)
-    if isinstance(c.place, WholeSlide):
+    if locked or isinstance(c.place, WholeSlide):
         properties["isLocked"] = True
     record = to_record(c)
     record["place"] = json.dumps(place_record(c.place), separators=(",", ":"))

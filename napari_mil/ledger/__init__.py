@@ -104,6 +104,12 @@ class Ledger:
         """Number of the last event that answers speak of."""
         return self._state.seq
 
+    @property
+    def last(self) -> dict[str, int]:
+        """Slide id → number of the last event that changed what answers say of it."""
+        with self._lock:
+            return dict(self._state.last)
+
     def add_slide(self, slide: SlideRecord, *, by: str = "") -> SlideRecord:
         """Keep what is known about a slide; a record that changed is a new event, an equal one is none."""
 
@@ -141,7 +147,9 @@ class Ledger:
         seen = self._state.seq
         return self._write(drafts)[0]
 
-    def correct(self, *corrections: Correction, by: str | None = None) -> tuple[Event, ...]:
+    def correct(
+        self, *corrections: Correction, by: str | None = None, seen: int | None = None
+    ) -> tuple[Event, ...]:
         """State corrections as one act: all of them on disk or none, and one undo takes a slide's part back.
 
         A correction that is in force already (its id, label and place) is not stated twice, so a doubtful
@@ -149,8 +157,9 @@ class Ledger:
         new act ends what its author could redo on its slides.
 
         by : who acts, where that is another one than who said it, as in an import
+        seen : number of the last event that was known where it was said; None: the last that answers speak of
         """
-        act, seen = str(uuid.uuid4()), self._state.seq
+        act, seen = str(uuid.uuid4()), self._state.seq if seen is None else seen
 
         def drafts(state: State) -> list[Draft]:
             return [
@@ -165,23 +174,35 @@ class Ledger:
 
         return self._write(drafts)
 
-    def undo(self, slide_id: str, by: str = "") -> Event | None:
-        """Take back the latest act of a person on a slide (of anybody for ""); None when there is none."""
+    def undo(self, slide_id: str, by: str = "", *, everywhere: bool = False) -> Event | None:
+        """Take back the latest act of a person on a slide (of anybody for ""); None when there is none.
+
+        everywhere : also its parts on other slides: an event for each, all of them or none, whose payload
+            says on how many `slides`; the first is returned
+        """
 
         def drafts(state: State) -> list[Draft]:
             act = state.to_undo(slide_id, by)
-            return [Draft("undo", slide_id, by, {"act": act.id})] if act else []
+            return (
+                []
+                if act is None
+                else _of_act("undo", act, state.to_undo_too(act) if everywhere else [slide_id], by)
+            )
 
         return next(iter(self._write(drafts)), None)
 
-    def redo(self, slide_id: str, by: str = "") -> Event | None:
+    def redo(self, slide_id: str, by: str = "", *, everywhere: bool = False) -> Event | None:
         """Put the act of a person (of anybody for "") that was undone last back to its place; None when there
-        is none.
+        is none. `everywhere` as for `undo`.
         """
 
         def drafts(state: State) -> list[Draft]:
             act = state.to_redo(slide_id, by)
-            return [Draft("redo", slide_id, by, {"act": act.id})] if act else []
+            return (
+                []
+                if act is None
+                else _of_act("redo", act, state.to_redo_too(act) if everywhere else [slide_id], by)
+            )
 
         return next(iter(self._write(drafts)), None)
 
@@ -292,6 +313,12 @@ class Ledger:
         if rows:
             self._bring_forward(rows[0]["seq"] - 1, (seq, head), rows)
         return tuple(unseal(row, row["seq"], row["previous"]) for row in rows)
+
+
+def _of_act(kind: str, act: Act, slides: list[str], by: str) -> list[Draft]:
+    """An event for each slide on which an act goes or comes back."""
+    payload = {"act": act.id} if len(slides) == 1 else {"act": act.id, "slides": len(slides)}
+    return [Draft(kind, slide, by, payload) for slide in slides]
 
 
 def verify(address: str | Path) -> Report:

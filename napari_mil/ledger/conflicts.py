@@ -41,6 +41,8 @@ def conflicts_of(acts: Acts) -> tuple[Conflict, ...]:
             continue
         first = bisect_right(done, act.seen, hi=n, key=lambda other: other.seq)
         for other in done[first:n]:  # said before it, and not known where it was said
+            if other.by and other.by == act.by:
+                continue
             found += [c for c in _between(other, act, counts) if not _settled(c, done[n + 1 :], counts)]
     return tuple(found)
 
@@ -74,23 +76,23 @@ def meet(one: Place, other: Place) -> bool:
     """
     if isinstance(one, WholeSlide) or isinstance(other, WholeSlide):
         return isinstance(one, WholeSlide) and isinstance(other, WholeSlide)
-    a, b = _bounds(one), _bounds(other)
+    a, b = bounds_px(one), bounds_px(other)
     if not (np.maximum(a[:2], b[:2]) < np.minimum(a[2:], b[2:])).all():
         return False
     if isinstance(one, Cells) and isinstance(other, Cells) and one.pitch_px == other.pitch_px:
         return bool(np.isin(one.keys, other.keys).any())
-    return _areas_meet(_areas(one, b), _areas(other, a))
+    return _areas_meet(areas(one, b), areas(other, a))
 
 
-def _bounds(place: Polygon | Cells) -> NDArray[np.float64]:
-    """y0, x0, y1, x1 in level-0 pixels."""
+def bounds_px(place: Polygon | Cells) -> NDArray[np.float64]:
+    """(4,) y0, x0, y1, x1 of a place in level-0 pixels."""
     if isinstance(place, Polygon):
         return np.concatenate([place.rings[0].min(0), place.rings[0].max(0)])
     pitch = np.array(place.pitch_px)
     return np.concatenate([place.cells.min(0) * pitch, (place.cells.max(0) + 1) * pitch])
 
 
-def _areas(place: Polygon | Cells, near: NDArray[np.float64]) -> NDArray[Any]:
+def areas(place: Polygon | Cells, near: NDArray[np.float64]) -> NDArray[Any]:
     """The shapely areas of a place; of cells those that reach into a box."""
     import shapely
 

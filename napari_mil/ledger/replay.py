@@ -82,6 +82,7 @@ class State:
         self.seq = 0
         self.head = GENESIS
         self.slides: dict[str, SlideRecord] = {}
+        self.last: dict[str, int] = {}
         self._stacks: dict[str, Stacks] = {}
         self._kinds: dict[str, Callable[[Event], None]] = {
             "slide": self._slide,
@@ -97,6 +98,7 @@ class State:
         """Bring the state forward by the next event; kinds that change no state only move the head."""
         if event.kind in self._kinds:
             self._kinds[event.kind](event)
+            self.last[event.slide_id] = event.seq
         self.seq, self.head = event.seq, event.hash
 
     def stacks(self, slide_id: str) -> Stacks:
@@ -139,6 +141,19 @@ class State:
     def to_redo(self, slide_id: str, by: str) -> Act | None:
         """The act of a person (of anybody for "") that was undone last."""
         return _latest(self.stacks(slide_id).undone, by)
+
+    def to_undo_too(self, act: Act) -> list[str]:
+        """The slides on which an act can be taken back; ProjectError when a part of it is locked."""
+        slides = [slide for slide, s in self._stacks.items() if any(one.id == act.id for one in s.done)]
+        for slide in slides:
+            stacks = self.stacks(slide)
+            mine = [seq for one in stacks.done if one.id == act.id for seq, _ in one.corrections]
+            self._refuse_locked(stacks, mine)
+        return slides
+
+    def to_redo_too(self, act: Act) -> list[str]:
+        """The slides on which an act can be restored."""
+        return [slide for slide, s in self._stacks.items() if any(one.id == act.id for one in s.undone)]
 
     def check(self, kind: str, slide_id: str, events: Iterable[int]) -> None:
         """ProjectError unless the corrections of these events are in force, and may be withdrawn."""

@@ -5,22 +5,22 @@ lanes.
 from __future__ import annotations
 
 import getpass
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_mil.correction import Place, Polygon, WholeSlide, covered, nodes_after, tile_nodes, tiles_of
+from napari_mil.correction import Place, nodes_after, tile_nodes
 from napari_mil.errors import MILError
-from napari_mil.labeltree import class_names, level_names
-from napari_mil.ui.desk import Desk, State, fresh
+from napari_mil.ui.desk import Desk
+from napari_mil.ui.state import State, fresh
 
 if TYPE_CHECKING:
     from napari_mil.bag import Bag
     from napari_mil.correction import Correction
-    from napari_mil.ledger import Ledger, SlideRecord
+    from napari_mil.ledger import Acts, Ledger, SlideRecord
     from napari_mil.prediction import Prediction
     from napari_mil.slides import Slide
     from napari_mil.workflow import Project
@@ -45,15 +45,18 @@ def open_project(desk: Desk, path: str | Path, *, by: str = "") -> None:
         desk.tell(error)
         return
     previous = desk.state.project
-    desk.apply(**fresh(desk.state) | {"project": project, "card": card, "node": None, "heard": 0})
-    if previous is not None:
-        previous.close()
+    about = {"project": project, "card": card, "node": None, "heard": 0, "pending": ()}
+    desk.apply(**fresh(desk.state) | about)
+    if previous is not None:  # when what was said last is kept
+        desk.writes.write(previous.close, lambda _done: None, desk.tell)
     if project.slides:
         open_slide(desk, project.slides[0])
 
 
-def open_slide(desk: Desk, record: SlideRecord) -> None:
-    """Bring a slide to the front, with what people and the chosen model have said of it."""
+def open_slide(desk: Desk, record: SlideRecord, *, then: Callable[[], None] = lambda: None) -> None:
+    """Bring a slide to the front, with what people and the chosen model have said of it; then call
+    `then()`.
+    """
     project = _project(desk)
     card = desk.state.card
 
@@ -70,8 +73,18 @@ def open_slide(desk: Desk, record: SlideRecord) -> None:
             | said(project, slide, desk.state)
         )
         desk.look_at_slide()
+        then()
 
     desk.asks.ask("slide", work, show)
+
+
+def visit(desk: Desk, record: SlideRecord, place: Place) -> None:
+    """Have a place at hand and in the middle of the view, on whichever slide it lies."""
+    front = desk.state.record
+    if front is not None and front.id == record.id and desk.state.slide is not None:
+        desk.go_to(place)
+    else:
+        open_slide(desk, record, then=lambda: desk.go_to(place))
 
 
 def step_slide(desk: Desk, step: int) -> None:
@@ -95,8 +108,13 @@ def kept_answer(project: Project, slide: Slide, card: Any) -> tuple[Bag | None, 
     return bag, project.store.load_prediction(slide.fingerprint, bag.grid.id, card.id)
 
 
-def said(project: Project, slide: Slide, state: State) -> dict[str, Any]:
-    """What people have said of a slide, as changes of the state."""
+def said(
+    project: Project, slide: Slide, state: State, pending: Sequence[Correction] | None = None
+) -> dict[str, Any]:
+    """What people have said of a slide, as changes of the state; what stays is the same object as before.
+
+    pending : said and not kept yet, on whichever slide; None: that of the state
+    """
     from napari_mil.tissue import lattice as lattice_of
 
     card = state.card
@@ -104,149 +122,34 @@ def said(project: Project, slide: Slide, state: State) -> dict[str, Any]:
     lattice = state.lattice if state.slide is slide else None
     if lattice is None or (lattice.tile_px, lattice.mpp) != (tile_px, mpp if slide.mpp else None):
         lattice = lattice_of(slide, tile_px=tile_px, mpp=mpp)
-    corrections = tuple(project.ledger.corrections(slide.fingerprint))
-    if state.nodes is not None and lattice is state.lattice:
+    known = project.ledger.acts(slide.fingerprint)
+    entries = _with_pending(known, slide, state.pending if pending is None else pending)
+    before = {c.id: c for c in state.corrections}
+    corrections = tuple(before.get(c.id, c) for _, c in entries)
+    if corrections == state.corrections:
+        corrections = state.corrections
+    if corrections is state.corrections and state.nodes is not None and lattice is state.lattice:
+        nodes = state.nodes
+    elif state.nodes is not None and lattice is state.lattice:
         nodes = nodes_after(state.nodes, state.corrections, corrections, lattice, project.tree)
     else:
         nodes = tile_nodes(corrections, lattice, project.tree)
     return {
         "lattice": lattice,
         "corrections": corrections,
+        "events": tuple(seq for seq, _ in entries),
+        "locked": state.locked if known.locked == state.locked else known.locked,
         "nodes": nodes,
         "heard": project.ledger.seq,
     }
 
 
-def hear(desk: Desk) -> None:
-    """Show what is said by now, of the slide in front and in the list."""
-    project, state = _project(desk), desk.state
-    changes: dict[str, Any] = {"heard": project.ledger.seq}
-    if state.slide is not None:
-        changes |= said(project, state.slide, state)
-    if changes.get("corrections") == state.corrections:
-        changes |= {"corrections": state.corrections, "nodes": state.nodes}  # only elsewhere something is new
-    desk.apply(**changes)
-
-
-def correct(desk: Desk, place: Place, label: str | None, *, tool: str, note: str = "") -> Correction | None:
-    """State a label for a place: written at once, with what the model had said and what was on screen."""
-
-    def write(project: Project, slide: Slide, about: dict[str, Any]) -> list[Correction]:
-        return [project.correct(slide, place, label, **about)]
-
-    made = _write(desk, place, tool, note, write)
-    return made[0] if made else None
-
-
-def draw(desk: Desk, outline: Polygon, label: str | None) -> list[Correction]:
-    """State a label for a drawn region; the person is told how many tiles that are, and what was mended."""
-    from napari_mil.workflow import draw as draw_region
-
-    remarks: list[str] = []
-
-    def write(project: Project, slide: Slide, about: dict[str, Any]) -> list[Correction]:
-        return draw_region(project, slide.fingerprint, outline, label, remark=remarks.append, **about)
-
-    made = _write(desk, outline, "region", "", write)
-    lattice = desk.state.lattice
-    if made and lattice is not None:
-        n = len(np.unique(np.concatenate([tiles_of(c.place, lattice) for c in made])))
-        tiles = f"{n:,} tile{'' if n == 1 else 's'}"
-        what = f"labels {tiles} {label}" if label else f"takes the label from {tiles}"
-        desk.said.emit(" ".join([*remarks, f"The region {what}."]))
-    return made
-
-
-def _write(
-    desk: Desk,
-    place: Place,
-    tool: str,
-    note: str,
-    write: Callable[[Project, Slide, dict[str, Any]], list[Correction]],
-) -> list[Correction]:
-    """Have corrections written with what the model had said and what was on screen, and show them; what is
-    not kept is not shown.
-    """
-    project, state = _project(desk), desk.state
-    if state.slide is None:
-        return []
-    about = model_said(state, place) | {"tool": tool, "note": note, "visible": state.seen}
-    try:
-        made = write(project, state.slide, about | {"was": _called(state, place)})
-    except MILError as error:
-        desk.tell(error)
-        desk.draw()
-        return []
-    desk.apply(**said(project, state.slide, desk.state))
-    return made
-
-
-def _called(state: State, place: Place) -> str | None:
-    """What the place on the slide in front is called: None where it is nothing, or several things."""
-    if isinstance(place, WholeSlide):
-        return state.slide_label
-    if state.nodes is None or state.lattice is None or state.project is None:
-        return None
-    nodes = np.unique(state.nodes[tiles_of(place, state.lattice)])
-    return state.project.tree.path(int(nodes[0])) or None if len(nodes) == 1 else None
-
-
-def undo(desk: Desk) -> bool:
-    """Take back the latest act on the slide in front; False when there is none."""
-    return _step_ledger(desk, "undo", "There is nothing of yours to undo on this slide.")
-
-
-def redo(desk: Desk) -> bool:
-    """Restore what was undone last; False when there is nothing."""
-    return _step_ledger(desk, "redo", "There is nothing of yours to redo on this slide.")
-
-
-def _step_ledger(desk: Desk, verb: str, nothing: str) -> bool:
-    project, slide = _project(desk), desk.state.slide
-    if slide is None:
-        return False
-    try:
-        done = getattr(project, verb)(slide)
-    except MILError as error:
-        desk.tell(error)
-        return False
-    if not done:
-        desk.said.emit(nothing)
-        return False
-    desk.apply(**said(project, slide, desk.state))
-    return True
-
-
-def model_said(state: State, place: Place) -> dict[str, Any]:
-    """What the model on show had said of a place, for the record.
-
-    Of a slide: its label and probability. Of tiles, painted or under a region: what all of them are called,
-    with their mean probability for it, or that none is called; where they are called differently there is no
-    one thing that it said, and only the model is named.
-    """
-    answer, project, grid = state.answer, state.project, state.answer_grid
-    if answer is None or project is None or answer.scope != "slide":
-        return {}
-    about: dict[str, Any] = {"model_id": answer.model_id}
-    if isinstance(place, WholeSlide) and answer.probabilities:
-        node, confidence = answer.best(project.tree)[-1]
-        return about | {"model_said": project.tree.path(node), "model_confidence": confidence}
-    tree, level = project.tree, project.tree.levels - 1
-    name = level_names(tree)[level]
-    called = state.map(f"class/{name}")
-    if called is None or grid is None:
-        return about
-    inside = covered(place, grid)
-    nodes = set(called[0].values[inside].tolist())
-    if len(nodes) != 1:
-        return about
-    [node] = nodes
-    if not node:
-        return about | {"model_said": NO_CALL}
-    label = class_names(tree, level)[tree.class_index(node, level)]
-    sure = state.map(f"probability/{name}/{label}")
-    mean = None if sure is None else float(sure[0].values[inside].mean())
-    return about | {"model_said": tree.path(node), "model_confidence": mean}
+def _with_pending(known: Acts, slide: Slide, pending: Sequence[Correction]) -> list[tuple[int, Correction]]:
+    """What counts on a slide in its order, what is not kept yet before what is locked, as event 0."""
+    kept = {c.id for _, c in known.in_force}
+    more = [(0, c) for c in pending if c.slide_id == slide.fingerprint and c.id not in kept]
+    free = sum(seq not in known.locked for seq, _ in known.in_force)
+    return [*known.in_force[:free], *more, *known.in_force[free:]]
 
 
 def show_map(desk: Desk, name: str, *, alone: bool = True) -> None:

@@ -8,8 +8,9 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFrame, QVBoxLayout
 
 from napari_mil.ui import acts, compat
-from napari_mil.ui.desk import Desk, State
+from napari_mil.ui.desk import Desk
 from napari_mil.ui.legends import Legend, corrections_legend, legend
+from napari_mil.ui.state import State
 from napari_mil.ui.widgets import LegendView, clear, soon
 
 NARROW_PX, WIDE_PX, MARGIN_PX = 180, 360, 8
@@ -31,7 +32,7 @@ class CanvasLegend(QFrame):
         compat.float_over_canvas(self, desk.viewer)
         desk.theme_changed.connect(lambda: compat.float_over_canvas(self, desk.viewer))
         draw = soon(self, self.draw)
-        watched = ("answer", "shown", "simulated", "style", "nodes", "corrections", "blind")
+        watched = ("answer", "shown", "simulated", "style", "nodes", "corrections", "blind", "second")
         acts.whenever(desk, watched, lambda _state: draw())
 
     def switch(self, on: bool) -> None:
@@ -62,6 +63,6 @@ def legends(state: State) -> list[Legend]:
     """The legend of every map on show, in their order, then that of the corrections."""
     tree: Any = state.project.tree if state.project else None
     made = [legend(found[0], tree, style=state.style) for name in state.seen if (found := state.map(name))]
-    if tree is not None and state.nodes is not None and state.nodes.any():
+    if tree is not None and state.nodes is not None and state.nodes.any() and not state.second:
         made.append(corrections_legend(state.nodes, tree))
     return made

@@ -8,7 +8,9 @@ from qtpy.QtCore import QObject, QTimer
 
 from napari_mil.errors import MILError, ProjectError
 from napari_mil.ui import acts
-from napari_mil.ui.desk import Desk, State
+from napari_mil.ui.desk import Desk
+from napari_mil.ui.state import State
+from napari_mil.ui.writing import show
 
 if TYPE_CHECKING:
     from napari_mil.workflow import Project
@@ -72,7 +74,9 @@ class Company(QObject):
         self._silent = False
         self._seen = found.seq
         if found.seq > self._desk.state.heard:
-            acts.hear(self._desk)
+            show(self._desk)
+        if self._desk.state.second:
+            return  # what others say is not for who reads a second time
         if found.sentences:
             more = len(found.sentences) - MOST
             rest = f" And {more} more." if more > 0 else ""

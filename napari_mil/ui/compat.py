@@ -183,14 +183,17 @@ class Pointer:
         self.moved = True
 
 
-def when_clicked(viewer: Any, act: Callable[[float, float], Any]) -> Callable[[], None]:
-    """Call `act(y, x)` (world units) for a click without a drag while one looks; returns what ends this."""
+def when_clicked(viewer: Any, act: Callable[[float, float], Any], *, button: int = 1) -> Callable[[], None]:
+    """Call `act(y, x)` (world units) for a click without a drag while one looks; returns what ends this.
+
+    button : 1 left, 2 right
+    """
 
     def pressed(_viewer: Any, event: Any) -> Any:
         active = viewer.layers.selection.active
         looking = active is None or str(active.mode) == "pan_zoom"
         start = np.array(event.pos, float)
-        if event.button != 1 or event.modifiers or not looking:
+        if event.button != button or event.modifiers or not looking:
             return
         yield
         while event.type == "mouse_move":

@@ -7,11 +7,11 @@ from typing import Any
 
 from qtpy.QtWidgets import QWidget
 
-from napari_mil.errors import MILError
-from napari_mil.ui import acts
-from napari_mil.ui.desk import Desk, State
+from napari_mil.ui import acts, writing
+from napari_mil.ui.desk import Desk
 from napari_mil.ui.figuretable import FigureTable
 from napari_mil.ui.flips import flip_table, flip_words, flips
+from napari_mil.ui.state import State
 from napari_mil.ui.widgets import button, column, hint, row, text
 
 
@@ -93,8 +93,12 @@ class Decision(QWidget):
             self.adopt_button.setText("Yes, adopt the worse model")
             self.note.setText("The new model answers held-out slides worse than the old one. Adopt it?")
             return
-        card = adopt(project, result.card.id, although_worse=self._asked_twice)
-        self._use(card, f"{card.name} is adopted; the earlier models are still in the list.")
+        twice = self._asked_twice
+
+        def done(card: Any) -> None:
+            self._use(card, f"{card.name} is adopted; the earlier models are still in the list.")
+
+        writing.do(self.desk, lambda: adopt(project, result.card.id, although_worse=twice), done)
 
     def keep(self) -> None:
         """Do not adopt; the new model stays among the models."""
@@ -106,12 +110,14 @@ class Decision(QWidget):
         """Adopt again the model that was adopted before the present one."""
         from napari_mil.workflow import roll_back
 
-        try:
-            card = roll_back(self.desk.state.project)
-        except MILError as error:
-            self.desk.tell(error)
+        project = self.desk.state.project
+        if project is None:
             return
-        self._use(card, f"{card.name} answers again.")
+
+        def done(card: Any) -> None:
+            self._use(card, f"{card.name} answers again.")
+
+        writing.do(self.desk, lambda: roll_back(project), done)
 
     def difference(self) -> Any:
         """Show what the new model says otherwise on the slide in front; returns the Job, or None."""
@@ -152,7 +158,14 @@ class Decision(QWidget):
     def _show_back(self, state: State) -> None:
         from napari_mil.workflow import earlier_card
 
-        earlier = None if state.project is None else earlier_card(state.project)
-        self.back_button.setVisible(earlier is not None)
-        if earlier is not None:
-            self.back_button.setText(f"Back to {earlier.name}")
+        project = state.project
+
+        def show(earlier: Any) -> None:
+            if self.desk.state.project is project:
+                self.back_button.setVisible(earlier is not None)
+                self.back_button.setText(f"Back to {earlier.name}" if earlier is not None else "")
+
+        if project is None:
+            show(None)
+        else:
+            self.desk.asks.ask("earlier model", lambda: earlier_card(project), show)

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from qtpy.QtCore import QObject, QTimer, Signal
+from qtpy.QtCore import QObject, Signal
 
-from napari_mil.correction import Correction, Polygon, WholeSlide
-from napari_mil.grid import TileGrid
-from napari_mil.prediction import TileMap
+from napari_mil.correction import Cells, Place, Polygon
+from napari_mil.ledger.conflicts import bounds_px
 from napari_mil.ui import compat
-from napari_mil.ui.job import AskLane, Job, JobLane
+from napari_mil.ui.job import AskLane, Job, JobLane, Pauses, WriteLane
 from napari_mil.ui.layers import (
-    OUTLINED_PX,
     OUTLINES,
     LayerData,
-    Near,
     corrections_layer,
     corrections_outlines,
     find,
@@ -32,110 +28,16 @@ from napari_mil.ui.layers import (
     sync,
 )
 from napari_mil.ui.slicing import place_levels
+from napari_mil.ui.state import State, around, cell_at, inside
 
-if TYPE_CHECKING:
-    from napari_mil.bag import Bag
-    from napari_mil.card import ModelCard
-    from napari_mil.ledger import SlideRecord
-    from napari_mil.prediction import Prediction
-    from napari_mil.slides import Slide
-    from napari_mil.workflow import Project
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class State:
-    """Everything that is on the table. None and empty say that it is not there yet.
-
-    Attributes
-    ----------
-    project : the open project
-    record, slide : the slide in front
-    card : the model that was chosen
-    answer, answer_grid : what the model said, and the grid of its tiles; partial while tiles are still on
-    their way
-    bag : the slide's features, where they are kept
-    simulated : maps that were simulated here (hidden tiles), over `bag.grid`
-    shown : names of the maps on show
-    style : "raw" values of score maps, or their "rank"
-    lattice : every cell of the slide, for painting
-    corrections : in force on this slide, in the order they were said
-    nodes : (cells of the lattice,) int32 node that people gave each cell, 0 = nothing said
-    node : the label to give next; 0 takes labels away, None: nothing was chosen yet
-    blind : maps and answer stay hidden until the slide in front has its first label from a person
-    tile_screen_px : width of a tile on screen, to the nearest power of two; lines are drawn for it
-    near : cells of a large lattice that lines are drawn for: those in view and some around; None: all
-    changed_models : counts up when models come or are adopted
-    heard : number of the ledger's last event that is on show
-    """
-
-    project: Project | None = None
-    record: SlideRecord | None = None
-    slide: Slide | None = None
-    card: ModelCard | None = None
-    answer: Prediction | None = None
-    answer_grid: TileGrid | None = None
-    partial: bool = False
-    bag: Bag | None = None
-    simulated: tuple[TileMap, ...] = ()
-    shown: tuple[str, ...] = ()
-    style: str = "raw"
-    lattice: TileGrid | None = None
-    corrections: tuple[Correction, ...] = ()
-    nodes: NDArray[np.int32] | None = None
-    node: int | None = None
-    blind: bool = False
-    tile_screen_px: float = 64.0
-    near: Near = None
-    changed_models: int = 0
-    heard: int = 0
-
-    @property
-    def veiled(self) -> bool:
-        """Whether what the model says of this slide must not be seen yet."""
-        return self.blind and not self.corrections
-
-    @property
-    def coarse(self) -> bool:
-        """Whether tiles are so small on screen that what people said is filled, not outlined."""
-        return self.tile_screen_px < OUTLINED_PX
-
-    @property
-    def slide_label(self) -> str | None:
-        """Label text of the slide in front: what was said last, else what the manifest gave."""
-        said = [c.label for c in self.corrections if isinstance(c.place, WholeSlide)]
-        return said[-1] if said else self.record.label if self.record else None
-
-    @property
-    def seen(self) -> tuple[str, ...]:
-        """Names of the maps on show that may be seen."""
-        return () if self.veiled else self.shown
-
-    @property
-    def maps(self) -> tuple[TileMap, ...]:
-        """Every map there is: the model's, then the simulated ones."""
-        return (*(self.answer.maps if self.answer else ()), *self.simulated)
-
-    def map(self, name: str) -> tuple[TileMap, TileGrid] | None:
-        """A map and the grid it lies on, or None."""
-        for found in self.simulated:
-            if found.name == name and self.bag is not None:
-                return found, self.bag.grid
-        for found in self.answer.maps if self.answer else ():
-            if found.name == name and self.answer_grid is not None:
-                return found, self.answer_grid
-        return None
-
-
-#: A tile that the view went to is at least so wide on screen.
-FLOWN_PX = 220
-#: Lattices of so many cells have their lines drawn at once, larger ones where the view is.
-SMALL = 250 * 250
+#: A tile that the view went to is at least so wide on screen, and a place at most this share of the canvas.
+FLOWN_PX, FLOWN_SHARE = 220, 0.7
 #: Lines are drawn anew when the view has rested for so long.
 ZOOM_MS = 150
 #: A change of one of these is a change of the picture.
 _DRAWN = (
     "slide", "answer", "answer_grid", "simulated", "shown", "style", "nodes", "corrections", "bag",
-    "tile_screen_px", "near", "blind",
+    "tile_screen_px", "near", "blind", "second",
 )  # fmt: skip
 
 
@@ -143,14 +45,13 @@ class Desk(QObject):
     """The state in front of one viewer's user.
 
     `changed(before, after)` is emitted after every `apply` that changed something; `before` and `after` are
-    States. `flown(cell)` is emitted when the view went to a tile.
+    States.
     """
 
     changed = Signal(object, object)
     said = Signal(str)
     layer_added = Signal(object)
     theme_changed = Signal()
-    flown = Signal(object)
 
     def __init__(self, viewer: Any, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -158,18 +59,21 @@ class Desk(QObject):
         self.state = State()
         self.jobs = JobLane(self)
         self.asks = AskLane(self)
+        self.writes = WriteLane(self)
+        self.pauses = Pauses(self)
         self._fit: float | None = None
         self.keys: dict[str, Any] = {}
         compat.watch_layers(viewer, place_levels)
-        self._settled = QTimer(self)
-        self._settled.setSingleShot(True)
-        self._settled.setInterval(ZOOM_MS)
-        self._settled.timeout.connect(self._measure_tiles)
         self._ends = [
             compat.watch_layers(viewer, self._layer_added),
             compat.watch_theme(viewer, self.theme_changed.emit),
-            compat.watch_camera(viewer, self._settled.start),
+            compat.watch_camera(viewer, self.pauses.after(ZOOM_MS, self._measure_tiles)),
         ]
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything runs, waits, or follows in a moment."""
+        return any(lane.busy for lane in (self.jobs, self.asks, self.writes, self.pauses))
 
     def apply(self, **changes: Any) -> State:
         """Change the state: the viewer's layers follow, then everybody who listens is told."""
@@ -240,15 +144,24 @@ class Desk(QObject):
         if chosen is not None:
             camera.zoom = max(chosen, camera.zoom)
 
-    def fly_to(self, cell: tuple[int, int]) -> None:
-        """Bring a cell of the lattice into the middle of the view, large enough to be looked at."""
-        if (lattice := self.state.lattice) is None:
+    def go_to(self, place: Place | tuple[int, int]) -> None:
+        """Have a place of the slide in front, or a cell of the lattice, at hand, and in the middle of the
+        view: as a whole, and large enough to be looked at.
+        """
+        lattice = self.state.lattice
+        if isinstance(place, tuple) and lattice is not None:
+            place = Cells(np.array([place], np.int32), lattice.pitch_px)
+        if not isinstance(place, Cells | Polygon) or lattice is None:
+            self.look_at_slide()
+            self.apply(cell=None)
             return
-        camera = compat.camera(self.viewer)
-        camera.center = (*camera.center[:-2], *self.middle_of(cell))
-        wide = (lattice.slide_mpp or (1.0, 1.0))[0] * lattice.pitch_px[0]
-        camera.zoom = max(camera.zoom, FLOWN_PX / wide)
-        self.flown.emit(tuple(cell))
+        camera, mpp = compat.camera(self.viewer), np.array(lattice.slide_mpp or (1.0, 1.0))
+        box = bounds_px(place).reshape(2, 2)
+        camera.center = (*camera.center[:-2], *((box.mean(0) - 0.5) * mpp))
+        fits = FLOWN_SHARE * np.array(compat.canvas_size(self.viewer)) / ((box[1] - box[0]) * mpp)
+        large = max(camera.zoom, FLOWN_PX / (mpp[0] * lattice.pitch_px[0]))
+        camera.zoom = float(min(large, *fits))
+        self.apply(cell=self.cell_at(*((inside(place) - 0.5) * mpp)))
 
     def middle_of(self, cell: tuple[int, int]) -> tuple[float, float]:
         """World position of the middle of a cell of the lattice."""
@@ -289,9 +202,10 @@ class Desk(QObject):
         job.failed.connect(self.tell)
         return self.jobs.start(job)
 
-    def key(self, key: str, act: Callable[[], Any]) -> None:
-        """Let a key do an act, wherever the focus is in the window."""
+    def key(self, key: str, act: Callable[[], Any], words: str) -> None:
+        """Let a key do an act, wherever the focus is in the window; `words` say what it does."""
         self.keys[key] = compat.shortcut(self.viewer, key, act)
+        self.keys[key].setWhatsThis(words)
 
     def tell(self, what: BaseException | str) -> None:
         """Say a sentence: in the workbench, and as napari's notification."""
@@ -302,6 +216,8 @@ class Desk(QObject):
         """End the lanes (running work is cancelled) and the project; everything is kept already."""
         self.jobs.close()
         self.asks.close()
+        self.writes.close()
+        self.pauses.end()
         for end in self._ends:
             end()
         for key in self.keys.values():
@@ -326,6 +242,8 @@ def wanted(state: State) -> list[LayerData]:
         if found is not None:
             made.append(map_layer(*found, tree, style=state.style))
             made.append(map_outlines(*found, tree, tile_screen_px=state.tile_screen_px))
+    if state.second:
+        return [layer for layer in made if layer is not None]
     if state.lattice is not None and state.nodes is not None:
         made.append(corrections_layer(state.nodes, state.lattice, tree))
         made.append(corrections_outlines(state.nodes, state.lattice, tree, state.tile_screen_px, state.near))
@@ -336,36 +254,3 @@ def wanted(state: State) -> list[LayerData]:
         colours = {tree.path(node): tree.colours[node] for node in range(1, len(tree))}
         made.append(regions_layer(regions, state.slide, colours=colours))
     return [layer for layer in made if layer is not None]
-
-
-def around(box_px: tuple[float, ...], lattice: TileGrid, known: Near) -> Near:
-    """The cells of a large lattice that a view shows, with as much again on every side; the known ones as
-    long as they hold the view and are not far larger. None for a small lattice: all cells.
-    """
-    if lattice.shape[0] * lattice.shape[1] <= SMALL:
-        return None
-    box = np.array(box_px).reshape(2, 2) / lattice.pitch_px
-    if known is not None:
-        top, left, bottom, right = known
-        inside = (box[0] >= (top, left)).all() and (box[1] <= (bottom, right)).all()
-        if inside and (bottom - top) * (right - left) <= 36 * np.prod(box[1] - box[0]):
-            return known
-    size = box[1] - box[0]
-    low = np.clip(np.floor(box[0] - size), 0, lattice.shape).astype(int)
-    high = np.clip(np.ceil(box[1] + size), 0, lattice.shape).astype(int)
-    return (int(low[0]), int(low[1]), int(high[0]), int(high[1]))
-
-
-def cell_at(lattice: TileGrid, y: float, x: float) -> tuple[int, int] | None:
-    """The cell at a world position (µm, or pixels when µm are unknown), or None beside the lattice."""
-    mpp = lattice.slide_mpp or (1.0, 1.0)
-    row = int((y / mpp[0] + 0.5) // lattice.pitch_px[0])
-    col = int((x / mpp[1] + 0.5) // lattice.pitch_px[1])
-    return (row, col) if 0 <= row < lattice.shape[0] and 0 <= col < lattice.shape[1] else None
-
-
-def fresh(state: State) -> dict[str, Any]:
-    """Changes that clear everything that belongs to one slide."""
-    kept = ("project", "card", "shown", "style", "node", "blind", "tile_screen_px", "changed_models", "heard")
-    empty = State()
-    return {f.name: getattr(empty, f.name) for f in fields(state) if f.name not in kept}

@@ -10,7 +10,7 @@ import numpy as np
 
 from napari_mil.correction import Polygon
 from napari_mil.errors import MILError
-from napari_mil.ui import acts
+from napari_mil.ui import writing
 from napari_mil.ui.desk import Desk
 from napari_mil.ui.layers import unit
 
@@ -63,7 +63,7 @@ class RegionPen:
         project, node = self.desk.state.project, self.desk.state.node
         if project is None or node is None:
             return []
-        return acts.draw(self.desk, polygon, project.tree.path(node) or None)
+        return writing.draw(self.desk, polygon, project.tree.path(node) or None)
 
     def _drawn(self, event: Any) -> None:
         if str(getattr(event.action, "value", event.action)) != "added" or self.layer is None:

@@ -6,14 +6,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from qtpy.QtCore import QSize, Qt, QTimer
+from qtpy.QtCore import QSize, Qt
 from qtpy.QtWidgets import QListWidget, QListWidgetItem, QWidget
 
 from napari_mil.grid import TileGrid
 from napari_mil.prediction import TileMap
 from napari_mil.ui import acts
-from napari_mil.ui.desk import Desk, State
+from napari_mil.ui.desk import Desk
 from napari_mil.ui.layers import title_of
+from napari_mil.ui.state import State
 from napari_mil.ui.widgets import column, picture_icon, text
 
 MOST = 12
@@ -38,22 +39,15 @@ class Gallery(QWidget):
         self.list.setGridSize(QSize(SIDE_PX + 6, SIDE_PX + 6))
         self.list.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.list.setFixedHeight(2 * (SIDE_PX + 6) + 6)
-        self.list.itemClicked.connect(self._go)
+        for signal in (self.list.itemClicked, self.list.itemActivated):
+            signal.connect(self._go)
         column(self, self.title, self.list, margins=(0, 0, 0, 0), spacing=2)
         self._shown: Any = None
-        self._rest = QTimer(self)
-        self._rest.setSingleShot(True)
-        self._rest.setInterval(REST_MS)
-        self._rest.timeout.connect(self.refresh)
-        watched = ("slide", "answer", "partial", "shown", "simulated", "blind", "corrections")
-        acts.whenever(desk, watched, lambda _state: self._rest.start())
-        desk.key("Alt+Right", lambda: self.step(1))
-        desk.key("Alt+Left", lambda: self.step(-1))
-
-    @property
-    def resting(self) -> bool:
-        """Whether pictures will be asked for in a moment."""
-        return self._rest.isActive()
+        soon = desk.pauses.after(REST_MS, self.refresh)
+        watched = ("slide", "answer", "partial", "shown", "simulated", "blind", "second", "corrections")
+        acts.whenever(desk, watched, lambda _state: soon())
+        desk.key("Alt+Right", lambda: self.step(1), "Go to the next tile below the list of maps")
+        desk.key("Alt+Left", lambda: self.step(-1), "Go to the tile before")
 
     def refresh(self) -> None:
         """Ask for the pictures of the map on show, unless they are there."""
@@ -96,7 +90,7 @@ class Gallery(QWidget):
             self.list.addItem(item)
 
     def _go(self, item: QListWidgetItem) -> None:
-        self.desk.fly_to(item.data(_CELL))
+        self.desk.go_to(item.data(_CELL))
 
 
 def top_tiles(tile_map: TileMap, attention: TileMap | None = None, *, most: int = MOST) -> NDArray[np.intp]:

@@ -12,8 +12,9 @@ from superqt import QLabeledDoubleSlider
 
 from napari_mil.prediction import TileMap
 from napari_mil.ui import acts
-from napari_mil.ui.desk import Desk, State
+from napari_mil.ui.desk import Desk
 from napari_mil.ui.replay import EpochSlider
+from napari_mil.ui.state import State
 from napari_mil.ui.widgets import column, hint, row, text
 
 HIDDEN = "hidden tiles (MHIM)"

@@ -7,8 +7,8 @@ from __future__ import annotations
 import numpy as np
 
 from napari_mil.correction import WholeSlide
-from napari_mil.ui.desk import State, cell_at
 from napari_mil.ui.layers import ranks
+from napari_mil.ui.state import State, cell_at
 from napari_mil.ui.words import percent
 
 
@@ -87,12 +87,18 @@ class TileReader:
 
     def _said(self, row: int, col: int) -> list[str]:
         state = self.state
-        if state.nodes is None or state.lattice is None or state.project is None:
+        if state.nodes is None or state.lattice is None or state.project is None or state.second:
             return []
         node = int(state.nodes[row * state.lattice.shape[1] + col])
         slide = [c.label for c in state.corrections if isinstance(c.place, WholeSlide)]
-        parts = [f"you said {state.project.tree.path(node)}"] if node else []
+        parts = [f"{self._who(row, col)} said {state.project.tree.path(node)}"] if node else []
         return parts + ([f"slide: {slide[-1]}"] if slide and slide[-1] else [])
+
+    def _who(self, row: int, col: int) -> str:
+        """Who said what counts of a tile."""
+        counts = next((c for _, c in self.state.said_of((row, col))), None)
+        mine = counts is None or counts.by in ("", getattr(self.state.project, "by", ""))
+        return "you" if mine or counts is None else counts.by
 
 
 def _not_analysed(state: State) -> str:

@@ -1,8 +1,9 @@
 """Long verbs run off the GUI thread.
 
-Two lanes, a thread each. The *job lane* drives one Steps at a time; a second queues. The *interactive lane*
+Three lanes, a thread each. The *job lane* drives one Steps at a time; a second queues. The *interactive lane*
 answers short questions while a long job runs, and of several questions on one topic only the latest is
-answered. Neither touches a widget or a layer: what they find arrives in the GUI thread as Qt signals.
+answered. The *write lane* keeps what a person says, in order, and leaves nothing out. None touches a widget
+or a layer: what they find arrives in the GUI thread as Qt signals.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from qtpy.QtCore import QObject, Signal
+from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_mil.steps import Progress, Steps
 
@@ -243,6 +245,98 @@ class AskLane(QObject):
             tell(answer)
             return
         then(answer)
+
+
+class WriteLane(QObject):
+    """Keeps what a person says in a thread of its own: everything, in the order in which it was said.
+
+    So nobody waits for a disk or a server. What is not kept yet is kept before the lane closes.
+    """
+
+    _done = Signal(object)
+
+    def __init__(self, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._waiting: deque[Callable[[], Callable[[], None]]] = deque()
+        self._ready = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+        self._open = 0
+        self._done.connect(self._deliver)
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is not kept yet, or its keeping not yet delivered."""
+        return self._open > 0
+
+    def write(
+        self,
+        work: Callable[[], Any],
+        then: Callable[[Any], None],
+        failed: Callable[[BaseException], None],
+    ) -> None:
+        """Do `work()` in the lane, then call `then(result)`, or `failed(error)`, in the GUI thread."""
+
+        def done() -> Callable[[], None]:
+            try:
+                result = work()
+            except BaseException as error:  # noqa: BLE001 - told by the GUI thread
+                return partial(failed, error)
+            return partial(then, result)
+
+        with self._ready:
+            if self._closed:
+                raise RuntimeError("The window is closing; nothing more can be said.")
+            self._open += 1
+            self._waiting.append(done)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._loop, name="napari-mil writes", daemon=True)
+                self._thread.start()
+            self._ready.notify()
+
+    def close(self, timeout_s: float = 30.0) -> None:
+        """Take nothing more and wait until everything is kept; what failed is told."""
+        with self._ready:
+            self._closed = True
+            self._ready.notify()
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+
+    def _loop(self) -> None:
+        while True:
+            with self._ready:
+                while not self._waiting and not self._closed:
+                    self._ready.wait()
+                if not self._waiting:
+                    return
+                done = self._waiting.popleft()
+            _emit(self._done, done())
+
+    def _deliver(self, call: Callable[[], None]) -> None:
+        self._open -= 1
+        call()
+
+
+class Pauses(QObject):
+    """Work that follows when something has rested for a while."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether work will follow in a moment."""
+        return any(timer.isActive() for timer in self.findChildren(QTimer))
+
+    def after(self, ms: int, act: Callable[[], None]) -> Callable[[], None]:
+        """A function that runs `act` once, when it has not been called for so long."""
+        timer = QTimer(self)
+        timer.setSingleShot(True)
+        timer.setInterval(ms)
+        timer.timeout.connect(act)
+        return timer.start
+
+    def end(self) -> None:
+        """What has not followed yet follows no more."""
+        for timer in self.findChildren(QTimer):
+            timer.stop()
 
 
 def _emit(signal: Any, *values: Any) -> None:

@@ -169,22 +169,21 @@ def outlines_layer(
 def regions_layer(
     regions: Sequence[tuple[Polygon, str]], slide: Slide, *, colours: Mapping[str, str]
 ) -> LayerData:
-    """Drawn regions with their label texts; corner-based pixels become napari's centre-based ones (half a
-    pixel less).
-    """
+    """Drawn regions with their label texts, a line for each ring; half a pixel less, as napari has pixels."""
+    rings = [(ring, label) for polygon, label in regions for ring in polygon.rings]
     options = {
         "name": "regions",
         "shape_type": "polygon",
         "scale": slide.mpp or (1.0, 1.0),
         "units": (unit(slide),) * 2,
-        "face_color": [[0.0, 0.0, 0.0, 0.0]] * len(regions),
-        "edge_color": [colours.get(label, "#ffffff") for _, label in regions],
+        "face_color": [[0.0, 0.0, 0.0, 0.0]] * len(rings),
+        "edge_color": [colours.get(label, "#ffffff") for _, label in rings],
         "edge_width": 6.0,
         "metadata": {OURS: {"key": "regions"}},
     }
-    if not regions:
-        options = {k: v for k, v in options.items() if k not in ("face_color", "edge_color")}
-    return [np.asarray(polygon.rings[0]) - 0.5 for polygon, _ in regions], options, "shapes"
+    if not rings:
+        del options["face_color"], options["edge_color"]
+    return [np.asarray(ring) - 0.5 for ring, _ in rings], options, "shapes"
 
 
 def ranks(values: NDArray[Any]) -> NDArray[np.float32]:

@@ -8,7 +8,8 @@ from typing import Any
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QWidget
 
 from napari_mil.ui import acts, compat
-from napari_mil.ui.desk import Desk, State
+from napari_mil.ui.desk import Desk
+from napari_mil.ui.state import State
 from napari_mil.ui.widgets import soon
 
 POWERS = (1, 5, 10, 20, 40)

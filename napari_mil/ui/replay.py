@@ -9,7 +9,8 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QWidget
 from superqt import QLabeledSlider
 
-from napari_mil.ui.desk import Desk, State
+from napari_mil.ui.desk import Desk
+from napari_mil.ui.state import State
 from napari_mil.ui.widgets import column, row, text
 
 if TYPE_CHECKING:

@@ -1,28 +1,19 @@
 """Next to review: the queue's places one after the other, each with its reason; one key accepts, relabels,
-skips.
+skips. A second reading asks in the same way, blind.
 """
 
 from __future__ import annotations
 
-from html import escape
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 from qtpy.QtWidgets import QProgressBar, QWidget
 
-from napari_mil.errors import MILError
-from napari_mil.steps import ASIDE, Progress
-from napari_mil.ui import acts
-from napari_mil.ui.desk import Desk, State
-from napari_mil.ui.widgets import button, column, hint, row, soon, text
-from napari_mil.ui.words import percent
-
-if TYPE_CHECKING:
-    from napari_mil.workflow.review import Question
-
-#: places that are looked for at once; then the labels given are looked at anew
-BATCH = 20
-BLIND = "Why, and what the model says, is hidden until you have given this slide a label (read blind first)."
-DONE = "Nothing is left to review: every place was labelled or skipped."
+from napari_mil.ui import acts, writing
+from napari_mil.ui.desk import Desk
+from napari_mil.ui.questions import SecondReading, Source, WhatTellsMost, where_words
+from napari_mil.ui.state import State
+from napari_mil.ui.widgets import button, column, hint, row, text
 
 
 class ReviewQueue(QWidget):
@@ -36,37 +27,26 @@ class ReviewQueue(QWidget):
     def __init__(self, desk: Desk) -> None:
         super().__init__()
         self.desk = desk
-        self.question: Question | None = None
-        self._waiting: list[Question] = []
-        self._fly = self._finding = False
-        self._go_soon = soon(self, self._go)  # after the slide has been laid out
-        self.next_button = button("Next to review", self.next, "Go to the place to look at next", key="Alt+N")
-        self.accept_button = button("Accept", self.accept, "The model is right here", key="Alt+C")
-        self.relabel_button = button("Relabel", self.relabel, "Give the chosen label", key="Alt+E")
-        self.skip_button = button("Skip", self.skip, "Do not ask me about this place again", key="Alt+S")
+        self.question: Any = None
+        self._source: Source = WhatTellsMost()
+        self._waiting: list[Any] = []
+        self._finding = False
+        self.next_button = button("", self.next, "Go to the place to look at next", key="Alt+N")
+        self.accept_button = button("Accept", self.accept, "The model is right here", key="Alt+Return")
+        self.relabel_button = button("", self.relabel, "Give the chosen label", key="Alt+E")
+        self.skip_button = button("Skip", self.skip, "Do not ask me about this place again", key="Alt+J")
         self.what, self.why = text(), hint()
         self.bar = QProgressBar()
         self.bar.setFixedHeight(6)
         self.bar.setTextVisible(False)
         self.answers = row(self.accept_button, self.relabel_button, self.skip_button)
-        column(
-            self,
-            self.next_button,
-            self.what,
-            self.why,
-            self.answers,
-            self.bar,
-            margins=(0, 0, 0, 0),
-            spacing=3,
-        )
-        for key, act in (
-            ("Alt+N", self.next),
-            ("Alt+C", self.accept),
-            ("Alt+E", self.relabel),
-            ("Alt+S", self.skip),
-        ):
-            desk.key(key, act)
-        acts.whenever(desk, ("project", "card"), self._forget)
+        asked = (self.what, self.why, self.answers, self.bar)
+        column(self, self.next_button, *asked, margins=(0, 0, 0, 0), spacing=3)
+        desk.key("Alt+N", self.next, "Go to the place to look at next")
+        desk.key("Alt+Return", self.accept, "Accept: the model is right about it")
+        desk.key("Alt+E", self.relabel, "Relabel: it is the chosen label")
+        desk.key("Alt+J", self.skip, "Skip: do not ask me about it again")
+        acts.whenever(desk, ("project", "card", "second"), self._forget)
         acts.whenever(desk, ("record", "node", "blind", "corrections", "lattice"), self._show)
 
     def next(self) -> None:
@@ -74,13 +54,13 @@ class ReviewQueue(QWidget):
         if self._waiting:
             self._ask(self._waiting.pop(0))
         elif not self._finding:
-            self._find()
+            writing.after(self.desk, self._find)  # what was answered is not asked again
 
     def accept(self) -> None:
         """Say that the model is right about this place, and go on."""
         if self._is_here():
             if self.desk.state.veiled:
-                self.desk.tell("You read blind: choose your own label, then Relabel.")
+                self.desk.tell("You read blind: choose your own label, then press Alt+E.")
             else:
                 self._answer(self.question.label)
 
@@ -95,21 +75,20 @@ class ReviewQueue(QWidget):
         self._answer(state.project.tree.path(state.node))
 
     def skip(self) -> None:
-        """Set this place aside for good, and go on."""
-        from napari_mil.workflow import skip_question
-
+        """Set this place aside, and go on."""
         if self.question is None:
-            self.desk.tell("Nothing is asked yet; press Next to review.")
+            self.desk.tell("Nothing is asked yet; press Alt+N.")
             return
-        try:
-            skip_question(self.desk.state.project, self.question)
-        except MILError as error:
-            self.desk.tell(error)
-            return
-        self._step()
+        asked = self.question
+
+        def then() -> None:
+            if self.question is asked:
+                self._step()
+
+        self._source.skip(self.desk, asked, then)
 
     def _answer(self, label: str) -> None:
-        if acts.correct(self.desk, self.question.place, label, tool="review") is not None:
+        if self._source.answer(self.desk, self.question, label):
             self._step()
 
     def _step(self) -> None:
@@ -120,45 +99,32 @@ class ReviewQueue(QWidget):
     def _is_here(self) -> bool:
         """Whether a place is asked about and its slide lies in front; else the person is told."""
         if self.question is None:
-            self.desk.tell("Nothing is asked yet; press Next to review.")
+            self.desk.tell("Nothing is asked yet; press Alt+N.")
         elif self.desk.state.record is None or self.desk.state.record.id != self.question.record.id:
-            self.desk.tell(f"The question is about {self.question.name}; Next to review goes on from here.")
+            self.desk.tell(f"The question is about {self.question.name}; Alt+N goes on from here.")
         else:
             return True
         return False
 
     def _find(self) -> None:
-        """Look for the next places in the job lane."""
-        from napari_mil.workflow import review_steps
-
-        project, card = self.desk.state.project, self.desk.state.card
-        if project is None or card is None:
-            self.desk.tell("Open a project and choose a model first: the queue is made from its answers.")
+        """Look for the next places."""
+        if self._finding:
             return
-        self._finding = True
-        self.next_button.setEnabled(False)
+        source, of = self._source, (self.desk.state.project, self.desk.state.card)
 
-        def found(questions: tuple[Question, ...]) -> None:
-            if (project, card) == (self.desk.state.project, self.desk.state.card):
+        def found(questions: Sequence[Any]) -> None:
+            if source is self._source and of == (self.desk.state.project, self.desk.state.card):
                 self._take(questions)
 
         def finished() -> None:
             self._finding = False
-            self.next_button.setEnabled(True)
+            self._show(self.desk.state)
 
-        self.desk.run(
-            "Finding what to review",
-            lambda: review_steps(project, model=card.id, n=BATCH),
-            progressed=self._progressed,
-            returned=found,
-            finished=finished,
-        )
+        self._finding = True
+        self._finding = source.find(self.desk, found, finished)
+        self.next_button.setEnabled(not self._finding)
 
-    def _progressed(self, now: Progress) -> None:
-        if now.stage == ASIDE:
-            self.desk.said.emit(now.note)
-
-    def _take(self, questions: tuple[Question, ...]) -> None:
+    def _take(self, questions: Sequence[Any]) -> None:
         self._waiting = list(questions)
         self.bar.setRange(0, max(len(questions), 1))
         self.bar.setValue(0)
@@ -167,54 +133,41 @@ class ReviewQueue(QWidget):
         else:
             self.question = None
             self._show(self.desk.state)
-            self.what.setText(DONE)
+            self.what.setText(self._source.done)
             self.what.show()
 
-    def _ask(self, question: Question) -> None:
+    def _ask(self, question: Any) -> None:
         """Bring the place to the front."""
-        self.question, self._fly = question, True
-        if self.desk.state.record is None or self.desk.state.record.id != question.record.id:
-            acts.open_slide(self.desk, question.record)
+        self.question = question
+        acts.visit(self.desk, question.record, question.place)
         self._show(self.desk.state)
 
-    def _go(self) -> None:
-        """Bring the tile that is asked about into the middle of the view, or show the whole slide."""
-        if self.question is None or self.desk.state.slide is None:
-            return
-        if self.question.item.cell is None:
-            self.desk.look_at_slide()
-        else:
-            self.desk.fly_to(self.question.item.cell)
-
-    def _forget(self, _state: State) -> None:
-        """Another project or model: its questions are others."""
+    def _forget(self, state: State) -> None:
+        """Another project or model, or another way of reading: its questions are others."""
+        if state.second != isinstance(self._source, SecondReading):
+            self._source = SecondReading() if state.second else WhatTellsMost()
         self.question, self._waiting = None, []
-        self._show(self.desk.state)
+        self.next_button.setText(self._source.next_words)
+        self.relabel_button.setText(self._source.answer_words)
+        self.accept_button.setVisible(not state.second)
+        self._show(state)
 
     def _show(self, state: State) -> None:
         asked = self.question
         here = asked is not None and state.record is not None and state.record.id == asked.record.id
         for part in (self.what, self.why, self.answers, self.bar):
             part.setVisible(asked is not None)
-        self.next_button.setEnabled(
-            state.project is not None and state.card is not None and not self._finding
-        )
+        ready = state.project is not None and (state.card is not None or state.second)
+        self.next_button.setEnabled(ready and not self._finding)
         if asked is None:
             return
-        if here and self._fly and state.slide is not None and state.lattice is not None:
-            self._fly = False
-            self._go_soon()
         veiled = here and state.veiled
-        self.what.setText(what_words(asked, self.bar.value() + 1, self.bar.maximum(), veiled=veiled))
-        self.why.setText(BLIND if veiled else asked.item.reason)
+        model, why = self._source.words(asked, veiled=veiled)
+        number = min(self.bar.value() + 1, self.bar.maximum())
+        lines = [f"{where_words(asked)} · {number} of {self.bar.maximum()}", *([model] if model else [])]
+        self.what.setText("<br>".join(lines))
+        self.why.setText(why)
         self.accept_button.setEnabled(here and not veiled)
         self.relabel_button.setEnabled(here)
         chosen = state.project.tree.path(state.node) if state.project is not None and state.node else ""
         self.relabel_button.setToolTip(f"Give the label {chosen or 'that you choose'} (Alt+E)")
-
-
-def what_words(asked: Any, number: int, of: int, *, veiled: bool) -> str:
-    """What is asked, in a line."""
-    where = "the whole slide" if asked.item.cell is None else "tile {}, {}".format(*asked.item.cell)
-    said = "" if veiled else f"<br>model: {escape(asked.label)} {escape(percent(asked.sure))}"
-    return f"<b>{escape(asked.name)}</b>, {where} · {min(number, of)} of {of}{said}"

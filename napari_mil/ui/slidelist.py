@@ -6,17 +6,19 @@ of it.
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QAbstractListModel, QModelIndex, QSize, QSortFilterProxyModel, Qt, Signal
 from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import QLineEdit, QListView, QWidget
 
-from napari_mil.correction import WholeSlide
+from napari_mil.correction import Correction, WholeSlide
 from napari_mil.errors import MILError
 from napari_mil.ui import acts
-from napari_mil.ui.desk import Desk, State
+from napari_mil.ui.desk import Desk
+from napari_mil.ui.state import State
 from napari_mil.ui.widgets import column, picture_icon
 from napari_mil.ui.words import answer_words
 
@@ -42,8 +44,9 @@ class SlideModel(QAbstractListModel):
         self._project: Any = None
         self._records: tuple[SlideRecord, ...] = ()
         self._rows: dict[str, int] = {}
-        self._counts: Counter[str] = Counter()
-        self._labels: dict[str, str | None] = {}
+        self._said: dict[str, tuple[Correction, ...]] = {}
+        self._heard = 0
+        self._pending: frozenset[str] = frozenset()
         self._answers: dict[str, str] = {}
         self._pictures: OrderedDict[str, QIcon | None] = OrderedDict()
         self._wanted: dict[str, list[str]] = {"picture": [], "answer": []}
@@ -58,11 +61,12 @@ class SlideModel(QAbstractListModel):
         return self._rows.get(slide_id)
 
     def refresh(self, state: State) -> None:
-        """Take over what is known of every slide now."""
+        """Take over what is new: only slides of which something was said since are looked at."""
         project = state.project
         if project is not self._project:  # what was asked of the one before is not waited for
             self._project = project
             self._answers.clear()
+            self._said, self._heard, self._pending = {}, 0, frozenset()
             for wanted in self._wanted.values():
                 wanted.clear()
         records = () if project is None else project.slides
@@ -72,18 +76,37 @@ class SlideModel(QAbstractListModel):
             self._records = records
             self.endResetModel()
         self._records = records
-        corrections = () if project is None else project.ledger.corrections()
-        self._counts = Counter(c.slide_id for c in corrections)
-        self._labels = {c.slide_id: c.label for c in corrections if isinstance(c.place, WholeSlide)}
-        if project is not None and state.record is not None and _is_whole(state):
-            self._answers[state.record.id] = answer_words(project, state.answer)
-        if records:
-            self.dataChanged.emit(self.index(0), self.index(len(records) - 1))
+        if project is None:
+            return
+        new = self._hear(project, state.pending)
+        if state.record is not None and _is_whole(state):
+            answer = answer_words(project, state.answer)
+            if self._answers.get(state.record.id) != answer:
+                self._answers[state.record.id] = answer
+                new.add(state.record.id)
+        for slide_id in new:
+            self._changed(slide_id)
 
-    def forget_answers(self, state: State) -> None:
-        """Another model: its kept answers take the place of those of the one before."""
+    def _hear(self, project: Any, pending: Sequence[Correction]) -> set[str]:
+        """Read what is new of corrections; the slides they are of."""
+        waiting = frozenset(c.slide_id for c in pending)
+        last = project.ledger.last
+        new = {slide for slide, number in last.items() if number > self._heard}
+        new |= waiting | self._pending
+        for slide in new:
+            kept = project.ledger.corrections(slide)
+            ids = {c.id for c in kept}
+            more = [c for c in pending if c.slide_id == slide and c.id not in ids]
+            self._said[slide] = (*kept, *more)
+        self._heard, self._pending = max(last.values(), default=0), waiting
+        return new
+
+    def look_anew(self, state: State) -> None:
+        """Another project or model, or reading blind began or ended: every row says something else."""
         self._answers = {}
         self.refresh(state)
+        if self._records:
+            self.dataChanged.emit(self.index(0), self.index(len(self._records) - 1))
 
     def rowCount(self, parent: QModelIndex | None = None) -> int:  # noqa: N802 - Qt's name
         """How many slides there are."""
@@ -107,14 +130,18 @@ class SlideModel(QAbstractListModel):
         return None
 
     def _hidden(self, record: SlideRecord) -> bool:
-        return self._desk.state.blind and not self._counts[record.id]
+        state = self._desk.state
+        return state.second or (state.blind and not self._said.get(record.id))
 
     def _label(self, record: SlideRecord) -> str:
-        return "" if self._hidden(record) else self._labels.get(record.id, record.label) or ""
+        if self._hidden(record):
+            return ""
+        said = [c.label for c in self._said.get(record.id, ()) if isinstance(c.place, WholeSlide)]
+        return (said[-1] if said else record.label) or ""
 
     def _words(self, record: SlideRecord) -> str:
-        n, hidden = self._counts[record.id], self._hidden(record)
-        said = f" · {n} correction{'s' if n > 1 else ''}" if n else ""
+        n, hidden = len(self._said.get(record.id, ())), self._hidden(record)
+        said = f" · {n} correction{'s' if n > 1 else ''}" if n and not self._desk.state.second else ""
         label = "label hidden" if hidden else self._label(record) or "no label"
         answer = "hidden" if hidden else self._answer(record.id)
         return f"{record.name}\n{label}{said}\nmodel: {answer}"
@@ -204,6 +231,7 @@ class SlideList(QWidget):
     """The slides, one row each; a line above finds them by name, case or label."""
 
     chosen = Signal(str)
+    selected = Signal()
 
     def __init__(self, desk: Desk) -> None:
         super().__init__()
@@ -222,11 +250,13 @@ class SlideList(QWidget):
         self.view.setFixedHeight(2 * THUMBNAIL_PX + 60)
         self.view.setUniformItemSizes(True)
         self.view.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.view.setSelectionMode(QListView.SelectionMode.ExtendedSelection)
         for signal in (self.view.clicked, self.view.activated):
-            signal.connect(lambda index: self.chosen.emit(index.data(_ID)))
+            signal.connect(self._choose)
+        self.view.selectionModel().selectionChanged.connect(lambda _new, _old: self.selected.emit())
         column(self, self.sought, self.view)
-        acts.whenever(desk, ("project", "card"), self.model.forget_answers)
-        acts.whenever(desk, ("project", "record", "corrections", "answer", "blind", "heard"), self.refresh)
+        acts.whenever(desk, ("project", "card", "blind", "second"), self.model.look_anew)
+        acts.whenever(desk, ("project", "record", "pending", "answer", "blind", "heard"), self.refresh)
 
     def refresh(self, state: State) -> None:
         """Say what is known of every slide now, and mark the one in front."""
@@ -235,15 +265,30 @@ class SlideList(QWidget):
         self.sought.setVisible(not few or bool(self.sought.text()))
         self._mark()
 
+    @property
+    def ids(self) -> list[str]:
+        """Ids of the slides that are selected, in their order."""
+        return [index.data(_ID) for index in sorted(self.view.selectedIndexes(), key=QModelIndex.row)]
+
+    def _choose(self, index: QModelIndex) -> None:
+        """Bring a slide to the front, unless the click added it to a selection of several."""
+        if len(self.view.selectedIndexes()) < 2:
+            self.chosen.emit(index.data(_ID))
+
     def _find(self, words: str) -> None:
         self.found.setFilterFixedString(words)
         self._mark()
 
     def _mark(self) -> None:
+        """Mark the slide in front, where several are selected beside them."""
+        index = self._front()
+        if index.isValid() and index != self.view.currentIndex() and len(self.ids) < 2:
+            self.view.setCurrentIndex(index)
+
+    def _front(self) -> QModelIndex:
         record = self.model.front
         row = None if record is None else self.model.row_of(record.id)
-        if row is not None:
-            self.view.setCurrentIndex(self.found.mapFromSource(self.model.index(row)))
+        return QModelIndex() if row is None else self.found.mapFromSource(self.model.index(row))
 
     @property
     def count(self) -> int:
@@ -252,7 +297,7 @@ class SlideList(QWidget):
 
     def text(self, row: int | None = None) -> str:
         """What a row says, by default that of the slide in front."""
-        index = self.view.currentIndex() if row is None else self.found.index(row, 0)
+        index = self._front() if row is None else self.found.index(row, 0)
         return str(index.data() or "")
 
 

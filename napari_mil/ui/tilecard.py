@@ -13,7 +13,8 @@ from qtpy.QtGui import QImage, QPixmap
 from qtpy.QtWidgets import QFrame, QLabel, QToolButton
 
 from napari_mil.ui import compat
-from napari_mil.ui.desk import Desk, State
+from napari_mil.ui.desk import Desk
+from napari_mil.ui.state import State
 from napari_mil.ui.widgets import column, row, text
 
 SIDE_PX, MARGIN_PX = 208, 8
@@ -28,7 +29,6 @@ class TileCard(QFrame):
     def __init__(self, desk: Desk, read: Callable[[float, float], str]) -> None:
         super().__init__(compat.canvas_widget(desk.viewer))
         self.desk, self._read = desk, read
-        self.cell: tuple[int, int] | None = None
         self.setObjectName("tileCard")
         self.setFixedWidth(SIDE_PX + 20)
         self.picture = QLabel()
@@ -44,21 +44,26 @@ class TileCard(QFrame):
         compat.float_over_canvas(self, desk.viewer)
         desk.theme_changed.connect(lambda: compat.float_over_canvas(self, desk.viewer))
         desk.changed.connect(self._changed)
-        desk.flown.connect(self.show_cell)
         self.stop = compat.when_clicked(desk.viewer, self.show_at)
         self.parent().installEventFilter(self)
         self.hide()
+
+    @property
+    def cell(self) -> tuple[int, int] | None:
+        """The cell whose card is shown."""
+        return self.desk.state.cell
 
     def show_at(self, y: float, x: float) -> None:
         """Show the card of the tile at a world position; beside the slide it goes away."""
         self.show_cell(self.desk.cell_at(y, x))
 
     def show_cell(self, cell: tuple[int, int] | None) -> None:
-        """Show the card of a cell, or none."""
-        self.cell = cell
-        slide, lattice = self.desk.state.slide, self.desk.state.lattice
+        """Have a cell at hand, or none: its card is shown."""
+        self.desk.apply(cell=cell)
+
+    def _fill(self, state: State) -> None:
+        cell, slide, lattice = state.cell, state.slide, state.lattice
         if cell is None or slide is None or lattice is None:
-            self.cell = None
             self.hide()
             return
         self._say()
@@ -79,8 +84,8 @@ class TileCard(QFrame):
         return False
 
     def _changed(self, before: State, after: State) -> None:
-        if before.slide is not after.slide:
-            self.show_cell(None)
+        if before.slide is not after.slide or before.cell != after.cell:
+            self._fill(after)
         elif self.cell is not None:
             self._say()
 

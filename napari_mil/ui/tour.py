@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ SIZE_PX = (1600, 1000)
 
 
 def tour(project: str | Path, output: str | Path, echo: Echo = print, *, keep_open: bool = False) -> None:
-    """Open a sample slide, run MHIM and HMIL, look at their maps, correct, retrain, compare, export.
+    """Open a sample slide, run MHIM and HMIL, look at their maps, correct, review, retrain, compare, export.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ class Guide:
         """The whole tour."""
         for step in (self.look, self.run_mhim, self.hidden, self.run_hmil, self.classes):
             step()
-        for step in (self.correct, self.retrain, self.export):
+        for step in (self.correct, self.queue, self.contradict, self.retrain, self.export):
             step()
 
     def look(self) -> None:
@@ -123,17 +123,47 @@ class Guide:
         state = bench.desk.state
         with self._step("correct tiles and the slide's label", "correction"):
             label = state.record.label or state.project.tree.path(state.project.tree.leaves[-1])
-            bench.review.choose(label)
-            bench.review.paint()
-            layer = bench.desk.layer("corrections")
-            with layer.block_history():  # one stroke
-                for cell in self._suspect():
-                    layer.paint(cell, layer.selected_label)
-            self._wait()
+            self._paint(label, self._suspect())
             bench.review.label_slide()
-            bench.review.look()
+            self._wait()
         if len(bench.desk.state.corrections) < 2:
             raise MILError("The corrections were not kept; the project folder may be read-only.")
+
+    def queue(self) -> None:
+        """Go to the place where a word tells most, and answer."""
+        queue = self.bench.review.queue
+        with self._step("go to what to review next, and see why", "next-to-review"):
+            self._press("Alt+N")
+        if queue.question is None:
+            raise MILError("The review queue is empty; run the model on the slides first.")
+        with self._step("accept it and go on", "reviewed"):
+            self._press("Alt+Return")
+
+    def contradict(self) -> None:
+        """Call a tile of a normal slide a lesion, go there from another slide, and withdraw it."""
+        bench, front = self.bench, self.bench.desk.state.record
+        project, tree = bench.desk.state.project, bench.desk.state.project.tree
+        normal = {tree.path(n) for n in tree.normal}
+        other = next((r for r in project.slides if r.label in normal and r.id != front.id), None)
+        if other is None:
+            return
+        with self._step("go to what contradicts itself", "contradiction"):
+            self._go(other.id)
+            rows, cols = bench.desk.state.lattice.shape
+            self._paint(tree.path(tree.leaves[-1]), [(rows // 2, cols // 2)])
+            self._go(front.id)
+            known = len(bench.review.contradictions.found)
+            for _ in range(known):
+                self._press("Alt+D")
+                if bench.desk.state.record.id == other.id:
+                    break
+            else:
+                raise MILError(f"The contradiction on {other.name} was not found.")
+        with self._step("see its history and withdraw it", "settled"):
+            self._press("Alt+X")
+            if len(bench.review.contradictions.found) >= known:
+                raise MILError("What was withdrawn still contradicts the slide's label.")
+        self._go(front.id)
 
     def retrain(self) -> None:
         """Train a child on what was said; before and after; keep or adopt."""
@@ -159,6 +189,25 @@ class Guide:
                 self._wait()
             if not (self.output / name).exists():
                 raise MILError(f"{self.output / name} was not written; the folder may be read-only.")
+
+    def _paint(self, label: str, cells: Sequence[tuple[int, int]]) -> None:
+        """Paint tiles in one stroke."""
+        self.bench.review.choose(label)
+        self.bench.review.paint()
+        layer = self.bench.desk.layer("corrections")
+        with layer.block_history():
+            for cell in cells:
+                layer.paint(cell, layer.selected_label)
+        self._wait()
+        self.bench.review.look()
+
+    def _go(self, slide_id: str) -> None:
+        self.bench.slides.open(slide_id)
+        self._wait()
+
+    def _press(self, key: str) -> None:
+        self.bench.desk.keys[key].activated.emit()
+        self._wait()
 
     def _run(self, method: str) -> None:
         project = self.bench.desk.state.project

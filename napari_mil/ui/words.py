@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from napari_mil.correction import Cells, Correction, Polygon, WholeSlide
 from napari_mil.labeltree import level_names
 
 if TYPE_CHECKING:
     from napari_mil.card import ModelCard
-    from napari_mil.ui.desk import State
+    from napari_mil.ui.state import State
 
 
 #: The figures a card shows first: words → name in the card.
 FIGURES = {"lesion AUC": "lesion/auc", "class AUC": "fine/auc", "c-index": "survival/c_index"}
 #: What stands in the place of an answer that must not be seen yet.
-VEILED = "The answer is hidden until you have given this slide a label (read blind first)."
+VEILED = "{} is hidden until you have given this slide a label (read blind first)."
+READ_AGAIN = "{} is hidden until you end the second reading."
 
 
 def answer_words(project: Any, answer: Any) -> str:
@@ -36,10 +36,15 @@ def percent(p: float) -> str:
     return ">99%" if p >= 0.995 else "<1%" if p < 0.005 else f"{p:.0%}"
 
 
+def hidden_words(state: State, what: str) -> str:
+    """Why something must not be seen yet."""
+    return (READ_AGAIN if state.second else VEILED).format(what)
+
+
 def label_words(state: State) -> str:
     """What the slide in front is labelled; a label that others gave stays hidden while one reads blind."""
     if state.veiled:
-        return "This slide's label is hidden until you have given yours (read blind first)."
+        return hidden_words(state, "This slide's label")
     return f"This slide is labelled <b>{state.slide_label or 'nothing yet'}</b>."
 
 
@@ -112,40 +117,14 @@ def span_words(seconds: float) -> str:
     return f"{max(seconds, 1):.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
-def place_words(correction: Correction) -> str:
-    """Where a correction applies."""
-    if isinstance(correction.place, Cells):
-        n = len(correction.place.cells)
-        return "1 tile" if n == 1 else f"{n:,} tiles"
-    return "a region" if isinstance(correction.place, Polygon) else "the slide"
+def history_entry(row: Mapping[str, Any]) -> str:
+    """A row of `workflow.place_history` as two lines: when, who and how; what, and what became of it."""
+    from napari_mil.workflow import history_words
 
-
-def history_line(correction: Correction) -> str:
-    """One line of the history: when, who, where, what; and what the model had said."""
-    when = correction.at.astimezone().strftime("%H:%M") if correction.at else "–"
-    who = f"{correction.by}: " if correction.by else ""
-    what = correction.label or "label taken away"
-    model = f" (model: {correction.model_said})" if correction.model_said else ""
-    return f"{when}  {who}{place_words(correction)} → {what}{model}"
-
-
-def contradictions(state: State, label: str | None) -> str:
-    """A sentence when tiles are called a lesion on a slide that is called normal, else ""."""
-    if state.project is None or state.nodes is None or not label:
-        return ""
-    tree = state.project.tree
-    slide = tree.node(label)
-    if not slide or not set(tree.leaves_under(slide)) <= set(tree.normal):
-        return ""
-    lesion = [
-        int(n)
-        for n in np.flatnonzero(np.bincount(state.nodes))
-        if n and not set(tree.leaves_under(n)) & set(tree.normal)
-    ]
-    if not lesion:
-        return ""
-    words = ", ".join(tree.path(n) for n in lesion)
-    return f"Contradiction: the slide is labelled {label}, but tiles are labelled {words}."
+    at = row["at"] and datetime.fromisoformat(row["at"]).astimezone()
+    when = f"{at:%d %b %Y %H:%M}" if at else "at an unknown time"
+    who = ", ".join(part for part in (row["by"] or "somebody", row["tool"]) if part)
+    return f"{when} · {who}\n{history_words(row)}"
 
 
 def since_words(name: str, corrections: Any) -> str:

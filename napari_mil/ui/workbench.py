@@ -14,15 +14,18 @@ from napari_mil.slides.address import SlidePath
 from napari_mil.ui import acts, compat, reader
 from napari_mil.ui.canvaslegend import CanvasLegend
 from napari_mil.ui.company import Company
-from napari_mil.ui.desk import Desk, State
+from napari_mil.ui.desk import Desk
 from napari_mil.ui.hover import TileReader
+from napari_mil.ui.keysheet import KeySheet
 from napari_mil.ui.magnify import Magnification
+from napari_mil.ui.pointing import Pointing
 from napari_mil.ui.sections.export import ExportSection
 from napari_mil.ui.sections.instances import InstancesSection
 from napari_mil.ui.sections.model import ModelSection
 from napari_mil.ui.sections.retrain import RetrainSection
 from napari_mil.ui.sections.review import ReviewSection
 from napari_mil.ui.sections.slides import SlidesSection
+from napari_mil.ui.state import State
 from napari_mil.ui.tilecard import TileCard
 from napari_mil.ui.widgets import Fold, JobBar, column, hint
 
@@ -84,11 +87,20 @@ class Workbench(QWidget):
         self.card = TileCard(self.desk, self._read_tile)
         self.company = Company(self.desk)
         self.instances.legend.toggled.connect(self.legend.switch)
-        self.desk.key("Alt+L", self.instances.legend.toggle)
+        self.desk.key("Alt+O", self.instances.legend.toggle, "Show the legend, or take it away")
+        self.pointing = Pointing(self.desk, self._pointer, self.review.history, self.folds["Review"].unfold)
+        self.desk.key("F1", self.show_keys, "Show these keys")
 
     def open_project(self, path: str | Path, *, by: str = "") -> None:
         """Open or make a project folder."""
         acts.open_project(self.desk, path, by=by)
+
+    def show_keys(self) -> KeySheet:
+        """Open the table of keys."""
+        sheet = KeySheet(self.desk)
+        sheet.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        sheet.open()
+        return sheet
 
     def unfold(self, name: str) -> None:
         """Fold a section out, and the others in where the screen is small."""
@@ -96,7 +108,7 @@ class Workbench(QWidget):
             fold.heading.setChecked(other == name)
 
     def wait(self, timeout_s: float = 60.0) -> bool:
-        """Process events until both lanes are idle and the gallery has followed; False when they are still
+        """Process events until the lanes are idle and what follows has followed; False when they are still
         busy after `timeout_s`.
         """
         end = time.monotonic() + timeout_s
@@ -104,7 +116,7 @@ class Workbench(QWidget):
         quiet = 0
         while quiet < 3 and time.monotonic() < end:
             application.processEvents()
-            busy = self.desk.jobs.busy or self.desk.asks.busy or self.instances.gallery.resting
+            busy = self.desk.busy
             quiet = 0 if busy else quiet + 1
             if busy:
                 time.sleep(0.005)
@@ -134,6 +146,7 @@ class Workbench(QWidget):
         self.company.stop()
         self.desk.close()
         self.card.stop()
+        self.pointing.stop()
         for panel in (self.legend, self.card):
             panel.hide()
             panel.deleteLater()
@@ -145,7 +158,7 @@ class Workbench(QWidget):
     def _changed(self, before: State, after: State) -> None:
         if before.record is not after.record and before.record is not None:
             self._say("")
-        watched = ("lattice", "answer", "answer_grid", "simulated", "bag", "nodes", "blind")
+        watched = ("lattice", "answer", "answer_grid", "simulated", "bag", "nodes", "blind", "second")
         if any(getattr(before, n) is not getattr(after, n) for n in watched):
             self._reader = TileReader(after)
         self._pointer.refresh()

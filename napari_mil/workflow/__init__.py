@@ -7,10 +7,12 @@ from __future__ import annotations
 from napari_mil.workflow.analyse import PartialAnswer, analyse_steps, bag_steps, slide_bag_steps
 from napari_mil.workflow.checkpoints import Question, class_list, import_model, questions, take_checkpoint
 from napari_mil.workflow.child import told_to_stop
+from napari_mil.workflow.contradictions import Contradiction, contradictions
 from napari_mil.workflow.difference import difference_steps
 from napari_mil.workflow.editing import (
     draw,
     label_above,
+    label_slides,
     label_tiles,
     lock,
     mended,
@@ -23,6 +25,7 @@ from napari_mil.workflow.exchange import import_paths_steps
 from napari_mil.workflow.history import (
     conflict_rows,
     conflict_words,
+    history_words,
     label_rows,
     log_rows,
     news_of_others,
@@ -49,10 +52,12 @@ from napari_mil.workflow.readings import (
     labelled_place,
     place_key,
     read_again,
+    readers,
     readings,
     report_lines,
     report_rows,
     second_places,
+    second_questions,
     write_report,
 )
 from napari_mil.workflow.retrain import Retrained, retrain_here_steps, retrain_steps
@@ -69,6 +74,7 @@ from napari_mil.workflow.studies import cross_validate_steps, search_model_steps
 from napari_mil.workflow.tables import Table, answer_columns, answer_numbers
 
 __all__ = [
+    "Contradiction",
     "PartialAnswer",
     "Project",
     "Question",
@@ -87,6 +93,7 @@ __all__ = [
     "compare_cards",
     "conflict_rows",
     "conflict_words",
+    "contradictions",
     "cross_validate_steps",
     "current_card",
     "difference_steps",
@@ -97,10 +104,12 @@ __all__ = [
     "find_encoder",
     "find_record",
     "has_recording",
+    "history_words",
     "import_model",
     "import_paths_steps",
     "label_above",
     "label_rows",
+    "label_slides",
     "label_tiles",
     "labelled_place",
     "lock",
@@ -115,6 +124,7 @@ __all__ = [
     "question_at",
     "questions",
     "read_again",
+    "readers",
     "readings",
     "recordings",
     "report_lines",
@@ -128,6 +138,7 @@ __all__ = [
     "sample_project_steps",
     "search_model_steps",
     "second_places",
+    "second_questions",
     "share",
     "shown_names",
     "skip_question",

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_mil.correction import Cells, Correction, Place, Polygon, from_record, region
+from napari_mil.correction import Cells, Correction, Place, Polygon, WholeSlide, from_record, region
 from napari_mil.errors import LabelError, ModelError, ProjectError
 from napari_mil.ledger import Event
 from napari_mil.workflow.project import Project, find_card, find_record, label_before
@@ -22,6 +22,15 @@ def state(
 
     about : further fields of Correction
     """
+    said = stated(project, slide, places, label, **about)
+    project.ledger.correct(*said)
+    return said
+
+
+def stated(
+    project: Project, slide: str, places: Sequence[Place], label: str | None, **about: Any
+) -> list[Correction]:
+    """What `state` writes, not written yet."""
     record = find_record(project, slide)
     text = project.tree.path(project.tree.node(label)) or None
     by = about.pop("by", project.by)
@@ -29,6 +38,39 @@ def state(
     for place in places:
         was = about["was"] if "was" in about else label_before(project, record, place)
         said.append(Correction(record.id, place, text, by=by, **(about | {"was": was})))
+    return said
+
+
+def slide_labels(
+    project: Project, slides: Iterable[str], label: str | None, *, model: str | None = None, **about: Any
+) -> list[Correction]:
+    """One label for several slides, each with what a model's latest kept answer says of it; not written
+    yet.
+    """
+    text = project.tree.path(project.tree.node(label)) or None
+    by = about.pop("by", project.by)
+    said = []
+    for record in (find_record(project, which) for which in slides):
+        was = label_before(project, record, WholeSlide())
+        known = _latest_said(project, record.id, model) if model else {}
+        more = {"tool": "selected slides", "was": was} | known | about
+        said.append(Correction(record.id, WholeSlide(), text, by=by, **more))
+    return said
+
+
+def _latest_said(project: Project, slide_id: str, model: str) -> dict[str, Any]:
+    answer = project.store.latest_answer(slide_id, model)
+    if answer is None or not answer.probabilities:
+        return {}
+    node, confidence = answer.best(project.tree)[-1]
+    return {"model_id": model, "model_said": project.tree.path(node), "model_confidence": confidence}
+
+
+def label_slides(
+    project: Project, slides: Iterable[str], label: str | None, *, model: str | None = None, **about: Any
+) -> list[Correction]:
+    """State one label for several slides as one act."""
+    said = slide_labels(project, slides, label, model=model, **about)
     project.ledger.correct(*said)
     return said
 
@@ -160,12 +202,7 @@ def unlock(project: Project, *events: int) -> list[Correction]:
 
 
 def _act_on(project: Project, kind: str, events: Sequence[int]) -> list[Correction]:
-    known = {e.seq: e for e in project.ledger.events(kind="correct") if e.seq in events}
-    missing = [seq for seq in events if seq not in known]
-    if missing:
-        raise ProjectError(
-            f"Event {missing[0]} states no label; `napari-mil labels show` lists those in force by number."
-        )
+    known = _stated(project, events)
     slides: dict[str, list[int]] = {}
     for seq in events:
         slides.setdefault(known[seq].slide_id, []).append(seq)
@@ -174,9 +211,27 @@ def _act_on(project: Project, kind: str, events: Sequence[int]) -> list[Correcti
     return [from_record(known[seq].payload["correction"]) for seq in events]
 
 
-def note(project: Project, slide: str | None, text: str) -> Event:
-    """Write down a remark about a slide, or about the project; it changes no label."""
+def _stated(project: Project, events: Sequence[int]) -> dict[int, Event]:
+    """The events of these numbers; ProjectError when one states no label."""
+    first = min(events, default=1) - 1
+    known = {e.seq: e for e in project.ledger.events(kind="correct", after=first) if e.seq in events}
+    missing = [seq for seq in events if seq not in known]
+    if missing:
+        raise ProjectError(
+            f"Event {missing[0]} states no label; `napari-mil labels show` lists those in force by number."
+        )
+    return known
+
+
+def note(project: Project, slide: str | None, text: str, *, event: int | None = None) -> Event:
+    """Write down a remark about a slide, about what an event said, or about the project; it changes no
+    label.
+    """
     if not text.strip():
         raise LabelError("An empty note says nothing; write what is to be remembered.")
     where = None if slide is None else find_record(project, slide).id
-    return project.ledger.append("note", where, {"text": text.strip()}, project.by)
+    about: dict[str, Any] = {"text": text.strip()}
+    if event is not None:
+        where = _stated(project, [event])[event].slide_id
+        about["events"] = [event]
+    return project.ledger.append("note", where, about, project.by)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
-from napari_mil.correction import Cells, Correction, Place, WholeSlide, from_record
+from napari_mil.correction import Cells, Correction, Place, WholeSlide, from_record, place_from
 from napari_mil.errors import ProjectError
 from napari_mil.ledger import Event, SlideRecord, conflicts_of
 from napari_mil.ledger.conflicts import meet
@@ -73,6 +73,11 @@ def _what(e: Event, said: dict[str, list[str]], by_number: dict[int, str]) -> di
         return {"act": "; ".join(said[act_of(e)])}
     if e.kind in ("withdraw", "lock", "unlock"):
         return {"what": "; ".join(f"{by_number[seq]} (event {seq})" for seq in e.payload["events"])}
+    if e.kind == "reading":
+        c = from_record(e.payload["correction"])
+        return {"place": place_words(c.place), "label": c.label, "text": c.note}
+    if e.kind == "skip":
+        return {"place": place_words(place_from(e.payload["place"])), "text": e.payload.get("note", "")}
     if e.kind == "slide":
         return {"case": e.payload["case"], "label": e.payload["label"]}
     if e.kind == "adopt":
@@ -104,26 +109,77 @@ def undo_row(project: Project, slide: str) -> dict[str, Any]:
     return about | {"undo": row["act"], "by": acts[0].by, "at": str(acts[0].at)}
 
 
-def place_history(project: Project, slide: str, place: Place) -> list[dict[str, Any]]:
-    """Everything that was ever said of a place, the earliest first, what was taken back included.
+#: What became of a statement, by the kind of the event that names it, or takes an act back.
+_FATES = {"withdraw": "withdrawn", "lock": "locked", "unlock": "unlocked", "undo": "undone", "redo": "redone"}
+#: The kinds that state a label of a place.
+_STATING = ("correct", "reading")
+
+
+def place_history(project: Project, slide: str, place: Place | None = None) -> list[dict[str, Any]]:
+    """Everything that was ever said of a place (None: of any place of the slide), the earliest first, what
+    was taken back and second readings included.
 
     Each with its event, who and when, the tool, the label, what the place was called before, what the
-    model had said and how surely, which maps were visible, the note, and whether it counts still.
+    model had said and how surely, which maps were visible, the note, whether it counts still, and what
+    became of it since: who withdrew, locked, undid or remarked on it, and when.
     """
     record = find_record(project, slide)
     acts = project.ledger.acts(record.id)
     counts = {seq for seq, _ in acts.in_force}
-    rows = []
-    for e in project.ledger.events(kind="correct", slide_id=record.id):
-        c = from_record(e.payload["correction"])
-        if not meet(c.place, place):
-            continue
-        about: dict[str, Any] = {"event": e.seq, "at": c.at and c.at.isoformat(), "by": c.by, "tool": c.tool}
-        about |= {"place": place_words(c.place), "label": c.label or "withdrawn", "was": c.was}
-        about |= {"model": c.model_id, "model_said": c.model_said, "model_confidence": c.model_confidence}
-        about |= {"visible": list(c.visible), "note": c.note}
-        rows.append(about | {"in_force": e.seq in counts, "locked": e.seq in acts.locked})
-    return rows
+    rows: dict[int, dict[str, Any]] = {}
+    of_act: dict[str, list[int]] = {}
+    withdrawals = set[str]()
+    for e in project.ledger.events(slide_id=record.id):
+        named = _named(e, of_act)
+        if e.kind == "withdraw":
+            withdrawals.add(act_of(e))
+        if e.kind in _STATING:
+            c = from_record(e.payload["correction"])
+            if place is None or meet(c.place, place):
+                about = {"in_force": e.seq in counts, "locked": e.seq in acts.locked}
+                rows[e.seq] = _statement(e, c) | about
+        elif fate := _fate(e, withdrawals):
+            for row in (rows[seq] for seq in named if seq in rows):
+                row["since"].append({"at": str(e.at), "by": e.by, "what": fate})
+    return list(rows.values())
+
+
+def _named(e: Event, of_act: dict[str, list[int]]) -> list[int]:
+    """Numbers of the events that an event is about; `of_act` remembers those of each act."""
+    named: list[int] = [e.seq] if e.kind in _STATING else list(e.payload.get("events", ()))
+    if e.kind in ("undo", "redo"):
+        return of_act.get(act_of(e), [])
+    if "act" in e.payload:
+        of_act.setdefault(act_of(e), []).extend(named)
+    return named
+
+
+def _fate(e: Event, withdrawals: Collection[str]) -> str:
+    """What an event did with the statements that it is about, "" for nothing."""
+    if e.kind in ("undo", "redo") and act_of(e) in withdrawals:
+        return "withdrawal undone" if e.kind == "undo" else "withdrawn again"
+    return f"note: {e.payload['text']}" if e.kind == "note" else _FATES.get(e.kind, "")
+
+
+def _statement(e: Event, c: Correction) -> dict[str, Any]:
+    about: dict[str, Any] = {"event": e.seq, "at": c.at and c.at.isoformat(), "by": c.by, "tool": c.tool}
+    about |= {"place": place_words(c.place), "label": c.label or "withdrawn", "was": c.was}
+    about |= {"model": c.model_id, "model_said": c.model_said, "model_confidence": c.model_confidence}
+    return about | {"visible": list(c.visible), "note": c.note, "kind": e.kind, "since": []}
+
+
+def history_words(row: dict[str, Any]) -> str:
+    """What was said, as a row of `place_history` has it: the place, the labels, what was known and seen, and
+    what became of it.
+    """
+    model = f"; the model had said {row['model_said']}" if row["model_said"] else ""
+    sure = f" {row['model_confidence']:.0%}" if row["model_confidence"] is not None else ""
+    seen = f"; visible: {', '.join(row['visible'])}" if row["visible"] else ""
+    was = f" (was {row['was']})" if row["was"] else ""
+    note = f"; “{row['note']}”" if row["note"] else ""
+    since = "".join(f"; {one['what']} by {one['by'] or 'somebody'}" for one in row["since"])
+    counts = "" if row["in_force"] or row["kind"] == "reading" else " (taken back)"
+    return f"{row['place']} → {row['label']}{was}{model}{sure}{seen}{note}{since}{counts}"
 
 
 def conflict_rows(project: Project, *, slide: str | None = None) -> list[dict[str, Any]]:

@@ -35,7 +35,9 @@ def export(project: Project, path: Path, slide: Slide | None, format: str | None
     if kind == "geojson" and slide is not None:
         from napari_mil.interop import geojson
 
-        geojson.write(path, slide, _labels_of(project, slide.fingerprint), project.tree)
+        said, acts = _labels_of(project, slide.fingerprint), project.ledger.acts(slide.fingerprint)
+        locked = {c.id for event, c in acts.in_force if event in acts.locked}
+        geojson.write(path, slide, said, project.tree, locked=locked)
         return path
     from napari_mil.interop import csv_labels
 

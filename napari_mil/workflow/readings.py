@@ -40,11 +40,13 @@ READING = "reading"
 AGAIN = 4
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Disagreement:
     """A place that two readers call differently; `cell` None: the whole slide."""
 
+    record: SlideRecord
     slide: str
+    place: Place
     cell: tuple[int, int] | None
     first: str
     second: str
@@ -99,6 +101,29 @@ def second_places(project: Project, *, n: int = 20, seed: int = 0) -> list[tuple
             found.append((record, WholeSlide()))
         found += [(record, place) for place in _cells_again(project, others, seen, rng)]
     return [found[i] for i in rng.permutation(len(found))[:n]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reading:
+    """A place to be read a second time.
+
+    Attributes
+    ----------
+    record, name : its slide, and what that is called
+    place : a tile as painted cells, or the whole slide
+    """
+
+    record: SlideRecord
+    name: str
+    place: Place
+
+
+def second_questions(project: Project, *, n: int = 20, seed: int | None = None) -> list[Reading]:
+    """The places of `second_places`, in another order whenever more was read, unless a seed is given."""
+    mine = sum(c.by == project.by for c in readings(project))
+    names = shown_names(project.slides)
+    places = second_places(project, n=n, seed=mine if seed is None else seed)
+    return [Reading(record, names[record.id], place) for record, place in places]
 
 
 def place_key(project: Project, record: SlideRecord, place: Place) -> str:
@@ -160,11 +185,25 @@ def agreement_report(project: Project, first: str | None = None, second: str | N
         parts.append(tuple(agreement([by_id[p[0]].case for p in mine], one, other, project.tree)))
     path = project.tree.path
     apart = tuple(
-        Disagreement(names[p[0]], p[1], path(told[a][p]), path(told[b][p]))
+        Disagreement(by_id[p[0]], names[p[0]], _place(project, *p), p[1], path(told[a][p]), path(told[b][p]))
         for p in places
         if not agree(project.tree, (told[a][p], told[b][p]))
     )
     return Report(a, b, parts[0], parts[1], apart)
+
+
+def readers(project: Project) -> list[str]:
+    """Who has labelled anything in a project, as corrections in force or second readings, by name."""
+    return sorted({c.by for c in (*project.ledger.corrections(), *readings(project)) if c.by})
+
+
+def _place(project: Project, slide_id: str, cell: tuple[int, int] | None) -> Place:
+    """The place that two people called differently, as it was painted."""
+    if cell is None:
+        return WholeSlide()
+    said = [*project.ledger.corrections(slide_id), *readings(project, slide_id)]
+    painted = [c.place for c in said if isinstance(c.place, Cells)]
+    return Cells(np.array([cell], np.int32), painted[-1].pitch_px)
 
 
 Where = tuple[str, tuple[int, int] | None]
@@ -197,7 +236,8 @@ def _by_person(project: Project) -> dict[str, Told]:
     told: dict[str, Told] = {}
     for record in project.slides:
         said = [*project.ledger.corrections(record.id), *readings(project, record.id)]
-        grid = _grid(said)
+        painted = [c.place for c in said if isinstance(c.place, Cells)]
+        grid = cells_grid(painted) if painted else None
         for who in sorted({c.by for c in said if c.by}):
             mine = [c for c in said if c.by == who]
             known = told.setdefault(who, {})
@@ -211,11 +251,8 @@ def _by_person(project: Project) -> dict[str, Told]:
     return {who: known for who, known in told.items() if known}
 
 
-def _grid(said: Sequence[Correction]) -> TileGrid | None:
-    """The cells that anybody painted, as a grid, on which regions are compared too; None without any."""
-    painted = [c.place for c in said if isinstance(c.place, Cells)]
-    if not painted:
-        return None
+def cells_grid(painted: Sequence[Cells]) -> TileGrid:
+    """The cells that were painted with the latest pitch, as a grid, on which regions are compared too."""
     pitch = painted[-1].pitch_px
     cells = np.unique(np.concatenate([p.cells for p in painted if p.pitch_px == pitch]), axis=0)
     cells = cells[(cells >= 0).all(1)]

@@ -115,9 +115,65 @@ def test_the_history_of_a_place_tells_who_when_and_what_was_seen(folder, run):
     run("labels", "undo", folder, "--slide", "s0")
     run("labels", "undo", folder, "--slide", "s0")
     assert run("labels", "history", folder, "--slide", "s0")[1].endswith(
-        "(was Benign/N); the model had said Benign/N 80%; “sure” (taken back)\n"
+        "(was Benign/N); the model had said Benign/N 80%; “sure”; undone by somebody (taken back)\n"
     )
     assert run("labels", "history", folder, "--slide", "s0", "--at", "here")[0] == 2
+
+
+def test_the_history_tells_what_became_of_what_was_said(folder, run):
+    run("labels", "lock", folder, "4", "--by", "ann")
+    run("labels", "note", folder, "ask again", "--event", "4", "--by", "bob")
+    run("labels", "unlock", folder, "4", "--by", "ann")
+    run("labels", "withdraw", folder, "4", "--by", "ann")
+    run("labels", "undo", folder, "--slide", "s0", "--by", "ann")
+    run("review", folder, "--second", "--by", "eve", "--relabel", "s0@0,1=IC")
+    _, out, _ = run("labels", "history", folder, "--slide", "s0", "--at", "10,300", "--json")
+    told, again = (json.loads(line) for line in out.splitlines())
+    assert [(one["by"], one["what"]) for one in told["since"]] == [
+        ("ann", "locked"), ("bob", "note: ask again"), ("ann", "unlocked"), ("ann", "withdrawn"),
+        ("ann", "withdrawal undone"),
+    ]  # fmt: skip
+    assert (told["kind"], told["in_force"]) == ("correct", True)
+    assert (again["kind"], again["tool"], again["label"]) == ("reading", "second reading", "Malignant/IC")
+    out = run("labels", "history", folder, "--slide", "s0", "--at", "10,300")[1]
+    assert "taken back" not in out
+    assert out.splitlines()[0].endswith("; withdrawn by ann; withdrawal undone by ann")
+
+
+def test_what_was_done_is_a_record_with_json(folder, run):
+    def record(*words):
+        status, out, _ = run("labels", *words, "--json")
+        assert status == 0
+        return json.loads(out)
+
+    assert record("set", folder, "IC", "--slide", "s1", "--note", "why")["note"] == "why"
+    for verb, done in (("lock", "locked"), ("unlock", "unlocked"), ("withdraw", "withdrawn")):
+        made = record(verb, folder, "4")
+        assert (made["done"], made["event"], made["label"]) == (done, 4, "Atypical/ADH")
+    assert record("note", folder, "remember", "--by", "ann")["by"] == "ann"
+    status, _, err = run("labels", "note", folder, "remember", "--event", "1")
+    assert (status, "Event 1 states no label" in err) == (2, True)
+
+
+def test_the_log_tells_of_skips_and_second_readings(folder, run):
+    with Project(folder, by="eve") as project:
+        place = {"kind": "cells", "pitch_px": [256.0, 256.0], "cells": [[0, 1]]}
+        project.ledger.append("skip", project.slides[0].id, {"place": place, "note": "out of focus"}, "eve")
+    run("review", folder, "--second", "--by", "eve", "--relabel", "s0@0,1=IC")
+    _, out, _ = run("labels", "log", folder)
+    skip, reading = out.splitlines()[-2:]
+    assert skip.endswith("eve  skip  s0  1 tile  out of focus")
+    assert reading.endswith("eve  reading  s0  1 tile  Malignant/IC")
+
+
+def test_contradictions_are_listed(folder, run):
+    assert run("labels", "contradictions", folder, "--slide", "s1") == (0, "", "")
+    run("labels", "withdraw", folder, "3")
+    status, out, _ = run("labels", "contradictions", folder)
+    words = "2 tiles are labelled Atypical/ADH by tester, but the slide Benign/N by the manifest"
+    assert (status, out) == (1, f"s0: {words}\n")
+    row = json.loads(run("labels", "contradictions", folder, "--json")[1])
+    assert (row["between"], row["events"], row["words"]) == ("levels", [4], words)
 
 
 def test_a_slide_is_labelled_and_what_was_said_without_seeing_the_other_is_listed(folder, run):
@@ -136,6 +192,13 @@ def test_a_slide_is_labelled_and_what_was_said_without_seeing_the_other_is_liste
     assert (status, out) == (0, "The slide → Malignant/IC\n")
     assert run("labels", "conflicts", folder)[0] == 0
     assert run("labels", "set", folder, "none", "--slide", "s1")[1] == "The slide → label taken away\n"
+    both = run("labels", "set", folder, "IC", "--slide", "s0", "--slide", "s1", "--by", "ann")
+    assert both[:2] == (0, "2 slides → Malignant/IC\n")
+    with Project(folder) as project:
+        acts = [project.ledger.acts(r.id).done[-1].id for r in project.slides]
+        assert acts[0] == acts[1]
+    one = ("--slide", "s1", "--slide", "s0", "--model", "m", "--rows", "1")
+    assert "give --slide once" in run("labels", "set", folder, "IC", *one)[2]
     for words in (("--rows", "1"), ("--model", "m", "--rows", "1", "--above", "a=1")):
         status, _, err = run("labels", "set", folder, "IC", "--slide", "s1", *words)
         assert status == 2

@@ -104,6 +104,10 @@ def test_the_slide_label_is_a_locked_annotation_over_the_scanned_area(path):
     assert feature["properties"]["isLocked"] is True
     corners = np.array(feature["geometry"]["coordinates"][0])
     assert (corners.min(0).tolist(), corners.max(0).tolist()) == ([0, 0], [3900 - 1031, 2900 - 257])
+    locked = said(Polygon((box(0, 0, 9, 9),)))
+    geojson.write(path, PLAIN, [locked], TREE, locked={locked.id})
+    [feature] = json.loads(path.read_text())["features"]
+    assert feature["properties"]["isLocked"] is True
     assert "isLocked" not in one(path, said(Polygon((box(0, 0, 9, 9),))))["properties"]
 
 

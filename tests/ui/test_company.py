@@ -65,6 +65,7 @@ def test_what_both_said_unseen_is_told_once_and_settled_by_who_knows_both(bench,
     bob.correct("s0", WholeSlide(), "ADH")
     bench.review.choose("IC")
     bench.review.label_slide()  # before the news have come
+    assert bench.wait(30)
     look(bench)
     [sentence] = bench.told
     assert sentence.startswith(
@@ -75,6 +76,7 @@ def test_what_both_said_unseen_is_told_once_and_settled_by_who_knows_both(bench,
     assert [c.by for c in bench.desk.state.corrections] == ["bob", "ann"]  # neither is lost
     bench.review.choose("ADH")
     bench.review.label_slide()
+    assert bench.wait(30)
     look(bench)
     assert len(bench.told) == 1
     assert slide_label(bob, bob.slides[0]) == "Atypical/ADH"
@@ -83,11 +85,14 @@ def test_what_both_said_unseen_is_told_once_and_settled_by_who_knows_both(bench,
 def test_undo_takes_back_what_this_person_said(bench, bob):
     bench.review.choose("IC")
     bench.review.label_slide()
+    assert bench.wait(30)
     bob.correct("s0", WholeSlide(), "ADH")
     look(bench)
     bench.review.undo()
+    assert bench.wait(30)
     assert [c.by for c in bench.desk.state.corrections] == ["bob"]
     bench.review.undo()
+    assert bench.wait(30)
     assert bench.heard[-1] == "There is nothing of yours to undo on this slide."
 
 
@@ -100,6 +105,7 @@ def test_a_server_that_goes_away_is_said_once_and_the_window_goes_on(bench, bob,
     assert bench.wait(30)
     bench.review.choose("IC")
     bench.review.label_slide()
+    assert bench.wait(30)
     postgres.kill()
     try:
         look(bench)
@@ -107,6 +113,8 @@ def test_a_server_that_goes_away_is_said_once_and_the_window_goes_on(bench, bob,
         assert sum("does not answer" in sentence for sentence in bench.told) == 1
         bench.review.choose("ADH")
         bench.review.label_slide()
+        assert bench.desk.state.slide_label == "Atypical/ADH"  # at once, whatever the server does
+        assert bench.wait(60)
         assert "does not answer" in bench.told[-1]
         assert bench.desk.state.slide_label == "Malignant/IC"  # only what was acknowledged is shown
     finally:
@@ -114,4 +122,6 @@ def test_a_server_that_goes_away_is_said_once_and_the_window_goes_on(bench, bob,
     look(bench)
     assert "The ledger answers again." in bench.heard
     bench.review.label_slide()
+    assert bench.wait(30)
+    assert bench.desk.state.pending == ()
     assert bench.desk.state.slide_label == "Atypical/ADH"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from napari_mil.grid import TileGrid
-from napari_mil.ui.desk import State
 from napari_mil.ui.hover import TileReader
+from napari_mil.ui.state import State
 
 
 def test_tiles_that_reach_over_the_edge_say_so():

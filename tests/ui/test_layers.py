@@ -14,7 +14,6 @@ from napari_mil.prediction import TileMap
 from napari_mil.slides import open_slide
 from napari_mil.tissue import lattice
 from napari_mil.ui import ramps
-from napari_mil.ui.desk import State, around
 from napari_mil.ui.hover import TileReader
 from napari_mil.ui.layers import (
     OURS,
@@ -32,6 +31,7 @@ from napari_mil.ui.layers import (
     title_of,
 )
 from napari_mil.ui.legends import corrections_legend, legend
+from napari_mil.ui.state import State, around
 
 
 def score(n=30, name="attention", seed=1):

@@ -11,7 +11,7 @@ import pytest
 from napari_mil.correction import Cells, WholeSlide
 from napari_mil.steps import drain
 from napari_mil.ui import compat
-from napari_mil.ui.reviewqueue import BLIND, DONE
+from napari_mil.ui.questions import BLIND, WhatTellsMost
 from napari_mil.ui.workbench import Workbench
 from napari_mil.workflow import Project, analyse_steps
 
@@ -54,7 +54,7 @@ def press(bench, key):
 def until_a_tile(bench):
     queue = bench.review.queue
     while queue.question.item.cell is None:
-        press(bench, "Alt+S")
+        press(bench, "Alt+J")
     return queue.question
 
 
@@ -78,7 +78,7 @@ def test_next_goes_to_the_place_and_says_why(bench):
 def test_accept_is_a_correction_and_goes_on(bench):
     press(bench, "Alt+N")
     first = bench.review.queue.question
-    press(bench, "Alt+C")
+    press(bench, "Alt+Return")
     project = bench.desk.state.project
     [said] = project.ledger.corrections()
     assert (said.slide_id, said.label, said.tool, said.by) == (
@@ -112,13 +112,13 @@ def test_relabel_gives_the_chosen_label_to_the_tile(bench):
 def test_skip_is_kept_and_not_asked_again(bench):
     press(bench, "Alt+N")
     first = bench.review.queue.question
-    press(bench, "Alt+S")
+    press(bench, "Alt+J")
     [event] = bench.desk.state.project.ledger.events(kind="skip")
     assert (event.by, event.slide_id) == ("tester", first.record.id)
     assert not bench.desk.state.project.ledger.corrections()
     asked = {bench.review.queue.question.key}
     for _ in range(4):
-        press(bench, "Alt+S")
+        press(bench, "Alt+J")
         if bench.review.queue.question is None:
             break
         assert bench.review.queue.question.key not in asked | {first.key}
@@ -132,7 +132,7 @@ def test_who_reads_blind_sees_neither_reason_nor_answer_first(bench):
     assert queue.why.text() == BLIND
     assert "model" not in queue.what.text()
     assert not queue.accept_button.isEnabled()
-    press(bench, "Alt+C")
+    press(bench, "Alt+Return")
     assert "You read blind" in bench.said.text()
     assert not bench.desk.state.project.ledger.corrections()
     bench.review.choose("IC")
@@ -148,13 +148,13 @@ def test_a_question_belongs_to_its_slide(bench):
     bench.slides.open(other.id)
     assert bench.wait(20)
     assert not queue.accept_button.isEnabled()
-    press(bench, "Alt+C")
+    press(bench, "Alt+Return")
     assert f"The question is about {first.name}" in bench.said.text()
     assert not bench.desk.state.project.ledger.corrections()
 
 
 def test_before_next_there_is_nothing_to_answer_and_in_the_end_nothing_to_ask(bench):
-    for key in ("Alt+C", "Alt+E", "Alt+S"):
+    for key in ("Alt+Return", "Alt+E", "Alt+J"):
         press(bench, key)
         assert "Nothing is asked yet" in bench.said.text()
     project = bench.desk.state.project
@@ -162,7 +162,7 @@ def test_before_next_there_is_nothing_to_answer_and_in_the_end_nothing_to_ask(be
         project.correct(record.id, WholeSlide(), "Benign/N")  # then its tiles are known too
     press(bench, "Alt+N")
     assert bench.review.queue.question is None
-    assert bench.review.queue.what.text() == DONE
+    assert bench.review.queue.what.text() == WhatTellsMost.done
 
 
 def test_another_model_has_other_questions(bench):

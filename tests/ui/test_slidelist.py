@@ -11,8 +11,8 @@ from qtpy.QtWidgets import QApplication
 from napari_mil.correction import Correction, WholeSlide
 from napari_mil.ledger import SlideRecord
 from napari_mil.samples import SAMPLE_TREE
-from napari_mil.ui.desk import State
 from napari_mil.ui.slidelist import SlideList
+from napari_mil.ui.state import State
 
 N = 5000
 
@@ -47,10 +47,15 @@ class Table(QObject):
 
 class Ledger:
     def __init__(self):
-        self.said = []
+        self.said, self.read = [], []
 
-    def corrections(self):
-        return tuple(self.said)
+    @property
+    def last(self):
+        return {c.slide_id: n for n, c in enumerate(self.said, 1)}
+
+    def corrections(self, slide):
+        self.read.append(slide)
+        return tuple(c for c in self.said if c.slide_id == slide)
 
 
 def study(n=N):
@@ -107,10 +112,29 @@ def test_a_correction_appears_and_costs_little(shown):
     worked_out = []
     words = shown.model._words
     shown.model._words = lambda record: (worked_out.append(record.id), words(record))[1]
-    shown.desk.apply(corrections=tuple(project.ledger.said[5:6]))
+    shown.desk.apply(heard=N)
     QApplication.processEvents()
     assert "Malignant/IC · 1 correction" in shown.text()
     assert len(worked_out) < 30
+    project.ledger.read.clear()
+    project.ledger.said.append(Correction("id10", WholeSlide(), "Benign/UDH", by="a"))
+    shown.desk.apply(heard=N + 1)
+    assert project.ledger.read == ["id10"]  # and no other slide
+    assert "Benign/UDH · 2 corrections" in shown.text()
+
+
+def test_what_is_not_kept_yet_is_shown_once(shown):
+    project = study(20)
+    shown.desk.apply(project=project, record=project.slides[3])
+    said = Correction("id3", WholeSlide(), "Malignant/IC", by="a")
+    shown.desk.apply(pending=(said,))
+    assert "Malignant/IC · 1 correction" in shown.text()
+    project.ledger.said = [said]
+    shown.desk.apply(pending=(), heard=1)
+    assert "Malignant/IC · 1 correction" in shown.text()
+    shown.desk.apply(pending=(Correction("id3", WholeSlide(), "Benign/UDH", by="a"),))
+    shown.desk.apply(pending=())  # it could not be kept
+    assert "Malignant/IC · 1 correction" in shown.text()
 
 
 def test_slides_are_found_by_name_case_and_label(shown, qtbot):

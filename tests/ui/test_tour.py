@@ -35,13 +35,14 @@ def test_the_tour_does_the_main_job(bench, study_folder, tmp_path):
     Guide(bench, output, lines.append, recipe={"epochs": 2, "min_epochs": 1}).go()
     pictures = sorted(output.glob("*.png"))
     assert [p.name[:2] for p in pictures] == [f"{n:02d}" for n in range(1, len(lines) + 1)]
-    assert len(lines) == 14
+    assert len(lines) == 18
     record = bench.desk.state.record
     assert json.loads((output / f"{record.name}.geojson").read_text())["features"]
     assert record.id in (output / "labels.csv").read_text()
     with Project(study_folder) as project:
         assert len(project.cards) == 3
-        assert {c.tool for c in project.ledger.corrections()} == {"paint", "slide label"}
+        assert {c.tool for c in project.ledger.corrections()} == {"paint", "slide label", "review"}
+        assert [e.kind for e in project.ledger.events(kind="withdraw")] == ["withdraw"]
 
 
 def test_a_project_without_models_is_one_sentence(make_napari_viewer, tmp_path):

@@ -10,11 +10,12 @@ from qtpy.QtWidgets import QComboBox, QFileDialog, QWidget
 
 from napari_mil.errors import MILError
 from napari_mil.ui import acts, compat
-from napari_mil.ui.desk import Desk, State
+from napari_mil.ui.desk import Desk
 from napari_mil.ui.dialogs import MappingDialog
 from napari_mil.ui.labelfile import read_as, unknown_classes
+from napari_mil.ui.state import State
 from napari_mil.ui.widgets import button, column, hint, row, text
-from napari_mil.ui.words import amount_words, is_whole
+from napari_mil.ui.words import amount_words, hidden_words, is_whole
 
 #: What can be written: (words, suffix, of one slide or of all).
 CHOICES = (
@@ -42,8 +43,8 @@ class ExportSection(QWidget):
             "Import labels…", self.choose_source, "Read a GeoJSON or CSV file of this slide"
         )
         column(self, self.what, self.preview, row(self.export_button, self.import_button), self.done)
-        desk.key("Ctrl+Shift+E", self.choose_target)
-        acts.whenever(desk, ("project", "record", "corrections"), self._preview)
+        desk.key("Ctrl+Shift+E", self.choose_target, "Export labels")
+        acts.whenever(desk, ("project", "record", "corrections", "heard", "blind", "second"), self._preview)
 
     def write(self, path: str | Path) -> None:
         """Write what is chosen to `path`; the suffix decides the format. Done in the interactive lane."""
@@ -143,12 +144,14 @@ def preview_words(state: State, *, one: bool) -> str:
         return ""
     from napari_mil.workflow import slide_label
 
+    if one and state.veiled:
+        return f"<b>{record.name}</b>: {hidden_words(state, 'what it is labelled')}"
     if not one:
         corrections = project.ledger.corrections()
         labelled = sum(slide_label(project, r) is not None for r in project.slides)
         slides = len(project.slides)
         return f"{labelled:,} slide labels and {len(corrections):,} corrections of {slides:,} slides."
-    lines = [f"<b>{record.name}</b>: slide label {slide_label(project, record) or 'none'}"]
+    lines = [f"<b>{record.name}</b>: slide label {state.slide_label or 'none'}"]
     by_label: dict[str, list[Any]] = {}
     for c in state.corrections:
         if not is_whole(c):

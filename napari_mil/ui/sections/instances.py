@@ -6,11 +6,12 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QCheckBox, QTreeWidget, QTreeWidgetItem, QWidget
 
 from napari_mil.ui import acts
-from napari_mil.ui.desk import Desk, State
+from napari_mil.ui.desk import Desk
 from napari_mil.ui.gallery import Gallery
 from napari_mil.ui.hidden import HIDDEN, HiddenTiles
+from napari_mil.ui.state import State
 from napari_mil.ui.widgets import column, hint, row
-from napari_mil.ui.words import VEILED
+from napari_mil.ui.words import hidden_words
 
 _NAME = Qt.ItemDataRole.UserRole
 #: What the first part of a map's name is called on screen, in the order of the list.
@@ -44,13 +45,15 @@ class InstancesSection(QWidget):
         self.rank.toggled.connect(lambda on: desk.apply(style="rank" if on else "raw"))
         self.hidden = HiddenTiles(desk)
         self.legend = QCheckBox("Legend")
-        self.legend.setToolTip("What the colours mean, on the picture (Alt+L)")
+        self.legend.setToolTip("What the colours mean, on the picture (Alt+O)")
         self.legend.setChecked(True)
         self.gallery = Gallery(desk)
         shown = row(self.rank, None, self.legend)
         column(self, self.empty, self.list, shown, self.hidden, self.gallery)
         self._names: tuple[str, ...] = ()
-        acts.whenever(desk, ("answer", "shown", "simulated", "blind", "corrections"), self._show_list)
+        acts.whenever(
+            desk, ("answer", "shown", "simulated", "blind", "second", "corrections"), self._show_list
+        )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -70,7 +73,7 @@ class InstancesSection(QWidget):
 
     def _show_list(self, state: State) -> None:
         names = () if state.veiled else tuple(m.name for m in state.maps if m.name != HIDDEN)
-        self.empty.setText(VEILED if state.veiled else EMPTY)
+        self.empty.setText(hidden_words(state, "The answer") if state.veiled else EMPTY)
         self.empty.setVisible(not names)
         self.hidden.setEnabled(not state.veiled)
         for part in (self.list, self.rank, self.legend):

@@ -9,9 +9,10 @@ from qtpy.QtWidgets import QButtonGroup, QComboBox, QRadioButton, QVBoxLayout, Q
 
 from napari_mil.ui import acts
 from napari_mil.ui.curves import SurvivalPlot
-from napari_mil.ui.desk import Desk, State
+from napari_mil.ui.desk import Desk
+from napari_mil.ui.state import State
 from napari_mil.ui.widgets import button, clear, column, hint, row, text
-from napari_mil.ui.words import VEILED, answer_remarks, card_words, device_words, percent, span_words
+from napari_mil.ui.words import answer_remarks, card_words, device_words, hidden_words, percent, span_words
 
 if TYPE_CHECKING:
     from napari_mil.card import ModelCard
@@ -53,10 +54,10 @@ class ModelSection(QWidget):
             self.run_button,
             self.answer,
         )
-        desk.key("Ctrl+Return", self.run)
+        desk.key("Ctrl+Return", self.run, "Run the model on the slide, or on what is in view")
         acts.whenever(desk, ("project", "changed_models", "card"), self._show_cards)
         acts.whenever(desk, ("card", "slide", "bag"), self._estimate)
-        acts.whenever(desk, ("answer", "partial", "blind", "corrections"), self._show_answer)
+        acts.whenever(desk, ("answer", "partial", "blind", "second", "corrections"), self._show_answer)
 
     def choose(self, which: str) -> None:
         """Choose a model by id or name."""
@@ -161,7 +162,7 @@ class ModelSection(QWidget):
         if state.answer is None or state.project is None:
             return
         if state.veiled:
-            self._answer.addWidget(hint(VEILED))
+            self._answer.addWidget(hint(hidden_words(state, "The answer")))
             return
         tree = state.project.tree
         if state.answer.risk is not None and state.answer.survival is not None and state.card is not None:

@@ -12,9 +12,10 @@ from qtpy.QtWidgets import QWidget
 from napari_mil.ui import acts
 from napari_mil.ui.curves import Curves
 from napari_mil.ui.decision import Decision
-from napari_mil.ui.desk import Desk, State
+from napari_mil.ui.desk import Desk
+from napari_mil.ui.state import State
 from napari_mil.ui.widgets import button, column, hint, row, text
-from napari_mil.ui.words import since_words
+from napari_mil.ui.words import hidden_words, since_words
 
 if TYPE_CHECKING:
     from napari_mil.steps import Progress
@@ -45,7 +46,7 @@ class RetrainSection(QWidget):
         self._job: Any = None
         self.plot.hide()
         self.stop_button.setEnabled(False)
-        acts.whenever(desk, ("project", "card", "corrections"), self._show_since)
+        acts.whenever(desk, ("project", "card", "heard", "second"), self._show_since)
 
     def start(self, *, seed: int = 0, recipe: Mapping[str, Any] | None = None) -> Any:
         """Start a training in a child process.
@@ -112,11 +113,15 @@ class RetrainSection(QWidget):
             self.since.setText("Retraining starts from a model; this project has none.")
             return
 
+        if state.second:
+            self.since.setText(hidden_words(state, "What was said"))
+            return
+
         def work() -> Any:
             return acts.corrections_since(project, card.ledger_head)
 
         def show(corrections: Any) -> None:
-            if self.desk.state.card is card:
+            if self.desk.state.card is card and not self.desk.state.second:
                 self.since.setText(since_words(card.name, corrections))
 
         self.desk.asks.ask("since", work, show)

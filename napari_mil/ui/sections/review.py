@@ -4,23 +4,22 @@ made.
 
 from __future__ import annotations
 
-from typing import Any
+from qtpy.QtWidgets import QCheckBox, QLabel, QWidget
 
-import numpy as np
-from qtpy.QtWidgets import QCheckBox, QLabel, QSpinBox, QWidget
-
-from napari_mil.correction import Cells, WholeSlide
-from napari_mil.ui import acts, compat
-from napari_mil.ui.desk import Desk, State
+from napari_mil.correction import WholeSlide
+from napari_mil.ui import acts, writing
+from napari_mil.ui.above import Above
+from napari_mil.ui.agreement import AgreementReport
+from napari_mil.ui.contradictionlist import ContradictionList
+from napari_mil.ui.desk import Desk
 from napari_mil.ui.drawing import RegionPen
-from napari_mil.ui.historylist import HistoryList
 from napari_mil.ui.labellist import LabelList, key_of_node
+from napari_mil.ui.painting import Brush
+from napari_mil.ui.placehistory import PlaceHistory
 from napari_mil.ui.reviewqueue import ReviewQueue
-from napari_mil.ui.widgets import button, column, hint, row, text
-from napari_mil.ui.words import contradictions, label_words
-
-#: How opaque labels are while one paints; at other times only their outlines are seen.
-FILL = 0.4
+from napari_mil.ui.state import State
+from napari_mil.ui.widgets import button, column, row, text
+from napari_mil.ui.words import label_words
 
 
 class ReviewSection(QWidget):
@@ -30,16 +29,14 @@ class ReviewSection(QWidget):
         super().__init__()
         self.desk = desk
         self._pen = RegionPen(desk)
-        self._painted_on: Any = None
+        self.brush = Brush(desk, self._has_label, self.undo, self.redo)
         self.tree = LabelList(desk)
-        self.brush = QSpinBox()
-        self.brush.setRange(1, 41)
-        self.brush.setSingleStep(2)
-        self.brush.setToolTip("Width of the brush in tiles")
-        self.brush.valueChanged.connect(lambda _n: self._set_brush())
         self.look_button = button("Look", self.look, "Move the view; nothing is changed", key="Alt+Q")
-        self.paint_button = button("Paint tiles", self.paint, "Paint the label over tiles", key="Alt+B")
-        self.draw_button = button("Draw region", self.draw, "Draw a polygon; Enter ends it", key="Alt+R")
+        self.paint_button = button("Paint", self.paint, "Paint the label over tiles", key="Alt+B")
+        self.fill_button = button(
+            "Fill", self.fill, "Fill tiles of one label that hang together; how many is said", key="Alt+U"
+        )
+        self.draw_button = button("Region", self.draw, "Draw a polygon; Enter ends it", key="Alt+R")
         self.slide_label = text()
         self.set_button = button("Label slide", self.label_slide, "Label the whole slide", key="Alt+G")
         self.confirm_button = button(
@@ -47,31 +44,45 @@ class ReviewSection(QWidget):
         )
         self.undo_button = button("Undo", self.undo, "Take back the latest act on this slide", key="Alt+Z")
         self.redo_button = button("Redo", self.redo, "Restore what was taken back", key="Alt+Y")
-        self.conflicts = hint()
+        tools = (self.paint_button, self.fill_button, self.draw_button)
+        self._labelling = (*tools, self.set_button, self.confirm_button, self.undo_button, self.redo_button)
+        self.contradictions = ContradictionList(desk)
         self.blind = QCheckBox("Read blind first")
         self.blind.setToolTip(
             "Hide maps, answer and known label until you have given the slide's first label"
         )
         self.blind.toggled.connect(lambda on: desk.apply(blind=on))
-        self.history, self.queue = HistoryList(desk), ReviewQueue(desk)
+        self.second = QCheckBox("Second reading")
+        self.second.setToolTip(
+            "Read places that others have labelled, blind: what was said of them, and what the model says, "
+            "stays hidden, and your readings take the place of nothing (Alt+Shift+N)"
+        )
+        self.second.toggled.connect(self.read_again)
+        self.agreement_button = button(
+            "Agreement of readers…",
+            self.compare,
+            "How far two readers agree, and where they do not",
+            key="Alt+Shift+A",
+        )
+        self.above = Above(desk)
+        self.history, self.queue = PlaceHistory(desk), ReviewQueue(desk)
         column(
             self,
-            self.blind,
+            row(self.blind, self.second, None),
             self.queue,
+            self.contradictions,
             text("Choose a label, then where it holds:"),
             self.tree,
-            row(self.look_button, self.paint_button, self.draw_button),
-            row(QLabel("Brush"), self.brush, None, self.undo_button, self.redo_button),
+            row(self.look_button, self.paint_button, self.fill_button, self.draw_button),
+            row(QLabel("Brush"), self.brush.width, None, self.undo_button, self.redo_button),
             self.slide_label,
             row(self.set_button, self.confirm_button),
-            self.conflicts,
+            self.above,
             self.history,
+            row(self.agreement_button, None),
         )
-        for key, act in self._shortcuts():
-            desk.key(key, act)
-        acts.whenever(desk, ("node",), lambda _state: self._set_brush())
-        acts.whenever(desk, ("corrections", "record", "answer", "blind"), self._show_said)
-        desk.changed.connect(lambda _before, _after: self._watch_layer())
+        self._set_keys()
+        acts.whenever(desk, ("corrections", "record", "answer", "blind", "second"), self._show_said)
 
     def choose(self, node: int | str) -> None:
         """Choose the label to give: a node, or a label text; 0 takes labels away."""
@@ -85,22 +96,17 @@ class ReviewSection(QWidget):
     def look(self) -> None:
         """Stop painting and drawing."""
         self._pen.put_down()
-        if self._painted_on is not None:
-            self._painted_on.mode = "pan_zoom"
+        self.brush.put_down()
 
     def paint(self) -> None:
         """Paint the chosen label over tiles; every stroke is kept at once."""
         self._pen.put_down()
-        layer = self.desk.layer("corrections")
-        if layer is None:
-            self.desk.tell("Open a slide before painting.")
-            return
-        if not self._has_label():
-            return
-        self._watch_layer()
-        self.desk.viewer.layers.selection.active = layer
-        layer.mode = "paint"
-        self._set_brush()
+        self.brush.pick_up()
+
+    def fill(self) -> None:
+        """Fill what a painted line encloses, or what has one label, with the chosen label."""
+        self._pen.put_down()
+        self.brush.pick_up("fill")
 
     def draw(self) -> None:
         """Draw a polygon with the chosen label."""
@@ -117,7 +123,7 @@ class ReviewSection(QWidget):
         if label is None and state.slide_label is None:
             self.desk.tell("This slide has no label to take away.")
             return
-        acts.correct(self.desk, WholeSlide(), label, tool="slide label")
+        writing.correct(self.desk, WholeSlide(), label, tool="slide label")
 
     def confirm(self) -> None:
         """Say that the model's answer for the slide is right: agreement is information too."""
@@ -132,67 +138,63 @@ class ReviewSection(QWidget):
             self.desk.tell("This model answers with a risk, not with a label; choose the label yourself.")
             return
         node = state.answer.best(state.project.tree)[-1][0]
-        acts.correct(self.desk, WholeSlide(), state.project.tree.path(node), tool="confirm")
+        writing.correct(self.desk, WholeSlide(), state.project.tree.path(node), tool="confirm")
+
+    def read_again(self, on: bool) -> None:
+        """Begin or end a second reading."""
+        self.look()
+        self.desk.apply(second=on)
+
+    def compare(self) -> AgreementReport | None:
+        """Open the report of the agreement of two readers; not while one reads blind."""
+        if self.desk.state.second:
+            self.desk.tell("The report shows what others said; end the second reading first.")
+            return None
+        if self.desk.state.project is None:
+            self.desk.tell("Open a project first.")
+            return None
+        report = AgreementReport(self.desk)
+        report.show()
+        return report
 
     def undo(self) -> None:
         """Take back the latest act on this slide."""
         if self.desk.state.project is not None:
-            acts.undo(self.desk)
+            writing.undo(self.desk)
 
     def redo(self) -> None:
         """Restore what was taken back last."""
         if self.desk.state.project is not None:
-            acts.redo(self.desk)
+            writing.redo(self.desk)
 
     def _has_label(self) -> bool:
-        """Whether a label was chosen; else the person is told how."""
+        """Whether a label may be given and was chosen; else the person is told how."""
+        if writing.refused(self.desk):
+            return False
         if self.desk.state.node is None:
             self.desk.tell("Choose a label first: a click in the list, or the key beside it.")
         return self.desk.state.node is not None
 
-    def _shortcuts(self) -> list[tuple[str, Any]]:
-        keys: list[tuple[str, Any]] = [(key_of_node(n), lambda n=n: self.choose(n)) for n in range(19)]
-        return [
-            *keys,
-            ("Alt+Q", self.look), ("Alt+B", self.paint), ("Alt+R", self.draw), ("Alt+G", self.label_slide),
-            ("Alt+A", self.confirm), ("Alt+Z", self.undo), ("Alt+Y", self.redo),
-        ]  # fmt: skip
-
-    def _set_brush(self) -> None:
-        layer = self.desk.layer("corrections")
-        if layer is not None:
-            layer.brush_size = self.brush.value()
-            layer.selected_label = self.desk.state.node or 0
-
-    def _watch_layer(self) -> None:
-        """Follow the strokes on the layer of corrections, which is new for every slide."""
-        layer = self.desk.layer("corrections")
-        if layer is None or layer is self._painted_on:
-            return
-        self._painted_on = layer
-        compat.when_painted(layer, self._stroke)
-        compat.fill_while_painting(layer, FILL, self._has_label, lambda: self.desk.state.coarse)
-        compat.bind(layer, "Control-Z", self.undo)
-        compat.bind(layer, "Control-Shift-Z", self.redo)
-        self._set_brush()
-
-    def _stroke(self) -> None:
-        """One stroke on the lattice becomes one correction per label it gave: one, but for fills by other
-        tools.
-        """
-        state, layer = self.desk.state, self._painted_on
-        if state.lattice is None or state.nodes is None or state.project is None:
-            return
-        compat.forget_history(layer)
-        before = state.nodes.reshape(state.lattice.shape)
-        for node, cells in acts.painted(before, np.array(layer.data)):
-            label = state.project.tree.path(node) if node < len(state.project.tree) else ""
-            acts.correct(self.desk, Cells(cells, state.lattice.pitch_px), label or None, tool="paint")
+    def _set_keys(self) -> None:
+        for n in range(19):
+            words = f"Choose label {n}" if n else "Choose to take labels away"
+            self.desk.key(key_of_node(n), lambda n=n: self.choose(n), words)
+        for key, act, words in (
+            ("Alt+Q", self.look, "Look: move the view, change nothing"),
+            ("Alt+B", self.paint, "Paint tiles with the chosen label"),
+            ("Alt+U", self.fill, "Fill what is enclosed with the chosen label"),
+            ("Alt+R", self.draw, "Draw a region with the chosen label"),
+            ("Alt+G", self.label_slide, "Label the slide in front"),
+            ("Alt+A", self.confirm, "Say that the model is right about the slide"),
+            ("Alt+Z", self.undo, "Undo your latest act on this slide"),
+            ("Alt+Y", self.redo, "Redo"),
+            ("Alt+Shift+N", self.second.toggle, "Begin or end a second reading, blind"),
+            ("Alt+Shift+A", self.compare, "Show how far two readers agree"),
+        ):
+            self.desk.key(key, act, words)
 
     def _show_said(self, state: State) -> None:
-        if state.project is None or state.record is None:
-            self.slide_label.setText("")
-            return
-        self.slide_label.setText(label_words(state))
-        self.conflicts.setText(contradictions(state, None if state.veiled else state.slide_label))
-        self.conflicts.setVisible(bool(self.conflicts.text()))
+        known = state.project is not None and state.record is not None
+        self.slide_label.setText(label_words(state) if known else "")
+        for part in self._labelling:
+            part.setEnabled(not state.second)

@@ -10,10 +10,12 @@ from qtpy.QtWidgets import QFileDialog, QWidget
 from napari_mil.errors import MILError
 from napari_mil.slides.address import SlidePath
 from napari_mil.ui import acts, compat
-from napari_mil.ui.desk import Desk, State
+from napari_mil.ui.desk import Desk
 from napari_mil.ui.dialogs import MppDialog
 from napari_mil.ui.layers import opened_path, remove
+from napari_mil.ui.selectedslides import SelectedSlides
 from napari_mil.ui.slidelist import SlideList
+from napari_mil.ui.state import State
 from napari_mil.ui.widgets import button, column, row, soon, text
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ class SlidesSection(QWidget):
         self.project = text(NO_PROJECT)
         self.list = SlideList(desk)
         self.list.chosen.connect(self.open)
+        self.bulk = SelectedSlides(desk, self.list)
         self.add_button = button("Add slides…", self.choose_slides, "Take slide files into the project")
         self.previous = button("◀ Previous", lambda: self.step(-1), "The slide before", key="Page Up")
         self.next = button("Next ▶", lambda: self.step(1), "The slide after", key="Page Down")
@@ -42,10 +45,12 @@ class SlidesSection(QWidget):
             self.project,
             row(open_button, self.add_button),
             self.list,
+            self.bulk,
             row(self.previous, self.next),
         )
-        desk.key("PgUp", lambda: self.step(-1))
-        desk.key("PgDown", lambda: self.step(1))
+        desk.key("PgUp", lambda: self.step(-1), "Go to the slide before")
+        desk.key("PgDown", lambda: self.step(1), "Go to the next slide")
+        desk.key("Alt+Shift+G", self.bulk.label, "Label the slides that are selected in the list")
         take = soon(self, self.take_opened)
         desk.layer_added.connect(lambda _layer: take())
         acts.whenever(desk, ("project",), lambda _state: take())
