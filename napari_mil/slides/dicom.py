@@ -57,13 +57,14 @@ def open_source(path: Path) -> DicomSource:
     except ImportError as error:
         raise SlideError("it needs wsidicom, which comes with: pip install 'napari-mil[dicom]'") from error
     try:
-        slide = wsidicom.WsiDicom.open(_of_one_slide(found, None if path.is_dir() else path))
+        files = _of_one_slide(found, None if path.is_dir() else path)
+        slide = wsidicom.WsiDicom.open(files)
     except SlideError:
         raise
     except Exception as error:  # a damaged file may raise anything inside the parser
         raise SlideError(reason(error)) from error
     try:
-        return _understand(slide)
+        return _understand(slide, files)
     except SlideError:
         slide.close()
         raise
@@ -101,7 +102,8 @@ def _of_one_slide(files: Sequence[Path], asked: Path | None) -> list[Path]:
     return list(series)
 
 
-def _understand(slide: Any) -> DicomSource:
+def _understand(slide: Any, given: Sequence[Path]) -> DicomSource:
+    read = {Path(f) for f in slide.files}  # by their real paths, where the folder may be a link
     instances = [level.default_instance for level in slide.levels]
     planes = tuple(one.image_data for one in instances)
     for plane in planes:
@@ -112,7 +114,7 @@ def _understand(slide: Any) -> DicomSource:
     power = getattr(getattr(optical, "objective", None), "objective_power", None)
     info = SlideInfo(
         levels=tuple(LevelInfo(_shape(p.image_size), _shape(p.tile_size)) for p in planes),
-        files=tuple(sorted({Path(f) for f in slide.files})),
+        files=tuple(sorted(f for f in given if f.resolve() in read)),
         mpp=(float(spacing.height), float(spacing.width)) if spacing else None,
         background=background,  # type: ignore[arg-type]
         objective_power=None if power is None else float(power),

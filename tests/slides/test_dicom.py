@@ -45,6 +45,10 @@ def test_pixels_levels_scale_and_label(tmp_path, codec):
             image = half(image)
     with open_slide(folder / "level-1.dcm") as one:  # any file of a slide opens it
         assert one.shape_px == (500, 731)
+        known = one.fingerprint
+    (tmp_path / "link").symlink_to(folder)
+    with open_slide(tmp_path / "link" / "level-1.dcm") as linked:
+        assert linked.fingerprint == known
 
 
 @pytest.mark.parametrize("codec", ["jpeg-ycbcr", "jpeg-rgb"])
