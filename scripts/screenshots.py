@@ -86,7 +86,7 @@ def two_readers(project: Path, reading: Path, report: Path) -> None:
             queue.relabel()
             bench.wait(60)
         bench.review.second.setChecked(False)
-        shown = bench.review.compare()
+        shown = bench.review.reading.compare()
         bench.wait(60)
         shown.step(1)
         bench.wait(60)

@@ -45,12 +45,7 @@ class AgreementReport(QDialog):
         for choice in (self.first, self.second):
             choice.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToContents)
             choice.activated.connect(lambda _i: self.ask(self.first.currentText(), self.second.currentText()))
-        self.table = QTableWidget(0, len(HEADS))
-        self.table.setHorizontalHeaderLabels(HEADS)
-        self.table.verticalHeader().hide()
-        self.table.horizontalHeader().setStretchLastSection(True)
-        self.table.setMinimumHeight(260)
-        self.table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
+        self.table = _table()
         self.heading, self.note = text(), hint()
         self.heading.setWordWrap(False)
         self.list = QListWidget()
@@ -146,6 +141,16 @@ class AgreementReport(QDialog):
         self.heading.setText(f"<b>{n:,} place{'' if n == 1 else 's'} called differently</b>{where}")
         for part in (self.previous, self.next):
             part.setEnabled(bool(n))
+
+
+def _table() -> QTableWidget:
+    made = QTableWidget(0, len(HEADS))
+    made.setHorizontalHeaderLabels(HEADS)
+    made.verticalHeader().hide()
+    made.horizontalHeader().setStretchLastSection(True)
+    made.setMinimumHeight(260)
+    made.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
+    return made
 
 
 def _compared(project: Project, first: str | None, second: str | None) -> tuple[Any, list[str], str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QListWidget, QWidget
@@ -32,6 +32,7 @@ class ContradictionList(QWidget):
         super().__init__()
         self.desk = desk
         self.found: tuple[Contradiction, ...] = ()
+        self._known: tuple[Any, dict[str, Any]] = (None, {})
         self.heading = text()
         self.heading.setWordWrap(False)
         self.list = QListWidget()
@@ -62,7 +63,10 @@ class ContradictionList(QWidget):
             if self.desk.state.project is project:
                 self._show(found)
 
-        self.desk.asks.ask("contradictions", lambda: contradictions(project), show)
+        if self._known[0] is not project:
+            self._known = (project, {})
+        known = self._known[1]
+        self.desk.asks.ask("contradictions", lambda: contradictions(project, known=known), show)
 
     def step(self, by: int) -> None:
         """Go to the next (1) or the previous (−1) contradiction."""

@@ -37,6 +37,7 @@ class PlaceHistory(QWidget):
         self.desk = desk
         self.rows: list[dict[str, Any]] = []
         self._of: tuple[Any, Any] = (None, None)
+        self._known: tuple[Any, Any] = (None, None)
         self.heading = text()
         self.list = QListWidget()
         self.list.setWordWrap(True)
@@ -66,7 +67,7 @@ class PlaceHistory(QWidget):
 
     def refresh(self) -> None:
         """Ask the ledger, in the interactive lane."""
-        from napari_mil.workflow import place_history
+        from napari_mil.workflow import SlideHistory
 
         state = self.desk.state
         project, record, cell = state.project, state.record, state.cell
@@ -80,7 +81,10 @@ class PlaceHistory(QWidget):
             if now.record is record and now.cell == cell and not now.veiled:
                 self._show(rows, now)
 
-        self.desk.asks.ask("history", lambda: place_history(project, record.id, place), show)
+        if self._known[0] != (project, record.id):
+            self._known = ((project, record.id), SlideHistory(project, record.id))
+        known = self._known[1]
+        self.desk.asks.ask("history", lambda: known.of(place, last=ENTRIES), show)
 
     @property
     def chosen(self) -> int | None:
@@ -153,7 +157,7 @@ class PlaceHistory(QWidget):
         counting = next((event for event, _ in state.said_of(state.cell)), None)
         self.rows, self._of = rows, (state.record, state.cell)
         self.list.clear()
-        for said in reversed(rows[-ENTRIES:]):
+        for said in reversed(rows):
             item = QListWidgetItem(history_entry(said))
             item.setData(_EVENT, said["event"])
             font = item.font()

@@ -23,6 +23,7 @@ from napari_mil.workflow.editing import (
 from napari_mil.workflow.encoding import add_encoder, find_encoder
 from napari_mil.workflow.exchange import import_paths_steps
 from napari_mil.workflow.history import (
+    SlideHistory,
     conflict_rows,
     conflict_words,
     history_words,
@@ -79,6 +80,7 @@ __all__ = [
     "Project",
     "Question",
     "Retrained",
+    "SlideHistory",
     "Table",
     "add_encoder",
     "adopt",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from napari_mil.correction import Cells, Correction, Place, WholeSlide, region, tile_nodes
+from napari_mil.correction import Cells, Correction, Place, Polygon, WholeSlide, region, tiles_of
 from napari_mil.labeltree import LabelTree, excluded
 from napari_mil.ledger import Acts, SlideRecord, conflicts_of
 from napari_mil.ledger.conflicts import areas, bounds_px
@@ -41,35 +41,51 @@ class Contradiction:
         return f"{self.name}: {self.words}"
 
 
-def contradictions(project: Project, *, slide: str | None = None) -> tuple[Contradiction, ...]:
+#: Slide id → (the last event about it, its record, what was found).
+Known = dict[str, tuple[int, SlideRecord, tuple[Contradiction, ...]]]
+
+
+def contradictions(
+    project: Project, *, slide: str | None = None, known: Known | None = None
+) -> tuple[Contradiction, ...]:
     """Every contradiction of a slide, or of all, slide by slide.
 
     A part contradicts its slide when the slide's label excludes it (`labeltree.excluded`), as long as some of
     it still counts. Two people contradict each other as `ledger.conflicts_of` has it.
+
+    known : what was found before, brought forward here: only slides that something was said of since are
+        looked at
     """
+    known = {} if known is None else known
     names = shown_names(project.slides)
     records = [find_record(project, slide)] if slide else project.slides
+    last = project.ledger.last
     found: list[Contradiction] = []
     for record in records:
-        acts = project.ledger.acts(record.id)
-        if acts.in_force:
-            found += _of_levels(record, names[record.id], acts, project.tree)
-            found += _of_people(record, names[record.id], acts)
+        state = last.get(record.id, 0), record
+        if record.id not in known or known[record.id][:2] != state:
+            known[record.id] = (*state, tuple(_of_slide(project, record, names[record.id])))
+        found += known[record.id][2]
     return tuple(found)
+
+
+def _of_slide(project: Project, record: SlideRecord, name: str) -> Iterator[Contradiction]:
+    acts = project.ledger.acts(record.id)
+    if acts.in_force:
+        yield from _of_levels(record, name, acts, project.tree)
+        yield from _of_people(record, name, acts)
 
 
 def _of_levels(record: SlideRecord, name: str, acts: Acts, tree: LabelTree) -> Iterator[Contradiction]:
     whole = [(event, c) for event, c in acts.in_force if isinstance(c.place, WholeSlide)][-1:]
     label, by = (whole[0][1].label, whole[0][1].by or "somebody") if whole else (record.label, "the manifest")
-    impossible = excluded(tree, tree.node(label))
-    if not impossible:
-        return
+    impossible = {tree.path(node) for node in excluded(tree, tree.node(label))}
     said = [c for _, c in acts.in_force]
+    suspect = [n for n, c in enumerate(said) if c.label in impossible and not isinstance(c.place, WholeSlide)]
+    count = _counting(said, suspect)
     for n, (event, c) in enumerate(acts.in_force):
-        if tree.node(c.label) in impossible and not isinstance(c.place, WholeSlide):
-            if not _counts(c, said[n + 1 :], tree):
-                continue
-            are = "is" if not isinstance(c.place, Cells) or len(c.place.cells) == 1 else "are"
+        if n in count:
+            are = "are" if isinstance(c.place, Cells) and len(c.place.cells) > 1 else "is"
             words = f"{place_words(c.place)} {are} labelled {c.label} by {c.by or 'somebody'}, but the slide"
             events = (event, *(e for e, _ in whole))
             yield Contradiction(record, name, c.place, "levels", f"{words} {label} by {by}", events)
@@ -85,18 +101,29 @@ def _of_people(record: SlideRecord, name: str, acts: Acts) -> Iterator[Contradic
         yield Contradiction(record, name, other.place, "people", words, (first, second))
 
 
-def _counts(said: Correction, after: Sequence[Correction], tree: LabelTree) -> bool:
-    """Whether some of a place is still called so after what was said later."""
-    if isinstance(said.place, WholeSlide):
-        return False
-    if isinstance(said.place, Cells):
-        nodes = tile_nodes([said, *after], cells_grid([said.place]), tree)
-        return bool((nodes == tree.node(said.label)).any())
+def _counting(said: Sequence[Correction], suspect: Sequence[int]) -> set[int]:
+    """Those of the suspect corrections of which some is still called so after what was said later."""
+    found = {n for n in suspect if isinstance(said[n].place, Polygon) and _is_left(said[n:])}
+    painted = [c.place for c in (said[n] for n in suspect) if isinstance(c.place, Cells)]
+    for pitch in {place.pitch_px for place in painted}:
+        grid = cells_grid([place for place in painted if place.pitch_px == pitch])
+        owner = np.full(len(grid), -1)
+        for n, c in enumerate(said):
+            owner[tiles_of(c.place, grid)] = n
+        found |= set(np.unique(owner).tolist()) & set(suspect)
+    return found
+
+
+def _is_left(said: Sequence[Correction]) -> bool:
+    """Whether some of the region of the first statement is left by those after it."""
     import shapely
 
-    left, box = region(said.place), bounds_px(said.place)
+    first = said[0].place
+    if not isinstance(first, Polygon):
+        return False
+    left, box = region(first), bounds_px(first)
     with np.errstate(all="ignore"):  # the geometry engine sets floating-point flags on its way
-        for c in after:
-            if not isinstance(c.place, WholeSlide):
-                left = shapely.difference(left, shapely.union_all(areas(c.place, box)))
+        for place in (c.place for c in said[1:]):
+            if not isinstance(place, WholeSlide):
+                left = shapely.difference(left, shapely.union_all(areas(place, box)))
     return bool(left.area > 0)

@@ -123,25 +123,45 @@ def place_history(project: Project, slide: str, place: Place | None = None) -> l
     model had said and how surely, which maps were visible, the note, whether it counts still, and what
     became of it since: who withdrew, locked, undid or remarked on it, and when.
     """
-    record = find_record(project, slide)
-    acts = project.ledger.acts(record.id)
-    counts = {seq for seq, _ in acts.in_force}
-    rows: dict[int, dict[str, Any]] = {}
-    of_act: dict[str, list[int]] = {}
-    withdrawals = set[str]()
-    for e in project.ledger.events(slide_id=record.id):
-        named = _named(e, of_act)
-        if e.kind == "withdraw":
-            withdrawals.add(act_of(e))
-        if e.kind in _STATING:
-            c = from_record(e.payload["correction"])
-            if place is None or meet(c.place, place):
-                about = {"in_force": e.seq in counts, "locked": e.seq in acts.locked}
-                rows[e.seq] = _statement(e, c) | about
-        elif fate := _fate(e, withdrawals):
-            for row in (rows[seq] for seq in named if seq in rows):
-                row["since"].append({"at": str(e.at), "by": e.by, "what": fate})
-    return list(rows.values())
+    return SlideHistory(project, slide).of(place)
+
+
+class SlideHistory:
+    """The history of every place of a slide; what was read once is not read again."""
+
+    def __init__(self, project: Project, slide: str) -> None:
+        self._project, self._slide = project, find_record(project, slide).id
+        self._read = 0
+        self._said: dict[int, tuple[Event, Correction]] = {}
+        self._fates: dict[int, list[dict[str, Any]]] = {}
+        self._of_act: dict[str, list[int]] = {}
+        self._withdrawals = set[str]()
+
+    def of(self, place: Place | None, *, last: int | None = None) -> list[dict[str, Any]]:
+        """As `place_history` has it; only so many of the latest statements where `last` is given."""
+        self._bring_forward()
+        acts = self._project.ledger.acts(self._slide)
+        counts = {seq for seq, _ in acts.in_force}
+        rows: list[dict[str, Any]] = []
+        for seq, (event, said) in reversed(self._said.items()):
+            if len(rows) == last:
+                break
+            if place is None or meet(said.place, place):
+                about = {"in_force": seq in counts, "locked": seq in acts.locked}
+                rows.append(_statement(event, said) | {"since": list(self._fates.get(seq, ()))} | about)
+        return rows[::-1]
+
+    def _bring_forward(self) -> None:
+        for e in self._project.ledger.events(slide_id=self._slide, after=self._read):
+            self._read = e.seq
+            named = _named(e, self._of_act)
+            if e.kind == "withdraw":
+                self._withdrawals.add(act_of(e))
+            if e.kind in _STATING:
+                self._said[e.seq] = (e, from_record(e.payload["correction"]))
+            elif fate := _fate(e, self._withdrawals):
+                for seq in named:
+                    self._fates.setdefault(seq, []).append({"at": str(e.at), "by": e.by, "what": fate})
 
 
 def _named(e: Event, of_act: dict[str, list[int]]) -> list[int]:
@@ -165,7 +185,7 @@ def _statement(e: Event, c: Correction) -> dict[str, Any]:
     about: dict[str, Any] = {"event": e.seq, "at": c.at and c.at.isoformat(), "by": c.by, "tool": c.tool}
     about |= {"place": place_words(c.place), "label": c.label or "withdrawn", "was": c.was}
     about |= {"model": c.model_id, "model_said": c.model_said, "model_confidence": c.model_confidence}
-    return about | {"visible": list(c.visible), "note": c.note, "kind": e.kind, "since": []}
+    return about | {"visible": list(c.visible), "note": c.note, "kind": e.kind}
 
 
 def history_words(row: dict[str, Any]) -> str:

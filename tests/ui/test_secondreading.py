@@ -57,7 +57,7 @@ def test_nothing_that_was_said_can_be_seen(bench):
         bench.told.clear()
         act()
         assert bench.told == [SECOND]
-    assert bench.review.compare() is None
+    assert bench.review.reading.compare() is None
     assert "end the second reading first" in bench.told[-1]
     press(bench, "Alt+Shift+N")
     assert bench.desk.layer("corrections").data.any()
@@ -98,7 +98,7 @@ def test_the_report_shows_kappa_and_goes_to_what_is_called_differently(bench, tm
     bench.review.second.setChecked(False)
     bench.slides.step(1)
     assert bench.wait(30)
-    report = bench.review.compare()
+    report = bench.review.reading.compare()
     assert bench.wait(30)
     assert (report.first.currentText(), report.second.currentText()) == ("ann", "bob")
     rows = [[report.table.item(i, k).text() for k in range(3)] for i in range(report.table.rowCount())]
@@ -120,7 +120,7 @@ def test_the_report_shows_kappa_and_goes_to_what_is_called_differently(bench, tm
 
 def test_where_nobody_else_has_labelled_it_is_said(quick_bench):
     bench = quick_bench
-    report = bench.review.compare()
+    report = bench.review.reading.compare()
     assert bench.wait(30)
     assert "No place was labelled by two people yet" in report.note.text()
     assert not report.save_button.isEnabled()

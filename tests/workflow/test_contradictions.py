@@ -68,3 +68,24 @@ def test_two_people_who_had_not_seen_each_other(project):
         "whole slide: bob says Malignant/DCIS, tester said Atypical/ADH; neither had seen the other"
     )
     assert len(found.events) == 2
+
+
+def test_only_slides_of_which_something_was_said_are_looked_at_anew(project):
+    ids, known = [r.id for r in project.slides], {}
+    project.correct("s0", TWO, "DCIS")
+    [first] = contradictions(project, known=known)
+    project.correct("s1", TWO, "UDH")
+    before = dict(known)
+    assert contradictions(project, known=known) == (first,)  # the very same
+    assert known[ids[0]] is before[ids[0]]
+    assert known[ids[1]] is not before[ids[1]]
+    project.add(project.slides[0].path, label="Malignant/IC")
+    assert contradictions(project, known=known) == ()
+
+
+def test_each_stroke_on_its_own_tiles_is_one_contradiction(project):
+    for row in range(3):
+        project.correct("s0", Cells(np.array([[row, 0]]), (256.0, 256.0)), "DCIS")
+    project.correct("s0", Cells(np.array([[9, 9]]), (128.0, 128.0)), "IC")
+    project.correct("s0", Cells(np.array([[1, 0]]), (256.0, 256.0)), "N")
+    assert [one.events for one in contradictions(project)] == [(3,), (5,), (6,)]

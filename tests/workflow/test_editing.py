@@ -9,6 +9,7 @@ from napari_mil.correction import Cells, Polygon, WholeSlide, region
 from napari_mil.errors import LabelError, ModelError, ProjectError
 from napari_mil.prediction import Prediction, TileMap
 from napari_mil.workflow import (
+    SlideHistory,
     draw,
     label_above,
     label_tiles,
@@ -149,3 +150,21 @@ def test_what_tiles_were_called_before_is_the_latest_that_was_said_of_each(proje
     assert project.correct("s0", cells(0, 1), "N").was is None
     assert project.correct("s0", cells(2, 3), "N").was is None
     assert project.correct("s0", Cells([[0, 0]], (128.0, 128.0)), "N").was is None
+
+
+def test_a_history_is_read_once_and_brought_forward(project, monkeypatch):
+    here, there = (Cells([[0, col]], (256.0, 256.0)) for col in (0, 1))
+    project.correct("s0", here, "IC")
+    history, after = SlideHistory(project, "s0"), []
+    events = project.ledger.events
+    monkeypatch.setattr(project.ledger, "events", lambda **w: (after.append(w["after"]), events(**w))[1])
+    assert [row["label"] for row in history.of(here)] == ["Malignant/IC"]
+    project.correct("s0", there, "ADH")
+    project.correct("s0", here, "UDH")
+    lock(project, project.ledger.seq)
+    assert [(row["label"], row["locked"]) for row in history.of(here)] == [
+        ("Malignant/IC", False), ("Benign/UDH", True),
+    ]  # fmt: skip
+    assert [row["label"] for row in history.of(None, last=2)] == ["Atypical/ADH", "Benign/UDH"]
+    assert after[-2:] == sorted(after[-2:])  # only what is new is read
+    assert after[0] == 0 < after[-1]

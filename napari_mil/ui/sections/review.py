@@ -4,18 +4,18 @@ made.
 
 from __future__ import annotations
 
-from qtpy.QtWidgets import QCheckBox, QLabel, QWidget
+from qtpy.QtWidgets import QLabel, QWidget
 
 from napari_mil.correction import WholeSlide
 from napari_mil.ui import acts, writing
 from napari_mil.ui.above import Above
-from napari_mil.ui.agreement import AgreementReport
 from napari_mil.ui.contradictionlist import ContradictionList
 from napari_mil.ui.desk import Desk
 from napari_mil.ui.drawing import RegionPen
 from napari_mil.ui.labellist import LabelList, key_of_node
 from napari_mil.ui.painting import Brush
 from napari_mil.ui.placehistory import PlaceHistory
+from napari_mil.ui.readingmode import ReadingMode
 from napari_mil.ui.reviewqueue import ReviewQueue
 from napari_mil.ui.state import State
 from napari_mil.ui.widgets import button, column, row, text
@@ -47,28 +47,18 @@ class ReviewSection(QWidget):
         tools = (self.paint_button, self.fill_button, self.draw_button)
         self._labelling = (*tools, self.set_button, self.confirm_button, self.undo_button, self.redo_button)
         self.contradictions = ContradictionList(desk)
-        self.blind = QCheckBox("Read blind first")
-        self.blind.setToolTip(
-            "Hide maps, answer and known label until you have given the slide's first label"
-        )
-        self.blind.toggled.connect(lambda on: desk.apply(blind=on))
-        self.second = QCheckBox("Second reading")
-        self.second.setToolTip(
-            "Read places that others have labelled, blind: what was said of them, and what the model says, "
-            "stays hidden, and your readings take the place of nothing (Alt+Shift+N)"
-        )
-        self.second.toggled.connect(self.read_again)
-        self.agreement_button = button(
-            "Agreement of readers…",
-            self.compare,
-            "How far two readers agree, and where they do not",
-            key="Alt+Shift+A",
-        )
+        self.reading = ReadingMode(desk, self.look)
+        self.blind, self.second = self.reading.blind, self.reading.second
         self.above = Above(desk)
         self.history, self.queue = PlaceHistory(desk), ReviewQueue(desk)
+        self._lay_out()
+        self._set_keys()
+        acts.whenever(desk, ("corrections", "record", "answer", "blind", "second"), self._show_said)
+
+    def _lay_out(self) -> None:
         column(
             self,
-            row(self.blind, self.second, None),
+            self.reading,
             self.queue,
             self.contradictions,
             text("Choose a label, then where it holds:"),
@@ -79,10 +69,8 @@ class ReviewSection(QWidget):
             row(self.set_button, self.confirm_button),
             self.above,
             self.history,
-            row(self.agreement_button, None),
+            row(self.reading.agreement_button, None),
         )
-        self._set_keys()
-        acts.whenever(desk, ("corrections", "record", "answer", "blind", "second"), self._show_said)
 
     def choose(self, node: int | str) -> None:
         """Choose the label to give: a node, or a label text; 0 takes labels away."""
@@ -140,23 +128,6 @@ class ReviewSection(QWidget):
         node = state.answer.best(state.project.tree)[-1][0]
         writing.correct(self.desk, WholeSlide(), state.project.tree.path(node), tool="confirm")
 
-    def read_again(self, on: bool) -> None:
-        """Begin or end a second reading."""
-        self.look()
-        self.desk.apply(second=on)
-
-    def compare(self) -> AgreementReport | None:
-        """Open the report of the agreement of two readers; not while one reads blind."""
-        if self.desk.state.second:
-            self.desk.tell("The report shows what others said; end the second reading first.")
-            return None
-        if self.desk.state.project is None:
-            self.desk.tell("Open a project first.")
-            return None
-        report = AgreementReport(self.desk)
-        report.show()
-        return report
-
     def undo(self) -> None:
         """Take back the latest act on this slide."""
         if self.desk.state.project is not None:
@@ -188,8 +159,6 @@ class ReviewSection(QWidget):
             ("Alt+A", self.confirm, "Say that the model is right about the slide"),
             ("Alt+Z", self.undo, "Undo your latest act on this slide"),
             ("Alt+Y", self.redo, "Redo"),
-            ("Alt+Shift+N", self.second.toggle, "Begin or end a second reading, blind"),
-            ("Alt+Shift+A", self.compare, "Show how far two readers agree"),
         ):
             self.desk.key(key, act, words)
 
