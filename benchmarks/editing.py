@@ -118,6 +118,7 @@ def step(act: Callable[[], Any], busy: Callable[[], bool] = lambda: False) -> St
     QApplication.processEvents()
     while busy():  # sleeps until something happens
         QEventLoop().processEvents(QEventLoop.ProcessEventsFlag.WaitForMoreEvents)
+    QApplication.processEvents()  # what was kept is drawn in this step, not in the next
     times = (done - started, time.perf_counter() - done, time.thread_time() - cpu)
     return Step(*(1000 * seconds for seconds in times))
 

@@ -20,6 +20,7 @@ from qtpy.QtWidgets import (
 from napari_mil.errors import MILError
 from napari_mil.ui import acts, compat
 from napari_mil.ui.desk import Desk
+from napari_mil.ui.state import State
 from napari_mil.ui.widgets import button, column, hint, row, text
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class AgreementReport(QDialog):
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         self.resize(560, 620)
         self._show(None, [], "")
+        desk.changed.connect(self._changed)
         self.ask()
 
     def ask(self, first: str | None = None, second: str | None = None) -> None:
@@ -111,6 +113,11 @@ class AgreementReport(QDialog):
             lambda: write_report(report, path),
             lambda written: self.note.setText(f"Written: {written}."),
         )
+
+    def _changed(self, before: State, after: State) -> None:
+        """It speaks of one project, and is not for who reads a second time."""
+        if before.project is not after.project or after.second:
+            self.close()
 
     def _show(self, report: Any, people: list[str], problem: str) -> None:
         """Show a report; who can be compared; or why there is none."""

@@ -20,7 +20,7 @@ from napari_mil.ui.words import history_entry
 #: The ledger is asked when nothing has changed for so long.
 REST_MS = 200
 #: Entries that are shown, and the height by their number: of three lines each, up to three are seen.
-ENTRIES, HEIGHTS_PX = 100, (0, 58, 112, 150)
+ENTRIES, HEIGHTS_PX = 30, (0, 58, 112, 150)
 _EVENT = Qt.ItemDataRole.UserRole
 
 

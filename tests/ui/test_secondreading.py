@@ -118,15 +118,16 @@ def test_the_report_shows_kappa_and_goes_to_what_is_called_differently(bench, tm
     report.close()
 
 
-def test_where_nobody_else_has_labelled_it_is_said(quick_bench):
+def test_where_nobody_else_has_labelled_it_is_said(quick_bench, qtbot):
     bench = quick_bench
     report = bench.review.reading.compare()
     assert bench.wait(30)
     assert "No place was labelled by two people yet" in report.note.text()
     assert not report.save_button.isEnabled()
     report.step(1)
-    report.close()
-    bench.review.second.setChecked(True)
+    assert report.isVisible()
+    with qtbot.waitSignal(report.destroyed):
+        bench.review.second.setChecked(True)  # then it must not be seen
     press(bench, "Alt+N")
     assert bench.review.queue.question is None
     assert bench.review.queue.what.text() == SecondReading.done
