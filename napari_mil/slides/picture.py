@@ -8,15 +8,17 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_mil.errors import SlideError
+from napari_mil.slides.boxes import lattice, lay
+from napari_mil.slides.info import Box, Pixels
 from napari_mil.slides.slide import Level
-from napari_mil.slides.tiles import Box, Pixels, lattice, lay
 
-Where = tuple[int, int, int]  # level, row, column of a tile
+Where = tuple[int, int, int]  # number of the level in the engine, row, column of a tile
 
 #: A coarsest level of at most so many pixels stays in memory as long as the slide is on show.
 _BASE_PX = 8_000_000
@@ -29,7 +31,7 @@ class Picture:
 
     Parameters
     ----------
-    levels : all levels of the slide
+    levels : all levels of the slide that are drawn, the largest first
     arrived : called in a decode thread when there is more to draw; True with the last of what was wanted
 
     Attributes
@@ -39,7 +41,9 @@ class Picture:
     """
 
     def __init__(self, levels: Sequence[Level], arrived: Callable[[bool], None]) -> None:
-        self.levels, self.errors = tuple(levels), deque[SlideError]()
+        self.errors = deque[SlideError]()
+        self._levels = {level.index: level for level in levels}
+        self._next = {a.index: b.index for a, b in pairwise(levels)}
         self._engine, self._told = levels[0].engine, arrived
         last = levels[-1]
         self._base = last.read(0, 0, *last.shape_px) if last.size // 3 <= _BASE_PX else None
@@ -65,7 +69,7 @@ class Picture:
 
     def exact(self, level: int) -> Pixels | None:
         """The whole level where it is held in memory, as the coarsest one is."""
-        return self._base if level == len(self.levels) - 1 else None
+        return None if level in self._next else self._base
 
     def draw(self, level: int, box: Box) -> Pixels:
         """(h, w, 3) uint8 of a box y0, x0, y1, x1 within a level; never waits for a tile.
@@ -102,7 +106,7 @@ class Picture:
         wanted = {where for where in self._missing if self._engine.fault(*where) is None}
         if wanted <= self._awaited:
             return
-        th, tw = self.levels[level].tile_px
+        th, tw = self._levels[level].tile_px
         middle = ((y0 + y1) / 2 / th - 0.5, (x0 + x1) / 2 / tw - 0.5)
         fine = sorted(wanted, key=lambda w: (w[1] - middle[0]) ** 2 + (w[2] - middle[1]) ** 2)
         tiles = [*self._coarser(level, (y0, x0, y1, x1)), *fine]
@@ -122,9 +126,12 @@ class Picture:
 
     def _coarser(self, level: int, box: Box) -> list[Where]:
         """Tiles of the next coarser level, which are few and help at once, unless they are there."""
-        if level + 1 >= len(self.levels) - (self._base is not None):
+        coarser = self._next.get(level)
+        while coarser is not None and not self._engine.quick(coarser):
+            coarser = self._next.get(coarser)
+        if coarser is None or (self._base is not None and coarser not in self._next):
             return []
-        _, missing = self._cached(level + 1, self._under(level, box))
+        _, missing = self._cached(coarser, self._under(level, box, coarser))
         return [where for where in missing if self._engine.fault(*where) is None]
 
     def _take(self) -> None:
@@ -153,7 +160,7 @@ class Picture:
             return
         level, box = self._shown
         for area in blocks({(row, col) for _, row, col in self._missing}):
-            (th, tw), (h, w) = self.levels[level].tile_px, self.levels[level].shape_px
+            (th, tw), (h, w) = self._levels[level].tile_px, self._levels[level].shape_px
             y0, x0 = max(box[0], area[0] * th), max(box[1], area[1] * tw)
             y1, x1 = min(box[2], area[2] * th, h), min(box[3], area[3] * tw, w)
             part = self._canvas[y0 - box[0] : y1 - box[0], x0 - box[1] : x1 - box[1]]
@@ -164,12 +171,13 @@ class Picture:
 
     def _fill(self, out: Pixels, level: int, box: Box) -> None:
         """Enlarge the next coarser level into `out`, which shows `box` of this one."""
-        if level + 1 >= len(self.levels):
+        coarser = self._next.get(level)
+        if coarser is None:
             out[:] = self._engine.source.info.background
             return
-        under = self._under(level, box)
-        coarse = self._known(level + 1, under)
-        (h, w), (ch, cw) = self.levels[level].shape_px, self.levels[level + 1].shape_px
+        under = self._under(level, box, coarser)
+        coarse = self._known(coarser, under)
+        (h, w), (ch, cw) = self._levels[level].shape_px, self._levels[coarser].shape_px
         rows = centres(box[0], box[2], ch / h, ch) - under[0]
         cols = centres(box[1], box[3], cw / w, cw) - under[1]
         # as one item per pixel numpy takes them much faster than as three samples
@@ -181,7 +189,7 @@ class Picture:
 
     def _known(self, level: int, box: Box) -> Pixels:
         """A box of a coarser level from what is in the cache, and still coarser where it is not."""
-        if level == len(self.levels) - 1 and self._base is not None:
+        if level not in self._next and self._base is not None:
             return np.ascontiguousarray(self._base[box[0] : box[2], box[1] : box[3]])
         out = np.empty((box[2] - box[0], box[3] - box[1], 3), np.uint8)
         there, missing = self._cached(level, box)
@@ -194,7 +202,7 @@ class Picture:
     def _hatch(self, where: Where) -> None:
         """Mark a tile that cannot be read."""
         assert self._shown is not None  # noqa: S101 - there is a canvas to paint on
-        (y, x), (th, tw), box = self._corner(where), self.levels[where[0]].tile_px, self._shown[1]
+        (y, x), (th, tw), box = self._corner(where), self._levels[where[0]].tile_px, self._shown[1]
         part = self._canvas[max(0, y - box[0]) : y + th - box[0], max(0, x - box[1]) : x + tw - box[1]]
         rows, cols = (np.arange(n) + max(0, at) for n, at in zip(part.shape, (y, x), strict=False))
         part[(rows[:, None] + cols) % _PITCH_PX < _LINE_PX] = _HATCH
@@ -203,7 +211,7 @@ class Picture:
         """The tiles under a box that are in the cache, and the others."""
         there, missing = [], set()
         if box[2] > box[0] and box[3] > box[1]:
-            for row, col in lattice(box, self.levels[level].tile_px):
+            for row, col in lattice(box, self._levels[level].tile_px):
                 tile = self._engine.cached(level, row, col)
                 if tile is None:
                     missing.add((level, row, col))
@@ -212,12 +220,12 @@ class Picture:
         return there, missing
 
     def _corner(self, where: Where) -> tuple[int, int]:
-        th, tw = self.levels[where[0]].tile_px
+        th, tw = self._levels[where[0]].tile_px
         return where[1] * th, where[2] * tw
 
-    def _under(self, level: int, box: Box) -> Box:
-        """The box of the next coarser level that holds the centres of this one's pixels."""
-        (h, w), (ch, cw) = self.levels[level].shape_px, self.levels[level + 1].shape_px
+    def _under(self, level: int, box: Box, coarser: int) -> Box:
+        """The box of a coarser level that holds the centres of this one's pixels."""
+        (h, w), (ch, cw) = self._levels[level].shape_px, self._levels[coarser].shape_px
         y0, y1 = centres(box[0], box[2], ch / h, ch)[[0, -1]].tolist()
         x0, x1 = centres(box[1], box[3], cw / w, cw)[[0, -1]].tolist()
         return y0, x0, y1 + 1, x1 + 1

@@ -15,7 +15,8 @@ from PIL import Image
 from napari_mil.errors import SlideError, reason
 from napari_mil.slides.address import SlidePath
 from napari_mil.slides.identity import bare_name, fingerprint
-from napari_mil.slides.tiles import Engine, Montage, Pixels, dask_view
+from napari_mil.slides.info import Montage, Pixels
+from napari_mil.slides.tiles import Engine, dask_view
 
 MPP_RANGE = (0.05, 20.0)
 _BAND_PX = 32_000_000  # source pixels resampled at once
@@ -33,7 +34,7 @@ class Level:
     Attributes
     ----------
     engine : reads the tiles
-    index : 0 is the largest level
+    index : its number in the engine; 0 is the largest level
     shape_px : (h, w), pixels of this level
     downsample : (y, x) level-0 pixels per pixel of this level, exact: H/h, W/w
     tile_px : (h, w) of the file's tiles
@@ -47,6 +48,13 @@ class Level:
 
     dtype = np.dtype(np.uint8)
     ndim = 3
+
+    @classmethod
+    def of(cls, engine: Engine, index: int) -> Level:
+        """A level of an engine."""
+        (height, width), one = engine.levels[0].shape_px, engine.levels[index]
+        factors = (height / one.shape_px[0], width / one.shape_px[1])
+        return cls(engine, index, one.shape_px, factors, one.tile_px)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -121,13 +129,16 @@ class Slide:
     @classmethod
     def of(cls, path: SlidePath, engine: Engine, mpp: tuple[float, float] | None = None) -> Slide:
         """The slide that `engine` reads; `mpp` overrules what the file says."""
-        infos = engine.source.info.levels
-        height, width = infos[0].shape_px
-        levels = tuple(
-            Level(engine, i, one.shape_px, (height / one.shape_px[0], width / one.shape_px[1]), one.tile_px)
-            for i, one in enumerate(infos)
-        )
+        levels = tuple(Level.of(engine, i) for i in range(len(engine.source.info.levels)))
         return cls(engine, path, mpp or plausible(engine.source.info.mpp), levels)
+
+    @property
+    def drawn_levels(self) -> tuple[Level, ...]:
+        """The levels and, where the next is smaller by more than two, those in between that the file lacks,
+        made of means of two by two pixels: for whoever shows the slide.
+        """
+        every = (Level.of(self.engine, i) for i in range(len(self.engine.levels)))
+        return tuple(sorted(every, key=lambda level: level.downsample))
 
     @property
     def name(self) -> str:

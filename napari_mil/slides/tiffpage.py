@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mil.errors import SlideError, reason
+from napari_mil.slides.info import Pixels
 from napari_mil.slides.slide import RefusedError
-from napari_mil.slides.tiles import Pixels
+from napari_mil.slides.tifftables import COUNTS, OFFSETS, Tables
 
 JPEG = 7
 JPEG2000_YCBCR = 33003
@@ -98,7 +99,7 @@ class Page:
     counts: NDArray[np.int64]
 
     @classmethod
-    def of(cls, page: Any) -> Page:
+    def of(cls, page: Any, tables: Tables) -> Page:
         """Take everything out of a tifffile page; SlideError when a tile of it could not be decoded."""
         _check(page)
         if page.is_tiled:
@@ -110,10 +111,11 @@ class Page:
                 f"it is a damaged TIFF (tiles of {tile[1]} × {tile[0]} px); copy the file again"
             )
         count = -(-int(page.imagelength) // tile[0]) * -(-int(page.imagewidth) // tile[1])
-        if min(len(page.dataoffsets), len(page.databytecounts)) < count:
+        offsets = tables.of(page, OFFSETS, page.dataoffsets)
+        counts = tables.of(page, COUNTS, page.databytecounts)
+        if min(len(offsets), len(counts)) < count:
             raise RefusedError(
-                f"it is a damaged TIFF (its table lists {len(page.databytecounts)} of {count} tiles); "
-                "copy the file again"
+                f"it is a damaged TIFF (its table lists {len(counts)} of {count} tiles); copy the file again"
             )
         return cls(
             (int(page.imagelength), int(page.imagewidth)),
@@ -123,8 +125,8 @@ class Page:
             int(page.samplesperpixel),
             int(page.predictor),
             page.jpegtables,
-            np.asarray(page.dataoffsets[:count], np.int64),
-            np.asarray(page.databytecounts[:count], np.int64),
+            offsets[:count],
+            counts[:count],
         )
 
     @property
