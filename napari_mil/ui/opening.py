@@ -8,9 +8,20 @@ from napari_mil.slides import Slide, open_slide
 from napari_mil.slides.address import SlidePath
 from napari_mil.ui import compat
 from napari_mil.ui.dialogs import MppDialog
-from napari_mil.ui.layers import OPENED, OURS, slide_layer
+from napari_mil.ui.layers import GAP, OPENED, OURS, opened_path, slide_layer
 
 AFTER = "Slides lie side by side only when this is known of each. Cancel does not open the new one."
+
+
+def lie_beside(viewer: Any, layer: Any) -> None:
+    """Put a slide that napari opened to the right of those before it, so that both are seen."""
+    if opened_path(layer) is None or any(layer.translate):
+        return
+    before = viewer.layers[: viewer.layers.index(layer)]
+    there = [one for one in before if opened_path(one) is not None]
+    if there:
+        left = max(one.translate[-1] + one.scale[-1] * one.data[0].shape[1] * GAP for one in there)
+        layer.translate = (0.0, left)
 
 
 def take(path: SlidePath) -> bool:
