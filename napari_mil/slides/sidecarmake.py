@@ -117,7 +117,9 @@ def _yield_to_others() -> None:
 
 
 def _end_with_input() -> None:
-    sys.stdin.buffer.read()
+    with contextlib.suppress(OSError):
+        while os.read(0, 4096):  # not sys.stdin, whose lock would be held at the end
+            pass
     _thread.interrupt_main()
 
 
