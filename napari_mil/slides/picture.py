@@ -22,6 +22,7 @@ Where = tuple[int, int, int]  # number of the level in the engine, row, column o
 
 #: A coarsest level of at most so many pixels stays in memory as long as the slide is on show.
 _BASE_PX = 8_000_000
+_BAND_ROWS = 128
 #: A tile that cannot be read is hatched: lines of this colour, so wide, so far apart.
 _HATCH, _LINE_PX, _PITCH_PX = (214, 0, 110), 3, 24
 
@@ -223,8 +224,11 @@ class Picture:
         rows = centres(box[0], box[2], ch / h, ch) - under[0]
         cols = centres(box[1], box[3], cw / w, cw) - under[1]
         # as one item per pixel numpy takes them much faster than as three samples
-        lines = coarse.view("V3")[..., 0].take(cols, axis=1)
-        out.view("V3")[..., 0][:] = lines[rows]
+        source, target = coarse.view("V3")[..., 0], out.view("V3")[..., 0]
+        for top in range(0, len(rows), _BAND_ROWS):  # bands take little memory, and stay in the processor's
+            band = rows[top : top + _BAND_ROWS]
+            lines = source[band[0] : band[-1] + 1].take(cols, axis=1)
+            target[top : top + _BAND_ROWS] = lines[band - band[0]]
 
     def _known(self, level: int, box: Box) -> Pixels:
         """A box of a coarser level from what is in the cache."""

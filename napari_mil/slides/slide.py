@@ -203,7 +203,8 @@ class Slide:
         return digest.hexdigest()
 
     def read(self, box_px: tuple[float, float, float, float], *, out_px: tuple[int, int]) -> Pixels:
-        """The box at the wanted size, antialiased, from the coarsest level that is fine enough.
+        """The box at the wanted size, antialiased, from the coarsest level that is fine enough: where its
+        pixels are a whole number of times smaller they are averaged, else filtered (Hamming).
 
         Parameters
         ----------
@@ -340,11 +341,12 @@ def _resample(
     y0, x0, y1, x1 = box
     height, width = out_px
     snapped = tuple(round(v) for v in box)
-    if all(abs(v - s) < 1e-3 for v, s in zip(box, snapped, strict=True)) and out_px == (
-        snapped[2] - snapped[0],
-        snapped[3] - snapped[1],
-    ):
-        return read(*snapped)
+    size = (snapped[2] - snapped[0], snapped[3] - snapped[1])
+    whole = size[0] % height == 0 and size[1] % width == 0
+    if whole and all(abs(v - s) < 1e-3 for v, s in zip(box, snapped, strict=True)):
+        step = (size[1] // width, size[0] // height)
+        exact = read(*snapped)
+        return exact if step == (1, 1) else np.asarray(Image.fromarray(exact).reduce(step))
     top, bottom = _reach(y0, y1, max(1.0, (y1 - y0) / height) + 1, shape_px[0])
     left, right = _reach(x0, x1, max(1.0, (x1 - x0) / width) + 1, shape_px[1])
     source = read(top, left, bottom, right)

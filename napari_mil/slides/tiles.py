@@ -20,7 +20,7 @@ import numpy as np
 
 from napari_mil.errors import SlideError, reason
 from napari_mil.slides.boxes import halved, halves, lattice, lay
-from napari_mil.slides.cache import Key, TileCache, default_bytes, shared_cache
+from napari_mil.slides.cache import Key, TileCache, default_bytes, shared_cache, slots
 from napari_mil.slides.info import Pixels, Sketch, Source
 from napari_mil.slides.workers import DECODE_THREADS, Batch, Workers
 
@@ -111,14 +111,21 @@ class Engine:
                     missing.append(key)
                 else:
                     paint(key, tile)
-            batch = Batch(len(missing), lambda at: paint(missing[at], self._tile(missing[at])))
-            if len(missing) > 2 and DECODE_THREADS > 1:
-                self._workers.share(batch)
-            try:
-                batch.finish()
-            finally:
-                self._workers.withdraw(batch)
+            if len(missing) > 2 and DECODE_THREADS > 1 and self._reading == 1:  # else all are busy anyway
+                self._together(missing, paint)
+            else:
+                for key in missing:
+                    paint(key, self._tile(key))
         return out
+
+    def _together(self, keys: list[Key], paint: Callable[[Key, Pixels], None]) -> None:
+        """Decode tiles with the help of idle threads."""
+        batch = Batch(len(keys), lambda at: paint(keys[at], self._tile(keys[at])))
+        self._workers.share(batch)
+        try:
+            batch.finish()
+        finally:
+            self._workers.withdraw(batch)
 
     def cached(self, level: int, row: int, col: int) -> Pixels | None:
         """The tile, or a sketch of it, if it is in the cache: what a drawing view may use without waiting."""
@@ -220,8 +227,7 @@ class Engine:
             raise named from error
         if self._faults:
             self._faults.pop(key, None)
-        tile.flags.writeable = False
-        return tile
+        return slots.keep(tile)
 
     def decode(self, level: int, row: int, col: int) -> Pixels:
         """A tile from the file, past the cache; from the sketch; or of a level that the file lacks."""
@@ -260,6 +266,7 @@ def dask_view(array: Any, name: str) -> Any:
 def _release(source: Source, cache: TileCache, token: int, workers: Workers, sketches: list[Sketch]) -> None:
     workers.stop()
     cache.drop(token)
+    slots.give_back()
     source.close()
     for one in sketches:
         one.close()
