@@ -30,6 +30,14 @@ def main_window(viewer: Any) -> QMainWindow:
     return viewer.window._qt_window
 
 
+def is_open(viewer: Any) -> bool:
+    """Whether a viewer still has its window."""
+    try:
+        return main_window(viewer).centralWidget() is not None
+    except (RuntimeError, AttributeError):  # its C++ half is gone
+        return False
+
+
 def canvas_widget(viewer: Any) -> QWidget:
     """The Qt widget that the canvas is drawn on."""
     return main_window(viewer)._qt_viewer.canvas.native
