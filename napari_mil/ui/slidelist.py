@@ -101,6 +101,10 @@ class SlideModel(QAbstractListModel):
         self._heard, self._pending = max(last.values(), default=0), waiting
         return new
 
+    def forget_pictures(self) -> None:
+        """The slides look different now."""
+        self._pictures.clear()
+
     def look_anew(self, state: State) -> None:
         """Another project or model, or reading blind began or ended: every row says something else."""
         self._answers = {}
@@ -255,7 +259,6 @@ class SlideList(QWidget):
         for signal in (self.view.clicked, self.view.activated):
             signal.connect(self._choose)
         self.view.selectionModel().selectionChanged.connect(lambda _new, _old: self.selected.emit())
-            signal.connect(lambda index: self.chosen.emit(index.data(_ID)))
         self.view.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
         self.view.customContextMenuRequested.connect(
             lambda at: self.menu(self.view.indexAt(at)).popup(QCursor.pos())
@@ -281,9 +284,10 @@ class SlideList(QWidget):
         if len(self.view.selectedIndexes()) < 2:
             self.chosen.emit(index.data(_ID))
 
-
     def menu(self, index: QModelIndex) -> QMenu:
         """What can be done with a slide besides bringing it to the front."""
+        from napari_mil.workflow import converts
+
         made, state = QMenu(self), self._desk.state
         made.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         slide_id = index.data(_ID)
@@ -291,7 +295,22 @@ class SlideList(QWidget):
         act = made.addAction("Take away from beside" if there else "Show beside the slide in front")
         act.setEnabled(slide_id is not None and state.record is not None and state.record.id != slide_id)
         act.triggered.connect(lambda: self.show_beside(slide_id))
+        colours = made.addAction("Colours as the scanner's profile means them, in this project")
+        colours.setCheckable(True)
+        colours.setEnabled(state.project is not None)
+        colours.setChecked(state.project is not None and converts(state.project))
+        colours.triggered.connect(self.set_colours)
         return made
+
+    def set_colours(self, srgb: bool) -> None:
+        """Convert the colours of the project's slides from now on, or no longer."""
+        from napari_mil.workflow import set_colours
+
+        state = self._desk.state
+        set_colours(state.project, srgb=srgb)
+        self.model.forget_pictures()
+        if state.record is not None:
+            acts.open_slide(self._desk, state.record)
 
     def show_beside(self, slide_id: str) -> None:
         """Show a slide beside the one in front, or take it away again."""
