@@ -13,6 +13,7 @@ from qtpy.QtCore import QObject, Signal
 from napari_mil.correction import Cells, Place, Polygon
 from napari_mil.ledger.conflicts import bounds_px
 from napari_mil.ui import compat
+from napari_mil.ui.front import side_by_side
 from napari_mil.ui.job import AskLane, Job, JobLane, Pauses, WriteLane
 from napari_mil.ui.layers import (
     OUTLINES,
@@ -24,7 +25,6 @@ from napari_mil.ui.layers import (
     map_layer,
     map_outlines,
     regions_layer,
-    side_by_side,
     slide_layer,
     sync,
 )

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_mil.slides.slide import Level
 from napari_mil.ui import compat
-from napari_mil.ui.layers import OURS
+from napari_mil.ui.layers import OURS, LayerData, slide_layer
 
+if TYPE_CHECKING:
+    from napari_mil.slides import Slide
+
+#: Keys of slides beside the one in front begin so; so many widths lie between the left borders of two.
+BESIDE, GAP = "beside/", 1.04
 #: µm per screen pixel at 1×.
 UM_AT_ONE = 10.0
 
@@ -75,6 +82,16 @@ def front(viewer: Any) -> Shown | None:
     middle = compat.camera(viewer).center[-2:]
     under = [one for one in found if one.holds(*middle)]
     return (under or found or [None])[-1 if under else 0]
+
+
+def side_by_side(slide: Slide, others: Iterable[Slide]) -> list[LayerData]:
+    """Other slides, to the right of one."""
+    made, left = [], 0.0
+    for before, one in pairwise((slide, *others)):
+        left += before.shape_px[1] * (before.mpp or (1.0, 1.0))[1] * GAP
+        levels, options, kind = slide_layer(one, key=f"{BESIDE}{one.fingerprint}")
+        made.append((levels, {**options, "translate": (0.0, left)}, kind))
+    return made
 
 
 def _is_slide(layer: Any) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
 OURS = "napari-mil"
 #: Key of slides that napari opened through our reader; the workbench takes them into the project.
 OPENED = "opened"
-#: Keys of slides beside the one in front begin so; so many widths lie between the left borders of two.
-BESIDE, GAP = "beside/", 1.04
 LayerData = tuple[Any, dict[str, Any], str]
 #: Cells top, left, bottom, right of a lattice, half-open; None: all of them
 Near = tuple[int, int, int, int] | None
@@ -53,11 +50,8 @@ def unit(grid_or_slide: Any) -> str:
     return "um" if isinstance(mpp, tuple) else "pixel"
 
 
-def slide_layer(slide: Slide, *, key: str = "slide", left: float = 0.0) -> LayerData:
-    """A slide as a multiscale image whose levels are read when they are looked at; a montage says so.
-
-    left : where its left border lies, in world units
-    """
+def slide_layer(slide: Slide, *, key: str = "slide") -> LayerData:
+    """A slide as a multiscale image whose levels are read when they are looked at; a montage says so."""
     montage = slide.montage
     about = "" if montage is None else f" · {len(montage.photographs)} photographs, positions mean nothing"
     options = {
@@ -66,20 +60,10 @@ def slide_layer(slide: Slide, *, key: str = "slide", left: float = 0.0) -> Layer
         "multiscale": True,
         "contrast_limits": (0, 255),
         "scale": slide.mpp or (1.0, 1.0),
-        "translate": (0.0, left),
         "units": (unit(slide),) * 2,
         "metadata": {OURS: {"key": key, "slide": slide.fingerprint, "path": str(slide.path)}},
     }
     return list(slide.drawn_levels), options, "image"
-
-
-def side_by_side(slide: Slide, others: Iterable[Slide]) -> list[LayerData]:
-    """Other slides, to the right of one."""
-    made, left = [], 0.0
-    for before, one in pairwise((slide, *others)):
-        left += before.shape_px[1] * (before.mpp or (1.0, 1.0))[1] * GAP
-        made.append(slide_layer(one, key=f"{BESIDE}{one.fingerprint}", left=left))
-    return made
 
 
 def map_layer(

@@ -9,8 +9,9 @@ from napari_mil.slides import Slide, open_slide
 from napari_mil.slides.address import Address, SlidePath
 from napari_mil.ui import compat, reader
 from napari_mil.ui.dialogs import AddressDialog, MppDialog
+from napari_mil.ui.front import GAP
 from napari_mil.ui.job import AskLane
-from napari_mil.ui.layers import GAP, OPENED, OURS, opened_path, slide_layer
+from napari_mil.ui.layers import OPENED, OURS, opened_path, slide_layer
 
 AFTER = "Slides lie side by side only when this is known of each. Cancel does not open the new one."
 FETCHED = "{} is being opened from {}; the window goes on meanwhile."
