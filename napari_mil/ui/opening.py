@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 from napari_mil.slides import Slide, open_slide
@@ -14,6 +13,7 @@ from napari_mil.ui.job import AskLane
 from napari_mil.ui.layers import OPENED, OURS, opened_path, slide_layer
 
 AFTER = "Slides lie side by side only when this is known of each. Cancel does not open the new one."
+LANE = "slides from servers"
 FETCHED = "{} is being opened from {}; the window goes on meanwhile."
 
 
@@ -39,7 +39,7 @@ def take(path: SlidePath) -> bool:
         return False
     if isinstance(path, Address):
         compat.tell(FETCHED.format(path.name, path.server))
-        _lane().ask(str(path), lambda: _opened(path), lambda slide: _arrived(viewer, slide))
+        _lane(viewer).ask(str(path), lambda: _opened(path), lambda slide: _arrived(viewer, slide))
         return True
     if not _others(viewer):
         return False
@@ -59,9 +59,15 @@ def ask_address(viewer: Any = None) -> AddressDialog:
     return dialog
 
 
-@cache
-def _lane() -> AskLane:
-    return AskLane()
+def _lane(viewer: Any) -> AskLane:
+    """The window's thread for slides on servers; it ends with the window, which waits for no server."""
+    window = compat.main_window(viewer)
+    lane = window.findChild(AskLane, LANE)
+    if lane is None:
+        lane = AskLane(window)
+        lane.setObjectName(LANE)
+        compat.when_closing(viewer, lambda: lane.close(0.2))
+    return lane
 
 
 def _opened(address: Address) -> Slide:

@@ -146,7 +146,9 @@ def test_another_slide_lies_beside_the_one_in_front(quick_bench, tmp_path):
     first, second = desk.state.project.slides
     index = listed.found.index(1, 0)
     menu = listed.menu(index)
-    [act] = menu.actions()
+    act, colours = menu.actions()
+    assert colours.isCheckable()
+    assert not colours.isChecked()
     assert act.isEnabled()
     act.trigger()
     assert quick_bench.wait(20)
