@@ -42,13 +42,13 @@ def camera_steps(side_um: float, count: int = 40) -> Iterator[tuple[float, float
         yield y, x, zoom
 
 
-def look(viewer: Any, y: float, x: float, zoom: float) -> float:
-    """Go there and draw; the ms that the window was blocked."""
-    began = time.perf_counter()
+def look(viewer: Any, y: float, x: float, zoom: float) -> tuple[float, float]:
+    """Go there and draw; the ms that the window was blocked, and those its thread computed."""
+    began, spent = time.perf_counter(), time.thread_time()
     camera = compat.camera(viewer)
     camera.center, camera.zoom = (0, y, x), zoom
     QApplication.processEvents()
-    return (time.perf_counter() - began) * 1000
+    return (time.perf_counter() - began) * 1000, (time.thread_time() - spent) * 1000
 
 
 def settle(layer: Any, seconds: float = 20.0) -> float:
@@ -84,7 +84,7 @@ def viewer_with(what: str, path: str) -> tuple[Any, Any, Any]:
     if what == "bare":
         rng = np.random.default_rng(0)
         noise = rng.integers(60, 240, (1024, 1024, 3), dtype=np.uint8)
-        data = [np.tile(noise, (s.shape_px[0] // 1024, s.shape_px[1] // 1024, 1)) for s in slide.levels]
+        data = [np.tile(noise, (s.shape_px[0] // 1024, s.shape_px[1] // 1024, 1)) for s in slide.drawn_levels]
         layer = viewer.add_image(data, rgb=True, multiscale=True, contrast_limits=(0, 255), scale=(MPP, MPP))
     else:
         compat.watch_layers(viewer, place_levels)
@@ -114,16 +114,17 @@ def steps(what: str, path: str) -> dict[str, Any]:
 
         sharpening.picture.draw = counted
     side = slide.shape_px[0] * MPP
-    blocked, pan, zoom, last = [], [], [], 4.0
+    blocked, computed, pan, zoom, last = [], [], [], [], 4.0
     for i, (y, x, z) in enumerate(camera_steps(side)):
-        spent = look(viewer, y, x, z)
+        spent, own_cpu = look(viewer, y, x, z)
         if i >= 2:
             blocked.append(spent)
+            computed.append(own_cpu)
         rest = 0.0 if what == "remote" and i % 3 else settle(layer)
         (zoom if z != last else pan).append(spent + rest)
         last = z
     viewer.close()
-    return {"steps": blocked, "ours": own or [0.0], "pan": pan, "zoom": zoom or [0.0]}
+    return {"steps": blocked, "cpu": computed, "ours": own or [0.0], "pan": pan, "zoom": zoom or [0.0]}
 
 
 def memory(path: str, minutes: float) -> dict[str, float]:

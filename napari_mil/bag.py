@@ -14,6 +14,17 @@ from napari_mil.grid import TileGrid
 
 #: an encoder's id ends so where a vector is the mean over the tiles of a photograph: another kind of feature
 PHOTOGRAPH = "+photograph"
+#: and so where colours were converted by the scanner's profile before
+SRGB = "+srgb"
+
+
+def encoder_of(features: str) -> str:
+    """The encoder's own id of that of features.
+
+    >>> encoder_of("builtin-1+photograph+srgb"), encoder_of("builtin-1")
+    ('builtin-1', 'builtin-1')
+    """
+    return features.removesuffix(SRGB).removesuffix(PHOTOGRAPH)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from napari_mil.bag import PHOTOGRAPH, Bag
+from napari_mil.bag import PHOTOGRAPH, SRGB, Bag, encoder_of
 from napari_mil.errors import ModelError, reason
 from napari_mil.labeltree import LabelTree
 from napari_mil.options import build, option
@@ -115,10 +115,17 @@ class ModelCard:
     def why_not(self, bag: Bag) -> str | None:
         """None when the model may run on `bag`, else the sentence that says why not."""
         if bag.encoder != self.encoder:
-            mine, theirs = (e.removesuffix(PHOTOGRAPH) for e in (self.encoder, bag.encoder))
+            mine, theirs = (e.removesuffix(SRGB) for e in (self.encoder, bag.encoder))
             if mine == theirs:
+                ways = ("as they are stored", "converted to sRGB")
+                learned, given = ways if mine == self.encoder else ways[::-1]
+                return (
+                    f"{self.name} was trained on colours {learned}, and this project has them {given}; "
+                    "choose another model, or change it with `napari-mil project colours`."
+                )
+            if encoder_of(mine) == encoder_of(theirs):
                 learned, given = (
-                    ("photographs", "a slide") if mine != self.encoder else ("slides", "photographs")
+                    ("photographs", "a slide") if mine.endswith(PHOTOGRAPH) else ("slides", "photographs")
                 )
                 return f"{self.name} was trained on {learned}, and this is {given}; choose another model."
             return (

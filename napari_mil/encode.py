@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from napari_mil.bag import PHOTOGRAPH, Bag
+from napari_mil.bag import PHOTOGRAPH, SRGB, Bag
 from napari_mil.device import describe, pick
 from napari_mil.encoders import Encoder
 from napari_mil.errors import BagError, DeviceError, TissueError
 from napari_mil.grid import TileGrid
+from napari_mil.slides.colour import COLOURS
 from napari_mil.slides.slide import Slide
 from napari_mil.steps import Progress, Steps
 
@@ -91,8 +92,11 @@ def encode_steps(
 
 
 def features_id(encoder: Encoder, slide: Slide) -> str:
-    """What a bag of this slide carries as its encoder: photographs have features of another kind."""
-    return encoder.id if slide.montage is None else encoder.id + PHOTOGRAPH
+    """What a bag of this slide carries as its encoder: photographs have features of another kind, and so have
+    slides whose colours are converted.
+    """
+    kind = "" if slide.montage is None else PHOTOGRAPH
+    return encoder.id + kind + (SRGB if COLOURS in slide.properties else "")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,15 @@ import pytest
 from filelock import FileLock
 
 from napari_mil.steps import drain
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of its own for what the program remembers outside of projects; no sidecars are made."""
+    home = tmp_path_factory.getbasetemp() / f"home-{uuid.uuid4().hex}"
+    monkeypatch.setenv("NAPARI_MIL_HOME", str(home))
+    monkeypatch.setenv("NAPARI_MIL_SIDECAR_GB", "0")
+    return home
 
 
 @pytest.fixture(scope="session")

@@ -178,13 +178,17 @@ def write_pyramid(
     levels: int = 1,
     tile: tuple[int, int] = (256, 256),
     mpp: tuple[float, float] | None = (0.5, 0.5),
+    step: int = 2,
 ) -> Path:
-    """A tiled pyramid with `levels` halvings and the pixel size in its resolution tags."""
+    """A tiled pyramid of `levels` levels, each smaller by `step` (a power of two), and the pixel size in its
+    resolution tags.
+    """
     pages = []
     for i in range(levels):
-        resolution = None if mpp is None else tuple(1e4 / m / 2**i for m in mpp)
+        resolution = None if mpp is None else tuple(1e4 / m / step**i for m in mpp)
         pages.append(page(image, codec, tile=tile, reduced=i > 0, resolution=resolution))
-        image = half(image)
+        for _ in range(step.bit_length() - 1):
+            image = half(image)
     return write_tiff(path, pages)
 
 

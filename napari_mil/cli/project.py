@@ -33,8 +33,30 @@ def info(project: ExistingProject, *, as_json: AsJson = False) -> None:
     print(
         f"ledger: {row['ledger']} ({'shared' if row['shared'] else 'in the folder'}), schema {row['schema']}"
     )
+    print(f"colours: {row['colours']}")
     print(f"events: {row['events']}, head {row['head']}")
     print(f"corrections in force: {said}")
+
+
+@app.command(
+    epilog="Example: `napari-mil project colours study/ --srgb`, or `--stored` to have them as they are"
+)
+def colours(
+    project: ExistingProject,
+    *,
+    srgb: Annotated[
+        bool, typer.Option("--srgb/--stored", help="By the scanner's profile, or as they are stored.")
+    ],
+    by: By = "",
+) -> None:
+    """Show, and compute from, colours as the scanner's profile means them, or as they are stored; an event of
+    the ledger. Features are kept apart, and a model is refused slides in the colours it was not trained on.
+    """
+    from napari_mil.workflow import set_colours
+
+    with opened(project, by=by) as p:
+        set_colours(p, srgb=srgb)
+    print(f"Colours of {project} are {'converted to sRGB' if srgb else 'as stored'} from now on.")
 
 
 @app.command(

@@ -103,10 +103,21 @@ def _ask_for(project: Path) -> None:
         raise ProjectError(f"There is no project {project}; check the path, or add --new to make one there.")
 
 
-@app.command(epilog="Example: `napari-mil doctor`")
-def doctor() -> None:
+@app.command(epilog="Example: `napari-mil doctor` or `napari-mil doctor --clean`")
+def doctor(
+    *,
+    clean: Annotated[bool, typer.Option("--clean", help="Delete the sidecars of all slides.")] = False,
+) -> None:
     """Say what is installed, which GPU and readers there are, and the line that installs what is missing."""
     from napari_mil.workflow.doctor import findings
+
+    if clean:
+        from napari_mil.slides.sidecar import remove_all
+
+        print(
+            f"{remove_all() / 2**20:,.0f} MB of sidecars deleted; they are made again when they are needed."
+        )
+        return
 
     for text in findings():
         print(text)

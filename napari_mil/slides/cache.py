@@ -11,6 +11,7 @@ import psutil
 from numpy.typing import NDArray
 
 from napari_mil.errors import SlideError
+from napari_mil.slides.slots import Slots
 
 Key = tuple[int, int, int, int]  # token of the slide, level, row, column
 
@@ -86,4 +87,6 @@ def _at_start() -> int:
         return _MOST_BYTES // 8
 
 
+#: The memory of tiles, shared as the cache is.
+slots = Slots()
 shared_cache = TileCache(_at_start())

@@ -5,6 +5,7 @@ trained on what is stored.
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,9 +16,10 @@ from napari_mil.errors import reason
 from napari_mil.slides.slide import RefusedError
 
 if TYPE_CHECKING:
-    from napari_mil.slides.tiles import Pixels, Source
+    from napari_mil.slides.info import Pixels, Source
 
 COLOURS = "colours"
+_CONVERTED = "converted to sRGB"
 
 
 class SrgbSource:
@@ -37,7 +39,7 @@ class SrgbSource:
                 f"its colour profile cannot be used ({reason(error)}); open it with the colours as they are "
                 "stored"
             ) from error
-        says = {**source.info.properties, COLOURS: f"converted to sRGB from {name}"}
+        says = {**source.info.properties, COLOURS: f"{_CONVERTED} from {name}"}
         self.info = replace(source.info, properties=says)
 
     def tile(self, level: int, row: int, col: int) -> Pixels:
@@ -49,6 +51,11 @@ class SrgbSource:
     def close(self) -> None:
         """Give the file back."""
         self._source.close()
+
+
+def converted(properties: Mapping[str, str]) -> bool:
+    """Whether a slide with these properties shows other colours than those that are stored."""
+    return properties.get(COLOURS, "").startswith(_CONVERTED)
 
 
 def to_srgb(source: Source) -> Source:

@@ -11,9 +11,9 @@ import numpy as np
 
 from napari_mil.errors import SlideError, reason
 from napari_mil.slides.dicomfiles import dicom_files, is_dicom
+from napari_mil.slides.info import LevelInfo, Pixels, SlideInfo
 from napari_mil.slides.slide import RefusedError
 from napari_mil.slides.tiffpage import decode_jpeg, decode_jpeg2000
-from napari_mil.slides.tiles import LevelInfo, Pixels, SlideInfo
 
 _JPEG = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")
 _JPEG2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
@@ -121,6 +121,7 @@ def _understand(slide: Any, given: Sequence[Path]) -> DicomSource:
         properties=_properties(slide, planes[0]),
         associated=_associated(slide),
         icc_profile=getattr(optical, "icc_profile", None),
+        slow=str(planes[0].transfer_syntax) in _JPEG2000,
     )
     return DicomSource(slide, planes, info)
 

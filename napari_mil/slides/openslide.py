@@ -13,9 +13,9 @@ import openslide
 
 from napari_mil.errors import SlideError, reason
 from napari_mil.slides.dicomfiles import first_dicom
+from napari_mil.slides.info import LevelInfo, Pixels, SlideInfo
 from napari_mil.slides.slide import RefusedError
 from napari_mil.slides.tiffpage import over
-from napari_mil.slides.tiles import LevelInfo, Pixels, SlideInfo
 
 CACHE_BYTES = 64 * 2**20
 _SMALLEST_TILE = 256

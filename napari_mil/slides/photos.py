@@ -19,9 +19,9 @@ import tifffile
 from PIL import Image, ImageOps
 
 from napari_mil.errors import SlideError, reason
+from napari_mil.slides.info import LevelInfo, Montage, Photograph, Pixels, SlideInfo
 from napari_mil.slides.slide import RefusedError
 from napari_mil.slides.tiffpage import over
-from napari_mil.slides.tiles import LevelInfo, Montage, Photograph, Pixels, SlideInfo
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
 FORMATS = ("PNG", "JPEG", "BMP")  # a TIFF alone is a slide, which its own reader knows

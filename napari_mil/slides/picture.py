@@ -8,18 +8,21 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_mil.errors import SlideError
+from napari_mil.slides.boxes import lattice, lay
+from napari_mil.slides.info import Box, Pixels
 from napari_mil.slides.slide import Level
-from napari_mil.slides.tiles import Box, Pixels, lattice, lay
 
-Where = tuple[int, int, int]  # level, row, column of a tile
+Where = tuple[int, int, int]  # number of the level in the engine, row, column of a tile
 
 #: A coarsest level of at most so many pixels stays in memory as long as the slide is on show.
 _BASE_PX = 8_000_000
+_BAND_ROWS = 128
 #: A tile that cannot be read is hatched: lines of this colour, so wide, so far apart.
 _HATCH, _LINE_PX, _PITCH_PX = (214, 0, 110), 3, 24
 
@@ -29,7 +32,7 @@ class Picture:
 
     Parameters
     ----------
-    levels : all levels of the slide
+    levels : all levels of the slide that are drawn, the largest first
     arrived : called in a decode thread when there is more to draw; True with the last of what was wanted
 
     Attributes
@@ -39,7 +42,9 @@ class Picture:
     """
 
     def __init__(self, levels: Sequence[Level], arrived: Callable[[bool], None]) -> None:
-        self.levels, self.errors = tuple(levels), deque[SlideError]()
+        self.errors = deque[SlideError]()
+        self._levels = {level.index: level for level in levels}
+        self._next = {a.index: b.index for a, b in pairwise(levels)}
         self._engine, self._told = levels[0].engine, arrived
         last = levels[-1]
         self._base = last.read(0, 0, *last.shape_px) if last.size // 3 <= _BASE_PX else None
@@ -47,6 +52,7 @@ class Picture:
         self._serial = 0
         self._shown: tuple[int, Box] | None = None
         self._canvas: Pixels = np.empty((0, 0, 3), np.uint8)
+        self._memory = [np.empty(0, np.uint8)] * 2
         self._missing: set[Where] = set()
         self._awaited: set[Where] = set()
         self._came: deque[tuple[Where, Pixels | SlideError]] = deque()
@@ -65,7 +71,7 @@ class Picture:
 
     def exact(self, level: int) -> Pixels | None:
         """The whole level where it is held in memory, as the coarsest one is."""
-        return self._base if level == len(self.levels) - 1 else None
+        return None if level in self._next else self._base
 
     def draw(self, level: int, box: Box) -> Pixels:
         """(h, w, 3) uint8 of a box y0, x0, y1, x1 within a level; never waits for a tile.
@@ -82,17 +88,43 @@ class Picture:
             return self._canvas
 
     def _begin(self, level: int, box: Box) -> None:
-        """Another view: what is in the cache, and coarser pixels where nothing is."""
+        """Another view: what the one before showed of it, what is in the cache, and coarser pixels where
+        nothing is. Only then tiles are asked for: threads that decode would slow this down.
+        """
         self._serial += 1
+        before, old, absent = self._shown, self._canvas, self._missing
         self._shown = (level, box)
         self._came.clear()
         self._awaited.clear()
-        self._canvas = np.empty((max(0, box[2] - box[0]), max(0, box[3] - box[1]), 3), np.uint8)
+        self._canvas = self._blank(max(0, box[2] - box[0]), max(0, box[3] - box[1]))
         there, self._missing = self._cached(level, box)
-        self._ask()
-        self._enlarge()
+        kept = before[1] if before is not None and before[0] == level else (0, 0, 0, 0)
+        lay(self._canvas, box, old, kept[:2])
         for where, tile in there:
-            self._paint(where, tile)
+            if where in absent or not self._within(where, box, kept):
+                self._paint(where, tile)
+        self._enlarge({where for where in self._missing if not self._within(where, box, kept)})
+        self._ask()
+
+    def _blank(self, height: int, width: int) -> Pixels:
+        """Room for a picture, in the memory of the one before the last: fresh memory costs as much time as
+        the copying.
+        """
+        size = 3 * height * width
+        self._memory.reverse()
+        if len(self._memory[0]) < size:
+            self._memory[0] = np.empty(size, np.uint8)
+        return self._memory[0][:size].reshape(height, width, 3)
+
+    def _within(self, where: Where, box: Box, kept: Box) -> bool:
+        """Whether what a box shows of a tile lies in another box."""
+        y0, x0, y1, x1 = self._box_of(where)
+        return (
+            max(y0, box[0]) >= kept[0]
+            and max(x0, box[1]) >= kept[1]
+            and min(y1, box[2]) <= kept[2]
+            and min(x1, box[3]) <= kept[3]
+        )
 
     def _ask(self) -> None:
         """Want what is missing: coarser tiles first, then from the centre out; not what failed just now."""
@@ -102,7 +134,7 @@ class Picture:
         wanted = {where for where in self._missing if self._engine.fault(*where) is None}
         if wanted <= self._awaited:
             return
-        th, tw = self.levels[level].tile_px
+        th, tw = self._levels[level].tile_px
         middle = ((y0 + y1) / 2 / th - 0.5, (x0 + x1) / 2 / tw - 0.5)
         fine = sorted(wanted, key=lambda w: (w[1] - middle[0]) ** 2 + (w[2] - middle[1]) ** 2)
         tiles = [*self._coarser(level, (y0, x0, y1, x1)), *fine]
@@ -122,79 +154,111 @@ class Picture:
 
     def _coarser(self, level: int, box: Box) -> list[Where]:
         """Tiles of the next coarser level, which are few and help at once, unless they are there."""
-        if level + 1 >= len(self.levels) - (self._base is not None):
+        coarser = self._next.get(level)
+        while coarser is not None and not self._engine.quick(coarser):
+            coarser = self._next.get(coarser)
+        if coarser is None or (self._base is not None and coarser not in self._next):
             return []
-        _, missing = self._cached(level + 1, self._under(level, box))
+        _, missing = self._cached(coarser, self._under(level, box, coarser))
         return [where for where in missing if self._engine.fault(*where) is None]
 
     def _take(self) -> None:
-        """Paint what has come."""
-        coarse = False
+        """Paint what has come; under a coarser tile, what is missing is enlarged anew."""
+        anew: set[Where] = set()
         while self._came:
             where, found = self._came.popleft()
             if isinstance(found, SlideError):
                 self.errors.append(found)
-                coarse = True
+                anew |= self._missing & {where}
             elif where in self._missing:
                 self._missing.discard(where)
                 self._paint(where, found)
             else:
-                coarse = True
-        if coarse:
-            self._enlarge()
+                anew |= self._over(where)
+        if anew & self._missing:
+            self._enlarge(anew & self._missing)
 
     def _paint(self, where: Where, tile: Pixels) -> None:
         assert self._shown is not None  # noqa: S101 - there is a canvas to paint on
-        lay(self._canvas, self._shown[1], tile, self._corner(where))
+        lay(self._canvas, self._shown[1], tile, self._box_of(where)[:2])
 
-    def _enlarge(self) -> None:
-        """Coarser pixels where tiles are missing, hatched where they will not come."""
-        if not self._missing or self._shown is None:
-            return
+    def _enlarge(self, tiles: set[Where]) -> None:
+        """Coarser pixels in the place of tiles that are missing, hatched where they will not come."""
+        assert self._shown is not None  # noqa: S101 - there is a canvas to paint on
         level, box = self._shown
-        for area in blocks({(row, col) for _, row, col in self._missing}):
-            (th, tw), (h, w) = self.levels[level].tile_px, self.levels[level].shape_px
-            y0, x0 = max(box[0], area[0] * th), max(box[1], area[1] * tw)
-            y1, x1 = min(box[2], area[2] * th, h), min(box[3], area[3] * tw, w)
-            part = self._canvas[y0 - box[0] : y1 - box[0], x0 - box[1] : x1 - box[1]]
-            self._fill(part, level, (y0, x0, y1, x1))
-        for where in self._missing:
+        (th, tw), (h, w) = self._levels[level].tile_px, self._levels[level].shape_px
+        cells: dict[int | None, set[tuple[int, int]]] = {}
+        for where in tiles:
+            cells.setdefault(self._coarser_of(where), set()).add(where[1:])
+        for coarser, some in cells.items():
+            for area in blocks(some):
+                y0, x0 = max(box[0], area[0] * th), max(box[1], area[1] * tw)
+                y1, x1 = min(box[2], area[2] * th, h), min(box[3], area[3] * tw, w)
+                part = self._canvas[y0 - box[0] : y1 - box[0], x0 - box[1] : x1 - box[1]]
+                self._fill(part, level, (y0, x0, y1, x1), coarser)
+        for where in tiles:
             if self._engine.fault(*where) is not None:
                 self._hatch(where)
 
-    def _fill(self, out: Pixels, level: int, box: Box) -> None:
-        """Enlarge the next coarser level into `out`, which shows `box` of this one."""
-        if level + 1 >= len(self.levels):
+    def _coarser_of(self, where: Where) -> int | None:
+        """The finest coarser level that is there under a whole tile, or None."""
+        coarser = self._next.get(where[0])
+        while coarser is not None:
+            if coarser not in self._next and self._base is not None:
+                return coarser
+            under = self._under(where[0], self._box_of(where), coarser)
+            tiles = lattice(under, self._levels[coarser].tile_px)
+            if all(self._engine.cached(coarser, *cell) is not None for cell in tiles):
+                return coarser
+            coarser = self._next.get(coarser)
+        return None
+
+    def _fill(self, out: Pixels, level: int, box: Box, coarser: int | None) -> None:
+        """Enlarge a coarser level into `out`, which shows `box` of this one."""
+        if coarser is None:
             out[:] = self._engine.source.info.background
             return
-        under = self._under(level, box)
-        coarse = self._known(level + 1, under)
-        (h, w), (ch, cw) = self.levels[level].shape_px, self.levels[level + 1].shape_px
+        under = self._under(level, box, coarser)
+        coarse = self._known(coarser, under)
+        (h, w), (ch, cw) = self._levels[level].shape_px, self._levels[coarser].shape_px
         rows = centres(box[0], box[2], ch / h, ch) - under[0]
         cols = centres(box[1], box[3], cw / w, cw) - under[1]
         # as one item per pixel numpy takes them much faster than as three samples
-        lines = coarse.view("V3")[..., 0].take(cols, axis=1)
-        firsts = np.flatnonzero(np.diff(rows, prepend=-1)).tolist()
-        target = out.view("V3")[..., 0]
-        for first, stop in zip(firsts, [*firsts[1:], len(rows)], strict=True):
-            target[first:stop] = lines[rows[first]]
+        source, target = coarse.view("V3")[..., 0], out.view("V3")[..., 0]
+        for top in range(0, len(rows), _BAND_ROWS):  # bands take little memory, and stay in the processor's
+            band = rows[top : top + _BAND_ROWS]
+            lines = source[band[0] : band[-1] + 1].take(cols, axis=1)
+            target[top : top + _BAND_ROWS] = lines[band - band[0]]
 
     def _known(self, level: int, box: Box) -> Pixels:
-        """A box of a coarser level from what is in the cache, and still coarser where it is not."""
-        if level == len(self.levels) - 1 and self._base is not None:
+        """A box of a coarser level from what is in the cache."""
+        if level not in self._next and self._base is not None:
             return np.ascontiguousarray(self._base[box[0] : box[2], box[1] : box[3]])
         out = np.empty((box[2] - box[0], box[3] - box[1], 3), np.uint8)
         there, missing = self._cached(level, box)
-        if missing:
-            self._fill(out, level, box)
+        if missing:  # gone just now
+            out[:] = self._engine.source.info.background
         for where, tile in there:
-            lay(out, box, tile, self._corner(where))
+            lay(out, box, tile, self._box_of(where)[:2])
         return out
+
+    def _over(self, coarse: Where) -> set[Where]:
+        """The missing tiles that a coarser tile lies under."""
+        assert self._shown is not None  # noqa: S101 - there is a canvas to paint on
+        level = self._shown[0]
+        y0, x0, y1, x1 = self._box_of(coarse)
+        (h, w), (ch, cw) = self._levels[level].shape_px, self._levels[coarse[0]].shape_px
+        area = (y0 * h / ch - 1, x0 * w / cw - 1, y1 * h / ch + 1, x1 * w / cw + 1)
+
+        def touches(box: Box) -> bool:
+            return box[0] < area[2] and box[2] > area[0] and box[1] < area[3] and box[3] > area[1]
+
+        return {where for where in self._missing if touches(self._box_of(where))}
 
     def _hatch(self, where: Where) -> None:
         """Mark a tile that cannot be read."""
         assert self._shown is not None  # noqa: S101 - there is a canvas to paint on
-        (y, x), (th, tw), box = self._corner(where), self.levels[where[0]].tile_px, self._shown[1]
+        (y, x, _, _), (th, tw), box = self._box_of(where), self._levels[where[0]].tile_px, self._shown[1]
         part = self._canvas[max(0, y - box[0]) : y + th - box[0], max(0, x - box[1]) : x + tw - box[1]]
         rows, cols = (np.arange(n) + max(0, at) for n, at in zip(part.shape, (y, x), strict=False))
         part[(rows[:, None] + cols) % _PITCH_PX < _LINE_PX] = _HATCH
@@ -203,7 +267,7 @@ class Picture:
         """The tiles under a box that are in the cache, and the others."""
         there, missing = [], set()
         if box[2] > box[0] and box[3] > box[1]:
-            for row, col in lattice(box, self.levels[level].tile_px):
+            for row, col in lattice(box, self._levels[level].tile_px):
                 tile = self._engine.cached(level, row, col)
                 if tile is None:
                     missing.add((level, row, col))
@@ -211,13 +275,15 @@ class Picture:
                     there.append(((level, row, col), tile))
         return there, missing
 
-    def _corner(self, where: Where) -> tuple[int, int]:
-        th, tw = self.levels[where[0]].tile_px
-        return where[1] * th, where[2] * tw
+    def _box_of(self, where: Where) -> Box:
+        """Of a tile, in its level's pixels."""
+        (th, tw), (h, w) = self._levels[where[0]].tile_px, self._levels[where[0]].shape_px
+        y, x = where[1] * th, where[2] * tw
+        return y, x, min(h, y + th), min(w, x + tw)
 
-    def _under(self, level: int, box: Box) -> Box:
-        """The box of the next coarser level that holds the centres of this one's pixels."""
-        (h, w), (ch, cw) = self.levels[level].shape_px, self.levels[level + 1].shape_px
+    def _under(self, level: int, box: Box, coarser: int) -> Box:
+        """The box of a coarser level that holds the centres of this one's pixels."""
+        (h, w), (ch, cw) = self._levels[level].shape_px, self._levels[coarser].shape_px
         y0, y1 = centres(box[0], box[2], ch / h, ch)[[0, -1]].tolist()
         x0, x1 = centres(box[1], box[3], cw / w, cw)[[0, -1]].tolist()
         return y0, x0, y1 + 1, x1 + 1

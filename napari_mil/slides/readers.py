@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from napari_mil.slides.address import Address, SlidePath
 
 if TYPE_CHECKING:
-    from napari_mil.slides.tiles import Source
+    from napari_mil.slides.info import Source
 
 
 @dataclass(frozen=True, slots=True)

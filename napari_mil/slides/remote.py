@@ -42,7 +42,8 @@ class RemoteFile:
     def _length(self) -> tuple[int, str | None]:
         """Size, and the mark by which the server tells this file from one that takes its place."""
         if self.address.text.startswith("s3"):
-            return int(trying(lambda: self._system.info(self._path), self.address)["size"]), None
+            info = trying(lambda: self._system.info(self._path, refresh=True), self.address)
+            return int(info["size"]), info.get("ETag")
         from fsspec.asyn import sync
 
         found: tuple[int, str | None] = trying(lambda: sync(self._system.loop, self._asked), self.address)
@@ -112,11 +113,26 @@ class RemoteFile:
 
     def _part(self, start: int, stop: int) -> bytes:
         self.requests += 1
-        mark = {"headers": {"If-Match": self._mark}} if self._mark else {}
-        data = bytes(self._system.cat_file(self._path, start=start, end=stop, **mark))
+        if self.address.text.startswith("s3") and self._mark:
+            from fsspec.asyn import sync
+
+            data: bytes = sync(self._system.loop, self._object, start, stop)
+        else:
+            mark = {"headers": {"If-Match": self._mark}} if self._mark else {}
+            data = bytes(self._system.cat_file(self._path, start=start, end=stop, **mark))
         if len(data) != stop - start:
             raise ConnectionError(f"{len(data)} of {stop - start} bytes came")
         return data
+
+    async def _object(self, start: int, stop: int) -> bytes:
+        """A part of an object of S3, if it is still the one that was opened: s3fs has no word for that."""
+        bucket, key, _ = self._system.split_path(self._path)
+        about = {"Bucket": bucket, "Key": key, "Range": f"bytes={start}-{stop - 1}", "IfMatch": self._mark}
+        answer = await self._system._call_s3("get_object", **about)  # noqa: SLF001
+        try:
+            return bytes(await answer["Body"].read())
+        finally:
+            answer["Body"].close()
 
     def close(self) -> None:
         """Forget the blocks."""
@@ -191,7 +207,7 @@ def trying(act: Callable[[], _T], address: Address) -> _T:
         except SlideError:
             raise
         except Exception as error:
-            status = getattr(error, "status", None)
+            status = _status(error)
             if isinstance(error, FileNotFoundError) or status in {404, 410}:
                 raise SlideError(f"there is no file {address}; check the address.") from error
             if isinstance(error, PermissionError) or status in {401, 403}:
@@ -209,6 +225,14 @@ def trying(act: Callable[[], _T], address: Address) -> _T:
                 ) from error
             time.sleep(pause)
     raise AssertionError
+
+
+def _status(error: BaseException) -> int | None:
+    """The status that a web server or S3 answered with, or None."""
+    said = getattr(error.__cause__ or error, "response", None)
+    if isinstance(said, dict):
+        return int(said.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) or None
+    return getattr(error, "status", None)
 
 
 def _of_the_network(error: Exception) -> bool:

@@ -15,7 +15,8 @@ from PIL import Image
 from napari_mil.errors import SlideError, reason
 from napari_mil.slides.address import SlidePath
 from napari_mil.slides.identity import bare_name, fingerprint
-from napari_mil.slides.tiles import Engine, Montage, Pixels, dask_view
+from napari_mil.slides.info import Montage, Pixels
+from napari_mil.slides.tiles import Engine, dask_view
 
 MPP_RANGE = (0.05, 20.0)
 _BAND_PX = 32_000_000  # source pixels resampled at once
@@ -33,7 +34,7 @@ class Level:
     Attributes
     ----------
     engine : reads the tiles
-    index : 0 is the largest level
+    index : its number in the engine; 0 is the largest level
     shape_px : (h, w), pixels of this level
     downsample : (y, x) level-0 pixels per pixel of this level, exact: H/h, W/w
     tile_px : (h, w) of the file's tiles
@@ -47,6 +48,13 @@ class Level:
 
     dtype = np.dtype(np.uint8)
     ndim = 3
+
+    @classmethod
+    def of(cls, engine: Engine, index: int) -> Level:
+        """A level of an engine."""
+        (height, width), one = engine.levels[0].shape_px, engine.levels[index]
+        factors = (height / one.shape_px[0], width / one.shape_px[1])
+        return cls(engine, index, one.shape_px, factors, one.tile_px)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -121,13 +129,16 @@ class Slide:
     @classmethod
     def of(cls, path: SlidePath, engine: Engine, mpp: tuple[float, float] | None = None) -> Slide:
         """The slide that `engine` reads; `mpp` overrules what the file says."""
-        infos = engine.source.info.levels
-        height, width = infos[0].shape_px
-        levels = tuple(
-            Level(engine, i, one.shape_px, (height / one.shape_px[0], width / one.shape_px[1]), one.tile_px)
-            for i, one in enumerate(infos)
-        )
+        levels = tuple(Level.of(engine, i) for i in range(len(engine.source.info.levels)))
         return cls(engine, path, mpp or plausible(engine.source.info.mpp), levels)
+
+    @property
+    def drawn_levels(self) -> tuple[Level, ...]:
+        """The levels and, where the next is smaller by more than two, those in between that the file lacks,
+        made of means of two by two pixels: for whoever shows the slide.
+        """
+        every = (Level.of(self.engine, i) for i in range(len(self.engine.levels)))
+        return tuple(sorted(every, key=lambda level: level.downsample))
 
     @property
     def name(self) -> str:
@@ -192,7 +203,8 @@ class Slide:
         return digest.hexdigest()
 
     def read(self, box_px: tuple[float, float, float, float], *, out_px: tuple[int, int]) -> Pixels:
-        """The box at the wanted size, antialiased, from the coarsest level that is fine enough.
+        """The box at the wanted size, antialiased, from the coarsest level that is fine enough: where its
+        pixels are a whole number of times smaller they are averaged, else filtered (Hamming).
 
         Parameters
         ----------
@@ -329,11 +341,12 @@ def _resample(
     y0, x0, y1, x1 = box
     height, width = out_px
     snapped = tuple(round(v) for v in box)
-    if all(abs(v - s) < 1e-3 for v, s in zip(box, snapped, strict=True)) and out_px == (
-        snapped[2] - snapped[0],
-        snapped[3] - snapped[1],
-    ):
-        return read(*snapped)
+    size = (snapped[2] - snapped[0], snapped[3] - snapped[1])
+    whole = size[0] % height == 0 and size[1] % width == 0
+    if whole and all(abs(v - s) < 1e-3 for v, s in zip(box, snapped, strict=True)):
+        step = (size[1] // width, size[0] // height)
+        exact = read(*snapped)
+        return exact if step == (1, 1) else np.asarray(Image.fromarray(exact).reduce(step))
     top, bottom = _reach(y0, y1, max(1.0, (y1 - y0) / height) + 1, shape_px[0])
     left, right = _reach(x0, x1, max(1.0, (x1 - x0) / width) + 1, shape_px[1])
     source = read(top, left, bottom, right)

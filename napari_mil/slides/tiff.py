@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import io
 import logging
-import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tifffile
 
 from napari_mil.errors import SlideError, reason
+from napari_mil.slides import omexml
 from napari_mil.slides.address import Address, SlidePath
-from napari_mil.slides.remote import RemoteFile, Stream
+from napari_mil.slides.info import LevelInfo, Pixels, SlideInfo
+from napari_mil.slides.remote import RemoteFile
 from napari_mil.slides.slide import RefusedError
-from napari_mil.slides.tiffpage import Bytes, File, Page
-from napari_mil.slides.tiles import LevelInfo, Pixels, SlideInfo
+from napari_mil.slides.tiffpage import JPEG2000, Bytes, File, Page
+from napari_mil.slides.tifftables import Tables
 
 WHITE = (255, 255, 255)
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -30,7 +30,6 @@ _OTHERS = {
     "philips": "Philips TIFF",
 }
 _ASSOCIATED = ("label", "macro", "thumbnail", "overview")
-_UM = {"": 1.0, "µm": 1.0, "um": 1.0, "μm": 1.0, "mm": 1e3, "cm": 1e4, "m": 1e6, "nm": 1e-3, "in": 25400.0}
 
 # what tifffile has to say about a damaged file is said once, in our SlideError
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
@@ -63,17 +62,17 @@ def open_source(path: SlidePath) -> TiffSource:
     associated: dict[str, Callable[[], Pixels]] = {
         name: partial(page.whole, file, WHITE) for name, page in extra.items() if page.end <= file.size
     }
-    info = SlideInfo(
-        levels=tuple(LevelInfo(page.shape_px, page.tile_px) for page in pages), associated=associated, **found
-    )
+    levels = tuple(LevelInfo(page.shape_px, page.tile_px) for page in pages)
+    slow = pages[0].compression in JPEG2000
+    info = SlideInfo(levels=levels, associated=associated, slow=slow, **found)
     return TiffSource(file, pages, info)
 
 
 def _parsed(file: Bytes, path: SlidePath) -> tuple[tuple[Page, ...], dict[str, Any], dict[str, Page]]:
-    stream: Any = path if isinstance(path, Path) else io.BufferedReader(Stream(file))
     try:
-        with tifffile.TiffFile(stream, name=None if isinstance(path, Path) else path.name) as tif:
-            return _understand(tif, path)
+        tables = Tables(file)
+        with tifffile.TiffFile(io.BufferedReader(tables.stream()), name=path.name) as tif:
+            return _understand(tif, path, tables)
     except SlideError:
         raise
     except Exception as error:  # a damaged file may raise anything inside the parser
@@ -84,7 +83,7 @@ def _parsed(file: Bytes, path: SlidePath) -> tuple[tuple[Page, ...], dict[str, A
 
 
 def _understand(
-    tif: tifffile.TiffFile, path: SlidePath
+    tif: tifffile.TiffFile, path: SlidePath, tables: Tables
 ) -> tuple[tuple[Page, ...], dict[str, Any], dict[str, Page]]:
     """The pages of the pyramid, the fields of SlideInfo, and the associated images."""
     for flag, vendor in _OTHERS.items():
@@ -92,8 +91,8 @@ def _understand(
             raise SlideError(f"{vendor} is left to OpenSlide")
     main = max((s for s in tif.series if not _is_associated(s)), key=_area, default=tif.series[0])
     _check_axes(main)
-    pages = tuple(Page.of(_page(level)) for level in main.levels)
-    pages += tuple(_further_levels(tif, main, pages))
+    pages = tuple(Page.of(_page(level), tables) for level in main.levels)
+    pages += tuple(_further_levels(tif, main, pages, tables))
     if not _page(main).is_tiled and _area(main) > MOST_STRIPED_PX:
         raise SlideError("it is neither tiled nor small, so that no part can be read on its own")
     description = _page(main).description or ""
@@ -101,11 +100,12 @@ def _understand(
     info = {
         "files": (path,),
         "mpp": _mpp(tif, _page(main), description, aperio),
-        "objective_power": _number(aperio.get("AppMag")) or _objective(description if tif.is_ome else ""),
-        "properties": {"format": _kind(tif), **aperio},
+        "objective_power": omexml.number(aperio.get("AppMag"))
+        or omexml.objective(description if tif.is_ome else ""),
+        "properties": {"format": _kind(tif), **(aperio or _words(description))},
         "icc_profile": _profile(_page(main)),
     }
-    return pages, info, dict(_associated(tif))
+    return pages, info, dict(_associated(tif, tables))
 
 
 def _page(series: Any) -> Any:
@@ -132,7 +132,9 @@ def _check_axes(series: Any) -> None:
         )
 
 
-def _further_levels(tif: tifffile.TiffFile, main: Any, pages: Sequence[Page]) -> Iterator[Page]:
+def _further_levels(
+    tif: tifffile.TiffFile, main: Any, pages: Sequence[Page], tables: Tables
+) -> Iterator[Page]:
     """Tiled pages of the same picture, smaller, that tifffile did not take for levels, such as those of a
     factor that is nearly four.
     """
@@ -147,15 +149,15 @@ def _further_levels(tif: tifffile.TiffFile, main: Any, pages: Sequence[Page]) ->
         same_picture = abs(dy - dx) <= dy / shape[0] + dx / shape[1]
         if page.is_tiled and same_picture and shape[0] < seen[0] and shape[1] < seen[1]:
             seen = shape
-            yield Page.of(page)
+            yield Page.of(page, tables)
 
 
-def _associated(tif: tifffile.TiffFile) -> Iterator[tuple[str, Page]]:
+def _associated(tif: tifffile.TiffFile, tables: Tables) -> Iterator[tuple[str, Page]]:
     for series in tif.series:
         word = next((w for w in _ASSOCIATED if w in (series.name or "").lower()), None)
         if word is not None:
             try:
-                yield word, Page.of(_page(series))
+                yield word, Page.of(_page(series), tables)
             except SlideError:  # a label in an unknown codec is no reason to refuse the slide
                 continue
 
@@ -188,42 +190,22 @@ def _aperio(description: str) -> dict[str, str]:
     return {key.strip(): value.strip() for key, value in pairs}
 
 
-def _number(text: str | None) -> float | None:
-    try:
-        return float((text or "").replace(",", "."))
-    except ValueError:
-        return None
+def _words(description: str) -> dict[str, str]:
+    """What a file that is no vendor's says of itself."""
+    return {"description": description} if description and not description.startswith("<") else {}
 
 
 def _mpp(
     tif: tifffile.TiffFile, page: Any, description: str, aperio: dict[str, str]
 ) -> tuple[float, float] | None:
     """µm per pixel (y, x) from Aperio's words, OME's attributes, or the resolution tags."""
-    stated = _number(aperio.get("MPP"))
+    stated = omexml.number(aperio.get("MPP"))
     if stated:
         return (stated, stated)
     if tif.is_ome:
-        return _ome_mpp(description)
+        return omexml.mpp(description)
     unit = {2: 25400.0, 3: 10000.0}.get(int(page.resolutionunit or 1))
     x, y = (page.tags.valueof(code) for code in (282, 283))
     if unit is None or not x or not y or not all((*x, *y)):
         return None
     return (unit * y[1] / y[0], unit * x[1] / x[0])
-
-
-def _ome_mpp(description: str) -> tuple[float, float] | None:
-    pixels = re.search(r"<(?:\w+:)?Pixels\b[^>]*>", description)
-    sizes = []
-    for axis in "YX":
-        size = re.search(rf'\bPhysicalSize{axis}="([^"]+)"', pixels[0]) if pixels else None
-        unit = re.search(rf'\bPhysicalSize{axis}Unit="([^"]*)"', pixels[0]) if pixels else None
-        number, factor = _number(size[1] if size else None), _UM.get(unit[1] if unit else "")
-        if not number or factor is None:
-            return None
-        sizes.append(number * factor)
-    return (sizes[0], sizes[1])
-
-
-def _objective(description: str) -> float | None:
-    found = re.search(r'\bNominalMagnification="([^"]+)"', description)
-    return _number(found[1]) if found else None

@@ -18,8 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mil.errors import SlideError, reason
+from napari_mil.slides.cache import slots
+from napari_mil.slides.info import Pixels
 from napari_mil.slides.slide import RefusedError
-from napari_mil.slides.tiles import Pixels
+from napari_mil.slides.tifftables import COUNTS, OFFSETS, Tables
 
 JPEG = 7
 JPEG2000_YCBCR = 33003
@@ -98,7 +100,7 @@ class Page:
     counts: NDArray[np.int64]
 
     @classmethod
-    def of(cls, page: Any) -> Page:
+    def of(cls, page: Any, tables: Tables) -> Page:
         """Take everything out of a tifffile page; SlideError when a tile of it could not be decoded."""
         _check(page)
         if page.is_tiled:
@@ -110,10 +112,11 @@ class Page:
                 f"it is a damaged TIFF (tiles of {tile[1]} × {tile[0]} px); copy the file again"
             )
         count = -(-int(page.imagelength) // tile[0]) * -(-int(page.imagewidth) // tile[1])
-        if min(len(page.dataoffsets), len(page.databytecounts)) < count:
+        offsets = tables.of(page, OFFSETS, page.dataoffsets)
+        counts = tables.of(page, COUNTS, page.databytecounts)
+        if min(len(offsets), len(counts)) < count:
             raise RefusedError(
-                f"it is a damaged TIFF (its table lists {len(page.databytecounts)} of {count} tiles); "
-                "copy the file again"
+                f"it is a damaged TIFF (its table lists {len(counts)} of {count} tiles); copy the file again"
             )
         return cls(
             (int(page.imagelength), int(page.imagewidth)),
@@ -123,8 +126,8 @@ class Page:
             int(page.samplesperpixel),
             int(page.predictor),
             page.jpegtables,
-            np.asarray(page.dataoffsets[:count], np.int64),
-            np.asarray(page.databytecounts[:count], np.int64),
+            offsets[:count],
+            counts[:count],
         )
 
     @property
@@ -217,10 +220,12 @@ def decode_jpeg(
         None leaves the samples as they are
     most_px : (h, w); ValueError when it announces more, before the decoder asks for memory
     """
-    _refuse_larger(data, most_px)
+    size = _refuse_larger(data, most_px)
     colours = None if stored == "RGB" and b"JFIF" in data[:32] else stored
+    wanted = None if stored is None else "RGB"
+    out = None if stored is None or size is None or size[2] != 3 else slots.empty(size)
     decoded: NDArray[Any] = imagecodecs.jpeg8_decode(
-        data, tables=tables, colorspace=colours, outcolorspace=None if stored is None else "RGB"
+        data, tables=tables, colorspace=colours, outcolorspace=wanted, out=out
     )
     return decoded
 
@@ -232,22 +237,27 @@ def decode_jpeg2000(data: bytes, most_px: tuple[int, int]) -> NDArray[Any]:
     return decoded
 
 
-def _refuse_larger(data: bytes, most_px: tuple[int, int]) -> None:
+def _refuse_larger(data: bytes, most_px: tuple[int, int]) -> tuple[int, int, int] | None:
+    """What the stream announces; ValueError when that is more than `most_px`."""
     says = _announced(data)
     if says is not None and (says[0] > most_px[0] or says[1] > most_px[1]):
         raise ValueError(f"it announces {says[1]} × {says[0]} px")
+    return says
 
 
-def _announced(data: bytes) -> tuple[int, int] | None:
-    """(h, w) that a JPEG or JPEG 2000 stream announces in its header, or None when none is found."""
+def _announced(data: bytes) -> tuple[int, int, int] | None:
+    """(h, w, samples) that a JPEG or JPEG 2000 stream announces in its header, or None when none is found;
+    0 samples where it was not looked.
+    """
     at = data.find(b"\xff\x4f\xff\x51", 0, 4096)
     if at >= 0:
         right, bottom, left, top = struct.unpack_from(">4I", data.ljust(at + 24, b"\0"), at + 8)
-        return (bottom - top, right - left)
+        return (bottom - top, right - left, 0)
     at = 2
-    while at + 9 <= len(data) and data[at] == 0xFF:
+    while at + 10 <= len(data) and data[at] == 0xFF:
         if data[at + 1] in _FRAMES:
-            return struct.unpack_from(">2H", data, at + 5)
+            height, width, samples = struct.unpack_from(">2HB", data, at + 5)
+            return height, width, samples
         at += 2 + struct.unpack_from(">H", data, at + 2)[0]
     return None
 

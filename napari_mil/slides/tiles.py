@@ -1,4 +1,4 @@
-"""What a reader returns, the engine behind every level, and the dask view of a level.
+"""The engine behind every level, and the dask view of a level.
 
 One engine serves the viewer, the encoder and dask alike. Tiles are decoded once, kept in a cache that is
 bounded in bytes and shared by all open slides, and handed out read-only.
@@ -10,102 +10,26 @@ import itertools
 import threading
 import time
 import weakref
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_mil.errors import SlideError, reason
-from napari_mil.slides.cache import Key, TileCache, default_bytes, shared_cache
+from napari_mil.slides.boxes import halved, halves, lattice, lay
+from napari_mil.slides.cache import Key, TileCache, default_bytes, shared_cache, slots
+from napari_mil.slides.info import Pixels, Sketch, Source
 from napari_mil.slides.workers import DECODE_THREADS, Batch, Workers
-
-if TYPE_CHECKING:
-    from napari_mil.slides.address import SlidePath
-
-Pixels = NDArray[np.uint8]
-Box = tuple[int, int, int, int]  # y0, x0, y1, x1, half-open
 
 DASK_CHUNK_PX = 4096
 #: How soon a tile that failed is tried again for drawing; twice as long after each failure.
 RETRY_S, LONGEST_RETRY_S = 5.0, 300.0
+#: In the cache, sketches of a level are numbered from here on.
+SKETCHED = 1000
 _tokens = itertools.count()
-
-
-@dataclass(frozen=True, slots=True)
-class LevelInfo:
-    """Size of a level and of the tiles it is read by, (height, width) in that level's pixels."""
-
-    shape_px: tuple[int, int]
-    tile_px: tuple[int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Photograph:
-    """One photograph of a montage: file name, cell (row, col), box y0, x0, y1, x1 in level-0 pixels."""
-
-    name: str
-    cell: tuple[int, int]
-    box_px: tuple[int, int, int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Montage:
-    """What tells a montage from a slide: its cells (h, w) in level-0 pixels, and the photographs in them.
-
-    Their positions were not measured: neighbours on the montage are no neighbours in the tissue.
-    """
-
-    cell_px: tuple[int, int]
-    photographs: tuple[Photograph, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class SlideInfo:
-    """What a reader found in a file besides pixels.
-
-    Attributes
-    ----------
-    levels : largest first
-    files : every file that belongs to the slide
-    mpp : µm per level-0 pixel (y, x) as the file states it, plausible or not, or None
-    bounds_px : y0, x0, y1, x1 of the scanned area in level-0 pixels, or None for all
-    background : RGB that stands where nothing was scanned
-    objective_power : magnification of the objective, or None
-    properties : the vendor's words
-    associated : label, macro, thumbnail: name -> function that reads (h, w, 3) uint8
-    montage : of photographs, or None for an image of one piece
-    icc_profile : what the scanner's colours mean, or None
-    """
-
-    levels: tuple[LevelInfo, ...]
-    files: tuple[SlidePath, ...]
-    mpp: tuple[float, float] | None = None
-    bounds_px: tuple[int, int, int, int] | None = None
-    background: tuple[int, int, int] = (255, 255, 255)
-    objective_power: float | None = None
-    properties: Mapping[str, str] = field(default_factory=dict)
-    associated: Mapping[str, Callable[[], Pixels]] = field(default_factory=dict)
-    montage: Montage | None = None
-    icc_profile: bytes | None = None
-
-
-class Source(Protocol):
-    """An open file: what a reader of a family of formats returns."""
-
-    info: SlideInfo
-
-    def tile(self, level: int, row: int, col: int) -> Pixels:
-        """The (h, w, 3) uint8 tile, cut at the level's border; called from many threads at once."""
-        ...
-
-    def close(self) -> None:
-        """Give the file back."""
-        ...
 
 
 #: A tile that could not be read, and when it may be asked for again (time.monotonic).
@@ -124,13 +48,18 @@ class Engine:
         default_bytes()  # says what is wrong with the size that was asked for
         self.source, self.name, self.cache = source, name, cache
         self.token = next(_tokens)
+        self.levels = (*source.info.levels, *halves(source.info))
+        self.sketch: Sketch | None = None
+        self._sketches: list[Sketch] = []
         self._pending: dict[Key, Future[Pixels]] = {}
         self._faults: dict[Key, _Fault] = {}
         self._state = threading.Condition()
         self._reading = 0
         self._closed = False
         self._workers = Workers(f"slide-{self.token}")
-        self._release = weakref.finalize(self, _release, source, cache, self.token, self._workers)
+        self._release = weakref.finalize(
+            self, _release, source, cache, self.token, self._workers, self._sketches
+        )
 
     @property
     def closed(self) -> bool:
@@ -162,12 +91,11 @@ class Engine:
 
     def box(self, level: int, y0: int, x0: int, y1: int, x1: int) -> Pixels:
         """(y1 − y0, x1 − x0, 3) uint8 of a half-open box in the level's pixels; background outside of it."""
-        info = self.source.info
-        (height, width), (th, tw) = info.levels[level].shape_px, info.levels[level].tile_px
+        (height, width), (th, tw) = self.levels[level].shape_px, self.levels[level].tile_px
         out = np.empty((max(0, y1 - y0), max(0, x1 - x0), 3), np.uint8)
         top, left, bottom, right = max(y0, 0), max(x0, 0), min(y1, height), min(x1, width)
         if (top, left, bottom, right) != (y0, x0, y1, x1):
-            out[:] = info.background
+            out[:] = self.source.info.background
         if top >= bottom or left >= right:
             return out
 
@@ -183,18 +111,38 @@ class Engine:
                     missing.append(key)
                 else:
                     paint(key, tile)
-            batch = Batch(len(missing), lambda at: paint(missing[at], self._tile(missing[at])))
-            if len(missing) > 2 and DECODE_THREADS > 1:
-                self._workers.share(batch)
-            try:
-                batch.finish()
-            finally:
-                self._workers.withdraw(batch)
+            if len(missing) > 2 and DECODE_THREADS > 1 and self._reading == 1:  # else all are busy anyway
+                self._together(missing, paint)
+            else:
+                for key in missing:
+                    paint(key, self._tile(key))
         return out
 
+    def _together(self, keys: list[Key], paint: Callable[[Key, Pixels], None]) -> None:
+        """Decode tiles with the help of idle threads."""
+        batch = Batch(len(keys), lambda at: paint(keys[at], self._tile(keys[at])))
+        self._workers.share(batch)
+        try:
+            batch.finish()
+        finally:
+            self._workers.withdraw(batch)
+
     def cached(self, level: int, row: int, col: int) -> Pixels | None:
-        """The tile if it is in the cache: what a drawing view may use without waiting."""
-        return self.cache.get((self.token, level, row, col))
+        """The tile, or a sketch of it, if it is in the cache: what a drawing view may use without waiting."""
+        exact = self.cache.get((self.token, level, row, col))
+        if exact is not None or self.sketch is None:
+            return exact
+        return self.cache.get((self.token, SKETCHED + level, row, col))
+
+    def quick(self, level: int) -> bool:
+        """Whether a tile of a level costs no more than one of the file: it lies there, or in the sketch."""
+        return self.levels[level].of is None or (self.sketch is not None and self.sketch.has(level))
+
+    def draw_with(self, sketch: Sketch | None) -> None:
+        """Draw with approximate tiles from now on, or without; whoever reads never gets them."""
+        self.sketch = sketch
+        if sketch is not None:
+            self._sketches.append(sketch)
 
     def want(
         self,
@@ -211,7 +159,7 @@ class Engine:
         def get(where: tuple[int, int, int]) -> None:
             try:
                 with self.reading():
-                    found: Pixels | SlideError = self._tile((self.token, *where))
+                    found: Pixels | SlideError = self._drawn(*where)
             except SlideError as error:
                 found = error
             deliver(where, found)
@@ -230,6 +178,18 @@ class Engine:
         now = time.monotonic()
         waits = (self._faults[self.token, *t][2] - now for t in tiles if (self.token, *t) in self._faults)
         return min((max(0.0, wait) for wait in waits), default=None)
+
+    def _drawn(self, level: int, row: int, col: int) -> Pixels:
+        """A tile for drawing: exact where it is at hand or there is no sketch of it."""
+        sketch, exact = self.sketch, self.cache.get((self.token, level, row, col))
+        if exact is not None:
+            return exact
+        if sketch is not None and sketch.has(level):
+            try:
+                return self._tile((self.token, SKETCHED + level, row, col))
+            except SlideError:  # what can be made again is not worth a word
+                self.draw_with(None)
+        return self._tile((self.token, level, row, col))
 
     def _tile(self, key: Key) -> Pixels:
         tile = self.cache.get(key)
@@ -256,9 +216,9 @@ class Engine:
         """The tile from the source, asked twice where it must be; SlideError names the slide."""
         try:
             try:
-                tile = self.source.tile(*key[1:])
+                tile = self.decode(*key[1:])
             except (SlideError, OSError):
-                tile = self.source.tile(*key[1:])
+                tile = self.decode(*key[1:])
         except (SlideError, OSError) as error:
             named = SlideError(f"{self.name}: {error if isinstance(error, SlideError) else reason(error)}")
             _, pause, _ = self._faults.get(key, (named, RETRY_S / 2, 0))
@@ -267,22 +227,26 @@ class Engine:
             raise named from error
         if self._faults:
             self._faults.pop(key, None)
-        tile.flags.writeable = False
-        return tile
+        return slots.keep(tile)
 
-
-def lattice(box: tuple[int, int, int, int], tile_px: tuple[int, int]) -> Iterator[tuple[int, int]]:
-    """(row, col) of the tiles under a box y0, x0, y1, x1 that is not empty."""
-    (y0, x0, y1, x1), (th, tw) = box, tile_px
-    return itertools.product(range(y0 // th, (y1 - 1) // th + 1), range(x0 // tw, (x1 - 1) // tw + 1))
-
-
-def lay(out: Pixels, box: Box, tile: Pixels, corner: tuple[int, int]) -> None:
-    """Copy what of a tile at (y, x) lies in a box into `out`, which shows the box."""
-    (y, x), (h, w) = corner, tile.shape[:2]
-    a, b, c, d = max(box[0], y), min(box[2], y + h), max(box[1], x), min(box[3], x + w)
-    if a < b and c < d:
-        out[a - box[0] : b - box[0], c - box[1] : d - box[1]] = tile[a - y : b - y, c - x : d - x]
+    def decode(self, level: int, row: int, col: int) -> Pixels:
+        """A tile from the file, past the cache; from the sketch; or of a level that the file lacks."""
+        if level >= SKETCHED:
+            if self.sketch is None:
+                raise SlideError("its sketch is gone.")
+            return self.sketch.tile(level - SKETCHED, row, col)
+        of = self.levels[level].of
+        if of is None:
+            return self.source.tile(level, row, col)
+        (th, tw), (rows, cols) = self.levels[of].tile_px, self.levels[of].lattice
+        (h, w), (y, x) = self.levels[of].shape_px, (2 * row * th, 2 * col * tw)
+        out = np.empty((min(2 * th, h - y), min(2 * tw, w - x), 3), np.uint8)
+        for r, c in itertools.product((2 * row, 2 * row + 1), (2 * col, 2 * col + 1)):
+            if r < rows and c < cols:
+                fine = self.cache.get((self.token, of, r, c))
+                tile = self.decode(of, r, c) if fine is None else fine
+                lay(out, (y, x, y + out.shape[0], x + out.shape[1]), tile, (r * th, c * tw))
+        return halved(out)
 
 
 def dask_view(array: Any, name: str) -> Any:
@@ -299,7 +263,10 @@ def dask_view(array: Any, name: str) -> Any:
     )
 
 
-def _release(source: Source, cache: TileCache, token: int, workers: Workers) -> None:
+def _release(source: Source, cache: TileCache, token: int, workers: Workers, sketches: list[Sketch]) -> None:
     workers.stop()
     cache.drop(token)
+    slots.give_back()
     source.close()
+    for one in sketches:
+        one.close()

@@ -12,6 +12,8 @@ from collections.abc import Callable, Hashable, Iterable
 DECODE_THREADS = min(
     8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 )
+#: … but for a view one less, so that the thread which draws it has a processor …
+VIEW_THREADS = max(1, DECODE_THREADS - 1)
 #: … and so many may be on their way where a file lets one wait rather than compute, as a remote one does.
 WAITING_THREADS = 16
 _WAITS_S = 0.01
@@ -70,8 +72,8 @@ class Workers:
         self._batches: deque[Batch] = deque()
         self._threads: list[threading.Thread] = []
         self._state = threading.Condition()
-        self._idle = 0
-        self._most = DECODE_THREADS
+        self._idle = self._viewing = 0
+        self._most, self._most_viewing = DECODE_THREADS, VIEW_THREADS
         self._stopped = False
 
     def want(self, owner: Hashable, tasks: Iterable[Task]) -> None:
@@ -82,7 +84,7 @@ class Workers:
             if not queue or self._stopped:
                 return
             self._wanted[owner] = queue
-            self._wake(len(queue))
+            self._wake(min(len(queue), self._most_viewing))
 
     def share(self, batch: Batch) -> None:
         """Let idle threads help with a batch that somebody is about to finish."""
@@ -125,7 +127,7 @@ class Workers:
         while True:
             with self._state:
                 self._idle += 1
-                self._state.wait_for(lambda: self._stopped or self._wanted or self._batches)
+                self._state.wait_for(lambda: self._stopped or self._may_view or self._batches)
                 self._idle -= 1
                 if self._stopped:
                     return
@@ -136,9 +138,14 @@ class Workers:
                 self.withdraw(batch)
             del task, batch  # an idle thread must not keep a slide alive
 
+    @property
+    def _may_view(self) -> bool:
+        return bool(self._wanted) and self._viewing < self._most_viewing
+
     def _next(self) -> tuple[Task | None, Batch | None]:
-        if not self._wanted:
+        if not self._may_view:
             return None, self._batches[0]
+        self._viewing += 1
         owner, queue = next(reversed(self._wanted.items()))
         task = queue.popleft()
         if not queue:
@@ -147,9 +154,15 @@ class Workers:
 
     def _timed(self, task: Task) -> None:
         began, spent = time.perf_counter(), time.thread_time()
-        task()
-        wall, spent = time.perf_counter() - began, time.thread_time() - spent
-        if wall > _WAITS_S and spent < _BUSY * wall and self._most < WAITING_THREADS:
+        try:
+            task()
+        finally:
             with self._state:
+                self._viewing -= 1
+        wall, spent = time.perf_counter() - began, time.thread_time() - spent
+        with self._state:
+            if wall > _WAITS_S and spent < _BUSY * wall and self._most < WAITING_THREADS:
                 self._most = min(WAITING_THREADS, 2 * self._most)
-                self._wake(sum(map(len, self._wanted.values())))
+                self._most_viewing = min(WAITING_THREADS, 2 * self._most_viewing)
+                left, may = sum(map(len, self._wanted.values())), self._most_viewing - self._viewing
+                self._wake(max(0, min(left, may)))

@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 
 from napari_mil.errors import SlideError, reason
+from napari_mil.slides import omexml
 from napari_mil.slides.address import Address, SlidePath
+from napari_mil.slides.info import LevelInfo, Pixels, SlideInfo
 from napari_mil.slides.remote import file_system, trying
 from napari_mil.slides.slide import RefusedError
-from napari_mil.slides.tiles import LevelInfo, Pixels, SlideInfo
 
 WHITE = (255, 255, 255)
+WORDS = "OME/METADATA.ome.xml"
 DOCUMENTS = ("zarr.json", ".zgroup", ".zattrs")
 _SMALLEST_TILE = 256
 _LARGEST_CHUNK = 2**25
@@ -148,6 +150,7 @@ def _understand(path: SlidePath, store: Any) -> ZarrSource:
         files=tuple(_files(path, group, planes)),
         mpp=mpp if all(map(math.isfinite, mpp)) else None,  # type: ignore[arg-type]
         background=WHITE,
+        objective_power=_objective(path),
         properties={"format": f"OME-Zarr {version}", "axes": axes, **names},
     )
     return ZarrSource(path, planes, info)
@@ -236,6 +239,21 @@ def _scale(image: Mapping[str, Any], count: int) -> list[float]:
             if step.get("type") == "scale":
                 scale = [a * float(b) for a, b in zip(scale, step["scale"], strict=True)]
     return scale
+
+
+def _objective(path: SlidePath) -> float | None:
+    """What the scanner's words say, which bioformats2raw keeps beside the images; Zarr's own metadata have
+    no place for it.
+    """
+    for home in (path, path.parent) if path.name.isdecimal() else (path,):
+        try:
+            if isinstance(home, Address):
+                system, inside = file_system(home / WORDS)
+                return omexml.objective(bytes(system.cat_file(inside)).decode(errors="replace"))
+            return omexml.objective((home / WORDS).read_text(errors="replace"))
+        except Exception:  # noqa: BLE001, S112 - what a slide may leave out is no reason to refuse it
+            continue
+    return None
 
 
 def _tile_px(plane: Plane) -> tuple[int, int]:

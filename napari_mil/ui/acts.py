@@ -87,6 +87,28 @@ def visit(desk: Desk, record: SlideRecord, place: Place) -> None:
         open_slide(desk, record, then=lambda: desk.go_to(place))
 
 
+def show_beside(desk: Desk, record: SlideRecord) -> None:
+    """Show a slide beside the one in front, or take it away again."""
+    project, state = _project(desk), desk.state
+    if state.slide is None or record is state.record:
+        return
+    if any(one.fingerprint == record.id for one in state.beside):
+        desk.apply(beside=tuple(one for one in state.beside if one.fingerprint != record.id))
+        return
+    front = state.slide
+
+    def show(slide: Slide) -> None:
+        if desk.state.slide is not front:
+            return
+        if (slide.mpp is None) != (front.mpp is None):
+            desk.tell(f"{slide.name} cannot lie beside {front.name}: the µm per pixel of only one are known.")
+            return
+        desk.apply(beside=(*desk.state.beside, slide))
+        desk.viewer.reset_view()
+
+    desk.asks.ask("slide beside", lambda: project.slide(record), show)
+
+
 def step_slide(desk: Desk, step: int) -> None:
     """The next slide of the project (step 1) or the one before (−1)."""
     records = _project(desk).slides

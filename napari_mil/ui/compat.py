@@ -6,6 +6,7 @@ import contextlib
 import io
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,14 @@ def plain(viewer: Any) -> Any:
 def main_window(viewer: Any) -> QMainWindow:
     """The Qt main window of a viewer (dialogs get it as their parent, screenshots are taken of it)."""
     return viewer.window._qt_window
+
+
+def is_open(viewer: Any) -> bool:
+    """Whether a viewer still has its window."""
+    try:
+        return main_window(viewer).centralWidget() is not None
+    except (RuntimeError, AttributeError):  # its C++ half is gone
+        return False
 
 
 def canvas_widget(viewer: Any) -> QWidget:
@@ -92,6 +101,26 @@ def watch_layers(viewer: Any, when_added: Callable[[Any], None]) -> Callable[[],
     return lambda: viewer.layers.events.inserted.disconnect(inserted)
 
 
+def watch_removed(viewer: Any, when_removed: Callable[[], Any]) -> Callable[[], None]:
+    """Call `when_removed()` after a layer went; returns what ends this."""
+
+    def removed(_event: Any) -> None:
+        when_removed()
+
+    viewer.layers.events.removed.connect(removed)
+    return lambda: viewer.layers.events.removed.disconnect(removed)
+
+
+def watch_pointer(viewer: Any, when_moved: Callable[[], Any]) -> Callable[[], None]:
+    """Call `when_moved()` when the pointer moves over the canvas; returns what ends this."""
+
+    def moved(_viewer: Any, _event: Any) -> None:
+        when_moved()
+
+    viewer.mouse_move_callbacks.append(moved)
+    return lambda: viewer.mouse_move_callbacks.remove(moved)
+
+
 def watch_theme(viewer: Any, when_changed: Callable[[], None]) -> Callable[[], None]:
     """Call `when_changed()` when the viewer's theme changes; returns what ends this."""
 
@@ -127,16 +156,18 @@ def activate(_context: Any = None) -> None:
     viewer = current_viewer()
     if viewer is not None:
         watch_layers(viewer, place_levels)
+        watch_layers(viewer, partial(opening.lie_beside, viewer))
 
 
 def follow_preferences() -> bool:
-    """Give the cache of tiles the size that the preferences say, now and whenever it is changed there.
+    """Give cache and sidecars the size that the preferences say, now and whenever it is changed there.
 
-    False where this napari has no preferences of plugins (before 0.9): `$NAPARI_MIL_CACHE_MB` counts then.
+    False where this napari has no preferences of plugins (before 0.9): the environment counts then.
     """
     from napari import settings
 
     from napari_mil.slides.cache import set_cache_mb
+    from napari_mil.slides.sidecar import DEFAULT_GB, set_bound_gb
 
     if not hasattr(settings, "get_plugin_settings"):
         return False
@@ -146,6 +177,9 @@ def follow_preferences() -> bool:
         return False
     set_cache_mb(slides.cache_mb)
     slides.events.cache_mb.connect(lambda event: set_cache_mb(event.value))
+    if slides.sidecar_gb != DEFAULT_GB:  # else the environment may say
+        set_bound_gb(slides.sidecar_gb)
+    slides.events.sidecar_gb.connect(lambda event: set_bound_gb(event.value))
     return True
 
 

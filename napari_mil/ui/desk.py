@@ -13,6 +13,7 @@ from qtpy.QtCore import QObject, Signal
 from napari_mil.correction import Cells, Place, Polygon
 from napari_mil.ledger.conflicts import bounds_px
 from napari_mil.ui import compat
+from napari_mil.ui.front import side_by_side
 from napari_mil.ui.job import AskLane, Job, JobLane, Pauses, WriteLane
 from napari_mil.ui.layers import (
     OUTLINES,
@@ -29,6 +30,7 @@ from napari_mil.ui.layers import (
 )
 from napari_mil.ui.slicing import place_levels
 from napari_mil.ui.state import State, around, cell_at, inside
+from napari_mil.ui.views import Views
 
 #: A tile that the view went to is at least so wide on screen, and a place at most this share of the canvas.
 FLOWN_PX, FLOWN_SHARE = 220, 0.7
@@ -37,7 +39,7 @@ ZOOM_MS = 150
 #: A change of one of these is a change of the picture.
 _DRAWN = (
     "slide", "answer", "answer_grid", "simulated", "shown", "style", "nodes", "corrections", "bag",
-    "tile_screen_px", "near", "blind", "second",
+    "tile_screen_px", "near", "blind", "second", "beside",
 )  # fmt: skip
 
 
@@ -61,6 +63,7 @@ class Desk(QObject):
         self.asks = AskLane(self)
         self.writes = WriteLane(self)
         self.pauses = Pauses(self)
+        self.views = Views(viewer, self)
         self._fit: float | None = None
         self.keys: dict[str, Any] = {}
         compat.watch_layers(viewer, place_levels)
@@ -81,6 +84,8 @@ class Desk(QObject):
         differing = {k: v for k, v in changes.items() if getattr(before, k) is not v}
         if not differing:
             return before
+        if "slide" in differing:
+            self.views.keep()
         self.state = replace(before, **differing)
         if any(name in differing for name in _DRAWN):
             self.draw(new_map="shown" in differing)
@@ -136,11 +141,14 @@ class Desk(QObject):
         return find(self.viewer, key)
 
     def look_at_slide(self) -> None:
-        """Show the slide in front: at the zoom the person chose for the one before, else all of it."""
+        """Show the slide in front where one looked last: at the zoom the person chose for the one before,
+        else at the one there was; all of it when one never did.
+        """
         camera = compat.camera(self.viewer)
         chosen = camera.zoom if self._fit is not None and camera.zoom != self._fit else None
         self.viewer.reset_view()
         self._fit = camera.zoom
+        self.views.bring_back(zoom=chosen is None)
         if chosen is not None:
             camera.zoom = max(chosen, camera.zoom)
 
@@ -218,6 +226,7 @@ class Desk(QObject):
         self.asks.close()
         self.writes.close()
         self.pauses.end()
+        self.views.stop()
         for end in self._ends:
             end()
         for key in self.keys.values():
@@ -236,7 +245,7 @@ def wanted(state: State) -> list[LayerData]:
     if state.slide is None or state.project is None:
         return []
     tree = state.project.tree
-    made: list[LayerData | None] = [slide_layer(state.slide)]
+    made: list[LayerData | None] = [slide_layer(state.slide), *side_by_side(state.slide, state.beside)]
     for name in state.seen:
         found = state.map(name)
         if found is not None:

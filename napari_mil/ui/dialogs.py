@@ -8,6 +8,7 @@ from qtpy.QtWidgets import QComboBox, QDialog, QDialogButtonBox, QLineEdit, QWid
 
 from napari_mil.errors import MILError
 from napari_mil.labeltree import LabelTree
+from napari_mil.slides.address import Address, SlidePath, slide_path
 from napari_mil.ui.labelfile import likely
 from napari_mil.ui.widgets import colour_icon, column, hint, row, text
 
@@ -43,6 +44,32 @@ class MppDialog(QDialog):
             self.wrong.setText(str(error))
             return
         self.accept()
+
+
+class AddressDialog(QDialog):
+    """Asks where a slide on a server lies."""
+
+    def __init__(self, parent: QWidget) -> None:
+        super().__init__(parent)
+        self.setWindowTitle("Open a slide from a server")
+        self.field, self.wrong = QLineEdit(), hint()
+        self.field.setPlaceholderText("https://host/slide.svs or s3://bucket/slide.zarr")
+        box = QDialogButtonBox(QDialogButtonBox.StandardButton.Ok | QDialogButtonBox.StandardButton.Cancel)
+        box.accepted.connect(self._check)
+        box.rejected.connect(self.reject)
+        ask = text("Address of an SVS, OME-TIFF, tiled TIFF or OME-Zarr on a web server or in an S3 bucket:")
+        column(self, ask, self.field, self.wrong, box, margins=(10, 10, 10, 10))
+        self.setMinimumWidth(460)
+
+    def value(self) -> SlidePath:
+        """What was typed, as an address where it is one."""
+        return slide_path(self.field.text().strip())
+
+    def _check(self) -> None:
+        if isinstance(self.value(), Address):
+            self.accept()
+        else:
+            self.wrong.setText("An address begins with https://, http:// or s3://.")
 
 
 class MappingDialog(QDialog):

@@ -63,7 +63,7 @@ def slide_layer(slide: Slide, *, key: str = "slide") -> LayerData:
         "units": (unit(slide),) * 2,
         "metadata": {OURS: {"key": key, "slide": slide.fingerprint, "path": str(slide.path)}},
     }
-    return list(slide.levels), options, "image"
+    return list(slide.drawn_levels), options, "image"
 
 
 def map_layer(

@@ -1,31 +1,98 @@
-"""Slides that napari opens beside others: everything in a window is measured in one unit."""
+"""Slides that napari opens: beside others, in one unit, and from servers without waiting for them."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from napari_mil.slides import Slide, open_slide
-from napari_mil.slides.address import SlidePath
-from napari_mil.ui import compat
-from napari_mil.ui.dialogs import MppDialog
-from napari_mil.ui.layers import OPENED, OURS, slide_layer
+from napari_mil.slides.address import Address, SlidePath
+from napari_mil.ui import compat, reader
+from napari_mil.ui.dialogs import AddressDialog, MppDialog
+from napari_mil.ui.front import GAP
+from napari_mil.ui.job import AskLane
+from napari_mil.ui.layers import OPENED, OURS, opened_path, slide_layer
 
 AFTER = "Slides lie side by side only when this is known of each. Cancel does not open the new one."
+LANE = "slides from servers"
+FETCHED = "{} is being opened from {}; the window goes on meanwhile."
+
+
+def lie_beside(viewer: Any, layer: Any) -> None:
+    """Put a slide that napari opened to the right of those before it, so that both are seen."""
+    if opened_path(layer) is None or any(layer.translate):
+        return
+    before = viewer.layers[: viewer.layers.index(layer)]
+    there = [one for one in before if opened_path(one) is not None]
+    if there:
+        left = max(one.translate[-1] + one.scale[-1] * one.data[0].shape[1] * GAP for one in there)
+        layer.translate = (0.0, left)
 
 
 def take(path: SlidePath) -> bool:
-    """Ask for the size of a pixel when a slide in µm and one in pixels would share a window.
+    """Open what lies on a server in a thread; ask for the size of a pixel when a slide in µm and one in
+    pixels would share a window.
 
-    Returns False when they fit together, and when there is no other slide: the slide is simply shown.
+    Returns False for a slide of this machine that is simply shown.
     """
     viewer = compat.current_viewer()
-    there = [layer for layer in viewer.layers if "path" in layer.metadata.get(OURS, {})] if viewer else []
-    if not there:
+    if viewer is None:
+        return False
+    if isinstance(path, Address):
+        compat.tell(FETCHED.format(path.name, path.server))
+        _lane(viewer).ask(str(path), lambda: _opened(path), lambda slide: _arrived(viewer, slide))
+        return True
+    if not _others(viewer):
         return False
     slide = open_slide(path)
-    unknown = [layer for layer in there if str(layer.units[-1]) == "pixel"]
-    if bool(unknown) == (slide.mpp is None):
+    if _asked(viewer, slide):
+        return True
+    slide.close()
+    return False
+
+
+def ask_address(viewer: Any = None) -> AddressDialog:
+    """Ask for the address of a slide on a server, and open it."""
+    viewer = compat.plain(viewer) if viewer is not None else compat.current_viewer()
+    dialog = AddressDialog(compat.main_window(viewer))
+    dialog.accepted.connect(lambda: any(take(dialog.value()) for take in tuple(reader.TAKERS)))
+    dialog.open()
+    return dialog
+
+
+def _lane(viewer: Any) -> AskLane:
+    """The window's thread for slides on servers; it ends with the window, which waits for no server."""
+    window = compat.main_window(viewer)
+    lane = window.findChild(AskLane, LANE)
+    if lane is None:
+        lane = AskLane(window)
+        lane.setObjectName(LANE)
+        compat.when_closing(viewer, lambda: lane.close(0.2))
+    return lane
+
+
+def _opened(address: Address) -> Slide:
+    """The slide, with everything known that the window would else ask the server for."""
+    slide = open_slide(address)
+    assert slide.fingerprint  # noqa: S101 - it is kept
+    return slide
+
+
+def _arrived(viewer: Any, slide: Slide) -> None:
+    if not compat.is_open(viewer):
         slide.close()
+    elif not _asked(viewer, slide):
+        _show(viewer, slide, [], None)
+
+
+def _others(viewer: Any) -> list[Any]:
+    return [layer for layer in viewer.layers if "path" in layer.metadata.get(OURS, {})]
+
+
+def _asked(viewer: Any, slide: Slide) -> bool:
+    """Ask for the size of a pixel where slides would not fit together; False where they do."""
+    there = _others(viewer)
+    unknown = [layer for layer in there if str(layer.units[-1]) == "pixel"]
+    if not there or bool(unknown) == (slide.mpp is None):
         return False
     names = [layer.name for layer in unknown] or [slide.name]
     dialog = MppDialog(names, compat.main_window(viewer), after=AFTER)
@@ -35,9 +102,10 @@ def take(path: SlidePath) -> bool:
     return True
 
 
-def _show(viewer: Any, slide: Slide, unknown: list[Any], mpp: float) -> None:
+def _show(viewer: Any, slide: Slide, unknown: list[Any], mpp: float | None) -> None:
     """Put what was in pixels into µm, then add the slide."""
     for layer in unknown:
         layer.scale, layer.units = (mpp, mpp), ("um", "um")
-    levels, options, _ = slide_layer(slide if slide.mpp else slide.with_mpp(mpp), key=OPENED)
+    placed = slide if slide.mpp or mpp is None else slide.with_mpp(mpp)
+    levels, options, _ = slide_layer(placed, key=OPENED)
     viewer.add_image(levels, **options)

@@ -17,6 +17,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_mil.slides.picture import Picture
 from napari_mil.slides.slide import Level
+from napari_mil.ui.sidecars import Companion
 
 #: While tiles arrive the layer is drawn anew so often at most, and for so small a share of the time.
 PAUSE_MS, SHARE = 60, 0.25
@@ -96,19 +97,23 @@ class _Centred:
 class Sharpening(QObject):
     """Draws one layer from what is there, and asks for one refresh at a time while tiles arrive."""
 
-    _arrived = Signal(bool)
+    _arrived, _failed = Signal(bool), Signal(str)
 
     def __init__(self, layer: Any) -> None:
         super().__init__()
         self._layer = weakref.ref(layer)
         self.picture = Picture(layer.data, self._tell)
-        self._drawn = [_Drawn(self.picture, level) for level in layer.data]
+        self._drawn = {level.index: _Drawn(self.picture, level) for level in layer.data}
         self._told, self._cost_ms, self._complained = False, 0.0, False
         self._soon, self._again = QTimer(), QTimer()
         for timer in (self._soon, self._again):
             timer.setSingleShot(True)
             timer.timeout.connect(self.refresh)
         self._arrived.connect(self._arrive)
+        self._failed.connect(_tell)
+        path = layer.metadata["napari-mil"].get("path", "")
+        companion = Companion(layer.data[0].engine, path, self._failed.emit)
+        weakref.finalize(self, companion.leave)
 
     def drawn(self, request: Any) -> Any:
         """The same request, answered from what is there."""
@@ -118,7 +123,7 @@ class Sharpening(QObject):
             if isinstance(level, Level):
                 return dataclasses.replace(request, data_at_data_level=self._drawn[level.index])
         elif "data" in fields:  # up to napari 0.6 the request chooses the level
-            return dataclasses.replace(request, data=[d.whole() for d in self._drawn])
+            return dataclasses.replace(request, data=[d.whole() for d in self._drawn.values()])
         else:
             say_unknown()
         return request
@@ -163,6 +168,12 @@ class Sharpening(QObject):
             self._soon.start(0)
         elif not self._soon.isActive():
             self._soon.start(int(max(PAUSE_MS, self._cost_ms / SHARE)))
+
+
+def _tell(sentence: str) -> None:
+    from napari_mil.ui import compat
+
+    compat.tell(sentence)
 
 
 class _Drawn:

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QAbstractListModel, QModelIndex, QSize, QSortFilterProxyModel, Qt, Signal
-from qtpy.QtGui import QIcon
-from qtpy.QtWidgets import QLineEdit, QListView, QWidget
+from qtpy.QtGui import QCursor, QIcon
+from qtpy.QtWidgets import QLineEdit, QListView, QMenu, QWidget
 
 from napari_mil.correction import Correction, WholeSlide
 from napari_mil.errors import MILError
@@ -100,6 +100,10 @@ class SlideModel(QAbstractListModel):
             self._said[slide] = (*kept, *more)
         self._heard, self._pending = max(last.values(), default=0), waiting
         return new
+
+    def forget_pictures(self) -> None:
+        """The slides look different now."""
+        self._pictures.clear()
 
     def look_anew(self, state: State) -> None:
         """Another project or model, or reading blind began or ended: every row says something else."""
@@ -235,6 +239,7 @@ class SlideList(QWidget):
 
     def __init__(self, desk: Desk) -> None:
         super().__init__()
+        self._desk = desk
         self.model = SlideModel(desk)
         self.found = QSortFilterProxyModel()
         self.found.setSourceModel(self.model)
@@ -254,6 +259,10 @@ class SlideList(QWidget):
         for signal in (self.view.clicked, self.view.activated):
             signal.connect(self._choose)
         self.view.selectionModel().selectionChanged.connect(lambda _new, _old: self.selected.emit())
+        self.view.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
+        self.view.customContextMenuRequested.connect(
+            lambda at: self.menu(self.view.indexAt(at)).popup(QCursor.pos())
+        )
         column(self, self.sought, self.view)
         acts.whenever(desk, ("project", "card", "blind", "second"), self.model.look_anew)
         acts.whenever(desk, ("project", "record", "pending", "answer", "blind", "heard"), self.refresh)
@@ -274,6 +283,40 @@ class SlideList(QWidget):
         """Bring a slide to the front, unless the click added it to a selection of several."""
         if len(self.view.selectedIndexes()) < 2:
             self.chosen.emit(index.data(_ID))
+
+    def menu(self, index: QModelIndex) -> QMenu:
+        """What can be done with a slide besides bringing it to the front."""
+        from napari_mil.workflow import converts
+
+        made, state = QMenu(self), self._desk.state
+        made.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        slide_id = index.data(_ID)
+        there = any(one.fingerprint == slide_id for one in state.beside)
+        act = made.addAction("Take away from beside" if there else "Show beside the slide in front")
+        act.setEnabled(slide_id is not None and state.record is not None and state.record.id != slide_id)
+        act.triggered.connect(lambda: self.show_beside(slide_id))
+        colours = made.addAction("Colours as the scanner's profile means them, in this project")
+        colours.setCheckable(True)
+        colours.setEnabled(state.project is not None)
+        colours.setChecked(state.project is not None and converts(state.project))
+        colours.triggered.connect(self.set_colours)
+        return made
+
+    def set_colours(self, srgb: bool) -> None:
+        """Convert the colours of the project's slides from now on, or no longer."""
+        from napari_mil.workflow import set_colours
+
+        state = self._desk.state
+        set_colours(state.project, srgb=srgb)
+        self.model.forget_pictures()
+        if state.record is not None:
+            acts.open_slide(self._desk, state.record)
+
+    def show_beside(self, slide_id: str) -> None:
+        """Show a slide beside the one in front, or take it away again."""
+        record = next((r for r in self._desk.state.project.slides if r.id == slide_id), None)
+        if record is not None:
+            acts.show_beside(self._desk, record)
 
     def _find(self, words: str) -> None:
         self.found.setFilterFixedString(words)

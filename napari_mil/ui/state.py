@@ -48,6 +48,7 @@ class State:
     cell : the tile at hand: clicked, gone to or asked about; None: the slide as a whole
     nodes : (cells of the lattice,) int32 node that people gave each cell, 0 = nothing said
     node : the label to give next; 0 takes labels away, None: nothing was chosen yet
+    beside : other slides on show, to the right of the one in front
     blind : maps and answer stay hidden until the slide in front has its first label from a person
     second : a second reading is on: what anybody said, and what the model says, stays hidden
     tile_screen_px : width of a tile on screen, to the nearest power of two; lines are drawn for it
@@ -75,6 +76,7 @@ class State:
     cell: tuple[int, int] | None = None
     nodes: NDArray[np.int32] | None = None
     node: int | None = None
+    beside: tuple[Slide, ...] = ()
     blind: bool = False
     second: bool = False
     tile_screen_px: float = 64.0

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QApplication, QFrame, QScrollArea, QWidget
 
 from napari_mil.slides.address import SlidePath
@@ -17,7 +17,9 @@ from napari_mil.ui.company import Company
 from napari_mil.ui.desk import Desk
 from napari_mil.ui.hover import TileReader
 from napari_mil.ui.keysheet import KeySheet
+from napari_mil.ui.layers import opened_path
 from napari_mil.ui.magnify import Magnification
+from napari_mil.ui.overview import Overview
 from napari_mil.ui.pointing import Pointing
 from napari_mil.ui.sections.export import ExportSection
 from napari_mil.ui.sections.instances import InstancesSection
@@ -73,6 +75,8 @@ class Workbench(QWidget):
         self.said.hide()
         self.jobs = JobBar(self.desk)
         self.magnification = Magnification(self.desk)
+        self.overview = Overview(self.desk)
+        self.magnification.map.clicked.connect(self.overview.switch)
         parts = (self.magnification, _scrolled(*self.folds.values()), self.said, self.jobs)
         column(self, *parts, margins=(0, 0, 0, 0), spacing=0)
         self.desk.said.connect(self._say)
@@ -143,11 +147,12 @@ class Workbench(QWidget):
         self._stop_watching()
         self._pointer.forget()
         self.magnification.stop()
+        self.overview.stop()
         self.company.stop()
         self.desk.close()
         self.card.stop()
         self.pointing.stop()
-        for panel in (self.legend, self.card):
+        for panel in (self.legend, self.card, self.overview):
             panel.hide()
             panel.deleteLater()
 
@@ -169,6 +174,8 @@ class Workbench(QWidget):
     def _layer_added(self, layer: Any) -> None:
         if "napari-mil" in layer.metadata:
             compat.describe_cursor(layer, self._read_tile, self._pointer)
+        if opened_path(layer) is not None and self.desk.state.project is None:
+            QTimer.singleShot(0, self.desk.views.bring_back)
 
 
 def open_workbench(

@@ -7,6 +7,7 @@ from __future__ import annotations
 from napari_mil.workflow.analyse import PartialAnswer, analyse_steps, bag_steps, slide_bag_steps
 from napari_mil.workflow.checkpoints import Question, class_list, import_model, questions, take_checkpoint
 from napari_mil.workflow.child import told_to_stop
+from napari_mil.workflow.colours import converts, set_colours
 from napari_mil.workflow.contradictions import Contradiction, contradictions
 from napari_mil.workflow.difference import difference_steps
 from napari_mil.workflow.editing import (
@@ -96,6 +97,7 @@ __all__ = [
     "conflict_rows",
     "conflict_words",
     "contradictions",
+    "converts",
     "cross_validate_steps",
     "current_card",
     "difference_steps",
@@ -141,6 +143,7 @@ __all__ = [
     "search_model_steps",
     "second_places",
     "second_questions",
+    "set_colours",
     "share",
     "shown_names",
     "skip_question",

@@ -87,11 +87,13 @@ def bag_steps(
 
 def kept_bag(project: Project, record: SlideRecord, *, encoder: str = "builtin") -> Bag | None:
     """The features that the project keeps of a slide, or None; the slide's file is not looked at."""
-    from napari_mil.bag import PHOTOGRAPH
+    from napari_mil.bag import PHOTOGRAPH, SRGB
+    from napari_mil.workflow.colours import converts
 
     machine = find_encoder(project, encoder)
     mpp = None if record.mpp is None else machine.mpp
-    for made_by in (machine.id, machine.id + PHOTOGRAPH):
+    colours = SRGB if converts(project) else ""
+    for made_by in (machine.id + colours, machine.id + PHOTOGRAPH + colours):
         kept = project.store.load_bag(record.id, made_by, machine.tile_px, mpp)
         if kept is not None and kept.grid.slide_mpp == record.mpp:
             return kept

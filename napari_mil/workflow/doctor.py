@@ -36,6 +36,7 @@ def findings() -> Iterator[str]:
     yield from _torch()
     yield from _packages()
     yield from _readers()
+    yield _sidecars()
     from napari_mil import encoders, methods
 
     yield "methods: " + ", ".join(methods.names())
@@ -66,6 +67,14 @@ def _readers() -> Iterator[str]:
         where = " and from servers" if reader.remote else ""
         missing = "" if reader.installed else f"; missing {reader.needs}: {reader.install}"
         yield f"{reader.name}: {reader.reads}, from disk{where}{missing}"
+
+
+def _sidecars() -> str:
+    from napari_mil.slides.home import cache_folder
+    from napari_mil.slides.sidecar import bound_bytes, total_bytes
+
+    size = f"{total_bytes() / 2**20:,.0f} MB of at most {bound_bytes() / 2**30:.0f} GB"
+    return f"sidecars of slides: {size} in {cache_folder('sidecars')}; napari-mil doctor --clean deletes them"
 
 
 def _packages() -> Iterator[str]:

@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_mil.bag import PHOTOGRAPH
+from napari_mil.bag import encoder_of
 from napari_mil.errors import ModelError, ProjectError
 from napari_mil.store.encoders import kept_encoders, save_encoder
 
@@ -37,7 +37,7 @@ def find_encoder(project: Project, which: str) -> Encoder:
     """
     from napari_mil.encoders import create, name_of, needs_weights
 
-    which = which.removesuffix(PHOTOGRAPH)
+    which = encoder_of(which)
     name, kept = name_of(which), kept_encoders(project.path)
     if which in kept:
         return _loaded(which, name, kept[which])

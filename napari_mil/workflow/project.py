@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
-from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -18,6 +16,7 @@ from napari_mil.ledger import SlideRecord
 from napari_mil.steps import Progress, drain
 from napari_mil.store import Store
 from napari_mil.workflow.naming import called, shown_names
+from napari_mil.workflow.pool import SlidePool
 
 if TYPE_CHECKING:
     from napari_mil.bag import Bag
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
     from napari_mil.slides import Slide
     from napari_mil.slides.address import SlidePath
 
-#: slides that stay open though nobody holds them
-OPEN_SLIDES = 16
 Watch = Callable[[Progress], None] | None
 Box = tuple[float, float, float, float]
 
@@ -60,8 +57,7 @@ class Project:
         self.path = Path(path).absolute()
         self.store = Store(self.path, tree=tree or default_tree)
         self.tree, self.ledger, self.by = self.store.tree, self.store.ledger, by
-        self._open: WeakValueDictionary[str, Slide] = WeakValueDictionary()
-        self._recent: deque[Slide] = deque(maxlen=OPEN_SLIDES)
+        self.pool = SlidePool()
         self._models: dict[str, MILModel] = {}
 
     def __enter__(self) -> Self:
@@ -72,10 +68,7 @@ class Project:
 
     def close(self) -> None:
         """Close the slides and the ledger. Everything is kept already: there is nothing to save."""
-        for slide in [*self._open.values(), *self._recent]:
-            slide.close()
-        self._open.clear()
-        self._recent.clear()
+        self.pool.close()
         self._models.clear()
         self.store.close()
 
@@ -112,11 +105,11 @@ class Project:
         survival : follow-up time of the case, and whether the event was observed
         split : "train", "validation" or "test" where that is fixed
         """
-        from napari_mil.slides import open_slide
         from napari_mil.slides.address import slide_path
+        from napari_mil.workflow.colours import open_in
 
         text = self.tree.path(self.tree.node(label)) or None
-        slide = open_slide(path, mpp=mpp)
+        slide = open_in(self, path, mpp)
         known = next((r for r in self.slides if r.id == slide.fingerprint), None)
         if mpp is None and mpp_if_unsaid is not None and slide.mpp is None:
             slide = slide.with_mpp(mpp_if_unsaid)
@@ -136,7 +129,7 @@ class Project:
                 event=event,
             )
         )
-        return self._keep(slide)
+        return self.pool.keep(slide)
 
     def _own_case(self, slide: Slide) -> str:
         """A case for a slide of which nobody said one: its name, unless another slide's case is called so."""
@@ -150,28 +143,22 @@ class Project:
         It stays open while somebody holds it, and the last few in any case: a project of a thousand slides
         does not hold a thousand files open.
         """
-        from napari_mil.slides import Slide, open_slide
+        from napari_mil.slides import Slide
+        from napari_mil.workflow.colours import open_in
 
         if isinstance(which, Slide):
             return which
         record = find_record(self, which)
-        slide = self._open.get(record.id)
+        slide = self.pool.get(record.id)
         if slide is None:
-            slide = open_slide(record.path, mpp=record.mpp)
+            slide = open_in(self, record.path, record.mpp)
             if slide.fingerprint != record.id:
                 slide.close()
                 raise SlideError(
                     f"{record.path} is no longer the slide added as {record.name}: its content changed; "
                     "put the file back, or add the new one as a slide of its own."
                 )
-        return self._keep(slide)
-
-    def _keep(self, slide: Slide) -> Slide:
-        self._open[slide.fingerprint] = slide
-        if slide in self._recent:
-            self._recent.remove(slide)
-        self._recent.append(slide)
-        return slide
+        return self.pool.keep(slide)
 
     def _record(self, slide: str | Slide) -> SlideRecord:
         """What is known of a slide; its file is not needed."""

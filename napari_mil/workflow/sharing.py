@@ -12,6 +12,7 @@ from napari_mil.ledger.copying import put
 from napari_mil.ledger.database import bring_up_to_date, engine_of, schema_version, url_of
 from napari_mil.ledger.postgres import PASSWORD
 from napari_mil.store.disk import ledger_of, sync_file, write_marker
+from napari_mil.workflow.colours import converts
 from napari_mil.workflow.project import Project
 
 
@@ -172,6 +173,7 @@ def project_info(project: Project) -> dict[str, Any]:
         "ledger": ledger.place,
         "shared": isinstance(ledger_of(project.path), str),
         "schema": version,
+        "colours": "converted to sRGB" if converts(project) else "as stored",
         "events": ledger.seq,
         "head": ledger.head,
         "slides": len(project.slides),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from slidefiles import picture, write_pyramid
 from slowsource import slow_slide
 
 from napari_mil.slides.picture import Picture, blocks, centres
+from napari_mil.slides.workers import VIEW_THREADS, Workers
 
 IMAGE = picture(1500, 1900)
 BOX = (100, 200, 1100, 1500)
@@ -101,3 +104,38 @@ def test_blocks_cover_each_cell_once(cells):
 def test_a_pixel_is_drawn_from_the_coarser_one_under_its_centre():
     assert centres(0, 8, 2 / 8, 2).tolist() == [0] * 4 + [1] * 4
     assert centres(5, 7, 2 / 7, 2).tolist() == [1, 1]
+
+
+def test_a_view_leaves_a_processor_to_the_thread_that_draws():
+    at_once, most, done = 0, 0, threading.Event()
+    lock = threading.Lock()
+
+    def compute(last):
+        nonlocal at_once, most
+        with lock:
+            at_once += 1
+            most = max(most, at_once)
+        sum(range(20_000))
+        with lock:
+            at_once -= 1
+        if last:
+            done.set()
+
+    made = Workers("test")
+    made.want("view", [partial(compute, i == 99) for i in range(100)])
+    assert done.wait(20)
+    made.stop()
+    made.join()
+    assert most <= VIEW_THREADS
+
+
+def test_what_the_view_before_showed_is_kept_and_painted_over(slow):
+    made = Picture(slow.levels, lambda _last: None)
+    rng = np.random.default_rng(3)
+    y = x = 300
+    for _ in range(15):
+        y, x = (int(np.clip(v + rng.integers(-300, 300), 0, 500)) for v in (y, x))
+        drawn = made.draw(0, (y, x, y + 700, x + 900))
+        assert abs(drawn.astype(int) - IMAGE[y : y + 700, x : x + 900]).mean() < 30  # never another place's
+    until(lambda: not made._awaited)
+    assert np.array_equal(made.draw(0, (y, x, y + 700, x + 900)), IMAGE[y : y + 700, x : x + 900])

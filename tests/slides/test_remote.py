@@ -187,5 +187,15 @@ def test_an_s3_server(tmp_path, monkeypatch):
                 assert np.array_equal(there.levels[0][:], IMAGE)
         with pytest.raises(SlideError, match="there is no file s3://slides/deep/none"):
             open_slide("s3://slides/deep/none.svs")
+        with open_slide("s3://slides/deep/a.svs") as there:
+            store.upload_file(
+                str(write_svs(tmp_path / "b.svs", picture(1500, 1100, 3), "raw")), "slides", "deep/a.svs"
+            )
+            there.engine.cache.drop(there.engine.token)
+            there.engine.source.close()
+            with pytest.raises(
+                SlideError, match=r"a\.svs was replaced by another file; open the slide again"
+            ):
+                there.levels[0].read(0, 0, 9, 9)
     finally:
         server.stop()

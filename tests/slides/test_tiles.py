@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ from slowsource import slow_slide
 from napari_mil.errors import SlideError
 from napari_mil.slides import cache, open_slide
 from napari_mil.slides.cache import TileCache
+from napari_mil.slides.slots import Slots
 from napari_mil.slides.tiff import open_source
 from napari_mil.slides.tiles import Engine
 from napari_mil.slides.workers import DECODE_THREADS, WAITING_THREADS
@@ -245,3 +247,20 @@ def test_tiles_that_let_one_wait_are_fetched_many_at_once(path):
         slide.engine.want("view", tiles, deliver)
         assert all_there.wait(20)
         assert DECODE_THREADS < len(decoders(slide.engine.token)) <= WAITING_THREADS
+
+
+def test_tiles_use_the_same_memory_again_and_give_it_back():
+    process, slots = psutil.Process(), Slots()
+    big = np.full((512, 512, 3), 7, np.uint8)
+    before = process.memory_info().rss
+    for _ in range(3):
+        kept = [slots.keep(big) for _ in range(96)]
+        part = kept[0][:5, :5]
+        assert all((one == 7).all() and not one.flags.writeable for one in kept)
+        assert 70 * 2**20 < process.memory_info().rss - before < 90 * 2**20
+        del kept
+    other = slots.keep(np.zeros((512, 512, 3), np.uint8))  # in the place of one that is gone
+    assert (part == 7).all()  # a part of a tile keeps it
+    del part, other
+    slots.give_back()
+    assert process.memory_info().rss - before < 15 * 2**20

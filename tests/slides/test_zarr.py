@@ -91,6 +91,23 @@ def test_the_first_image_of_bioformats2raw_is_the_slide(tmp_path):
         assert len(slide.fingerprint) == 64
 
 
+@pytest.mark.parametrize("within", ["", "0"])
+def test_the_objective_is_what_the_scanner_said_beside_the_images(tmp_path, within):
+    root = tmp_path / "a.zarr"
+    zarr.open_group(root, mode="w", zarr_format=2, attributes={"bioformats2raw.layout": 3})
+    write_zarr(root / "0", IMAGE, "0.4")
+    with open_slide(root / within) as slide:
+        assert slide.objective_power is None
+    (root / "OME").mkdir()
+    (root / "OME" / "METADATA.ome.xml").write_text(
+        '<OME><Instrument><Objective ID="Objective:0" NominalMagnification="5.0"/>'
+        '<Objective ID="Objective:1" NominalMagnification="40.0"/></Instrument>'
+        '<Image><ObjectiveSettings ID="Objective:1"/></Image></OME>'
+    )
+    with open_slide(root / within) as slide:
+        assert slide.objective_power == 40.0
+
+
 def channels(*colours):
     found = [{"label": f"dye {i}", "color": colour} for i, colour in enumerate(colours)]
     return lambda said: said.update(omero={"channels": found})

@@ -561,7 +561,7 @@ def test_magnifications_are_those_of_a_microscope(bench):
     assert compat.camera(bench.viewer).zoom == pytest.approx(1 / 0.5)  # 0.5 µm per pixel of the screen
     QTest.qWait(200)
     assert bench.magnification.now.text() == "20×"
-    bench.magnification.overview.click()
+    bench.magnification.fit.click()
     QTest.qWait(200)
     assert float(bench.magnification.now.text().rstrip("×")) < 20
 
@@ -575,7 +575,7 @@ def test_without_a_pixel_size_there_is_no_magnification(bench, tmp_path):
     assert bench.desk.state.slide.mpp is None
     assert not bench.magnification.buttons[20].isEnabled()
     assert "µm" in bench.magnification.buttons[20].toolTip()
-    assert bench.magnification.overview.isEnabled()
+    assert bench.magnification.fit.isEnabled()
 
 
 def test_a_slide_without_pixel_size_is_asked_for_once_and_kept(bench, tmp_path):

@@ -34,7 +34,7 @@ from napari_mil.workflow import (
     train_model_steps,
 )
 from napari_mil.workflow.exchange import read_manifest
-from napari_mil.workflow.project import OPEN_SLIDES
+from napari_mil.workflow.pool import OPEN_SLIDES
 
 pytestmark = pytest.mark.slow
 NAME = "case001a"

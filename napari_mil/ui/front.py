@@ -1,0 +1,98 @@
+"""Which slide a person looks at, and where: layers that show a slide, whoever opened them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_mil.slides.slide import Level
+from napari_mil.ui import compat
+from napari_mil.ui.layers import OURS, LayerData, slide_layer
+
+if TYPE_CHECKING:
+    from napari_mil.slides import Slide
+
+#: Keys of slides beside the one in front begin so; so many widths lie between the left borders of two.
+BESIDE, GAP = "beside/", 1.04
+#: µm per screen pixel at 1×.
+UM_AT_ONE = 10.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shown:
+    """A slide on the canvas.
+
+    Attributes
+    ----------
+    layer : napari's layer of it
+    """
+
+    layer: Any
+
+    @property
+    def levels(self) -> list[Level]:
+        """What the layer draws, largest first."""
+        return list(self.layer.data)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the slide."""
+        return str(self.layer.metadata[OURS]["slide"])
+
+    @property
+    def in_um(self) -> bool:
+        """Whether the size of a pixel is known."""
+        return str(self.layer.units[-1]) != "pixel"
+
+    @property
+    def scale(self) -> np.ndarray:
+        """(2,) world units per level-0 pixel, y and x."""
+        return np.asarray(self.layer.scale, float)[-2:]
+
+    def px(self, y: float, x: float) -> np.ndarray:
+        """(2,) level-0 pixels y, x of a world position, the slide's corner being 0, 0."""
+        return (np.array([y, x]) - np.asarray(self.layer.translate)[-2:]) / self.scale + 0.5
+
+    def world(self, y_px: float, x_px: float) -> np.ndarray:
+        """(2,) world position of level-0 pixels."""
+        return (np.array([y_px, x_px]) - 0.5) * self.scale + np.asarray(self.layer.translate)[-2:]
+
+    def holds(self, y: float, x: float) -> bool:
+        """Whether a world position lies on the slide."""
+        at = self.px(y, x)
+        return bool((at >= 0).all() and (at < self.levels[0].shape_px).all())
+
+
+def slides(viewer: Any) -> list[Shown]:
+    """Every slide on the canvas, those that are hidden left out, bottom first."""
+    return [
+        Shown(layer)
+        for layer in viewer.layers
+        if layer.visible and OURS in layer.metadata and _is_slide(layer)
+    ]
+
+
+def front(viewer: Any) -> Shown | None:
+    """The slide under the middle of the view, else the first, or None where there is none."""
+    found = slides(viewer)
+    middle = compat.camera(viewer).center[-2:]
+    under = [one for one in found if one.holds(*middle)]
+    return (under or found or [None])[-1 if under else 0]
+
+
+def side_by_side(slide: Slide, others: Iterable[Slide]) -> list[LayerData]:
+    """Other slides, to the right of one."""
+    made, left = [], 0.0
+    for before, one in pairwise((slide, *others)):
+        left += before.shape_px[1] * (before.mpp or (1.0, 1.0))[1] * GAP
+        levels, options, kind = slide_layer(one, key=f"{BESIDE}{one.fingerprint}")
+        made.append((levels, {**options, "translate": (0.0, left)}, kind))
+    return made
+
+
+def _is_slide(layer: Any) -> bool:
+    return bool(getattr(layer, "multiscale", False)) and isinstance(layer.data[0], Level)

@@ -1,0 +1,67 @@
+"""Slides on servers are opened while the window goes on."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import numpy as np
+import pytest
+from slidefiles import picture, write_svs
+from slideserver import serving
+
+from napari_mil.ui import compat, opening, reader
+
+pytestmark = pytest.mark.skipif(
+    os.environ.get("QT_QPA_PLATFORM") == "offscreen", reason="needs a screen, real or virtual (xvfb-run)"
+)
+IMAGE = picture(1200, 1000)
+
+
+@pytest.fixture
+def viewer(make_napari_viewer, monkeypatch):
+    made = make_napari_viewer(show=False)
+    monkeypatch.setattr(compat, "current_viewer", lambda: made)
+    monkeypatch.setattr(reader, "TAKERS", [])
+    compat.activate()
+    return made
+
+
+@pytest.fixture
+def server(tmp_path):
+    write_svs(tmp_path / "a.svs", IMAGE, "jpeg-ycbcr")
+    with serving(tmp_path) as made:
+        yield made
+
+
+def test_a_slow_server_does_not_keep_the_window(viewer, server, qtbot):
+    server.latency = 0.3
+    began = time.perf_counter()
+    viewer.open(f"{server.address}/a.svs", plugin="napari-mil", stack=False)
+    assert time.perf_counter() - began < 0.3
+    assert not len(viewer.layers)
+    qtbot.waitUntil(lambda: len(viewer.layers) == 1, timeout=20_000)
+    server.latency = 0.0
+    assert viewer.layers[0].name == "a"
+    shown = np.asarray(viewer.layers[0].data[0][:256, :256]).astype(int)
+    assert abs(shown - IMAGE[:256, :256]).mean() < 8
+
+
+def test_what_is_not_there_is_told_when_it_is_known(viewer, server, qtbot, monkeypatch):
+    told = []
+    monkeypatch.setattr(compat, "tell", lambda what: told.append(str(what)))
+    viewer.open(f"{server.address}/none.svs", plugin="napari-mil", stack=False)
+    qtbot.waitUntil(lambda: len(told) == 2, timeout=20_000)
+    assert "is being opened" in told[0]
+    assert "there is no file" in told[1]
+
+
+def test_an_address_is_asked_for_and_checked(viewer, server, qtbot):
+    dialog = opening.ask_address()
+    dialog.field.setText("a.svs")
+    dialog._check()
+    assert "https://" in dialog.wrong.text()
+    dialog.field.setText(f"{server.address}/a.svs")
+    dialog._check()
+    assert dialog.result() == 1
+    qtbot.waitUntil(lambda: len(viewer.layers) == 1, timeout=20_000)
