@@ -41,13 +41,9 @@ class Magnification(QWidget):
         self.map.setChecked(True)
         # napari's title bar reaches a little over what it is the title of
         top = _line(self.fit, *self.buttons.values(), None, self.now)
-        column(
-            self,
-            top,
-            _line(self.where, *self.tools.values(), self.map),
-            margins=(6, 8, 6, 2),
-            spacing=2,
-        )
+        below = _line(self.where, *self.tools.values(), self.map)
+        below.layout().setStretch(0, 1)  # all that the tools leave
+        column(self, top, below, margins=(6, 8, 6, 2), spacing=2)
         self._say_soon, self._settle_soon = soon(self, self._say, ms=SAY_MS), soon(self, self._settle)
         self._ends = [
             compat.watch_camera(desk.viewer, self._say_soon),

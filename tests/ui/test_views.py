@@ -14,6 +14,7 @@ from napari_mil.ui.front import front, slides
 from napari_mil.ui.layers import key_of
 from napari_mil.ui.measure import measure
 from napari_mil.ui.views import MOST, keep_view, kept_view
+from napari_mil.ui.workbench import WIDTH_PX
 from tests.ui.test_reader import write_pyramid
 
 pytestmark = pytest.mark.skipif(
@@ -102,6 +103,10 @@ def test_the_read_out_says_level_and_place(quick_bench):
     y, x = np.array([64.0, 32.0]) * shown.scale
     assert made.where.text() == f"level {shown.layer.data_level} · x {x:,.0f} y {y:,.0f} µm"
     assert "µm per pixel" in made.where.toolTip()
+    made.resize(WIDTH_PX, made.height())
+    made.layout().activate()
+    room = made.where.fontMetrics().horizontalAdvance("level 2 · x 23,456 y 12,345 µm")
+    assert made.where.width() >= room
     quick_bench.viewer.cursor.position = (-1e6, -1e6)
     made._say()
     assert made.where.text() == f"level {shown.layer.data_level}"
