@@ -24,14 +24,19 @@ class Past:
     def __init__(self, events: Iterable[Event], head: str) -> None:
         known = tuple(events)
         last = _called(known, head.strip())
+        self._events = known[: last.seq]
         self._state = State()
-        for event in known[: last.seq]:
+        for event in self._events:
             self._state.apply(event)
 
     @property
     def head(self) -> str:
         """Hash of the last event that counts."""
         return self._state.head
+
+    def events(self, *, kind: str | None = None, slide_id: str | None = None) -> tuple[Event, ...]:
+        """All events until then in their order, or those of a kind or of a slide."""
+        return tuple(e for e in self._events if kind in {None, e.kind} and slide_id in {None, e.slide_id})
 
     def slides(self) -> tuple[SlideRecord, ...]:
         """The slides there were."""

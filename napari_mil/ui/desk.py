@@ -11,6 +11,7 @@ import numpy as np
 from qtpy.QtCore import QObject, Signal
 
 from napari_mil.correction import Cells, Place, Polygon
+from napari_mil.errors import MILError
 from napari_mil.ledger.conflicts import bounds_px
 from napari_mil.ui import compat
 from napari_mil.ui.front import side_by_side
@@ -62,6 +63,8 @@ class Desk(QObject):
         self.jobs = JobLane(self)
         self.asks = AskLane(self)
         self.writes = WriteLane(self)
+        self.writes.stuck.connect(self._unkept)
+        self.writes.freed.connect(lambda: self.said.emit("Everything that you said is kept now."))
         self.pauses = Pauses(self)
         self.views = Views(viewer, self)
         self._fit: float | None = None
@@ -219,6 +222,9 @@ class Desk(QObject):
         """Say a sentence: in the workbench, and as napari's notification."""
         self.said.emit(str(what))
         compat.tell(what)
+
+    def _unkept(self, error: BaseException) -> None:
+        self.tell(MILError(f"{error} What you say stays on screen, and is kept as soon as that is possible."))
 
     def close(self) -> None:
         """End the lanes (running work is cancelled) and the project; everything is kept already."""

@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from qtpy.QtCore import QObject, QTimer, Signal
 
@@ -247,17 +247,32 @@ class AskLane(QObject):
         then(answer)
 
 
+class _Write(NamedTuple):
+    """Something to keep, and what follows."""
+
+    work: Callable[[], Any]
+    then: Callable[[Any], None]
+    failed: Callable[[BaseException], None]
+
+
 class WriteLane(QObject):
     """Keeps what a person says in a thread of its own: everything, in the order in which it was said.
 
-    So nobody waits for a disk or a server. What is not kept yet is kept before the lane closes.
+    So nobody waits for a disk or a server. Where one refuses for now (OSError: the disk is full, the ledger
+    locked, its server gone), the same is tried again until it is kept, and the rest waits behind it. What is
+    not kept yet is kept before the lane closes.
     """
 
+    #: The error for which keeping is tried again; it is kept now.
+    stuck = Signal(object)
+    freed = Signal()
     _done = Signal(object)
+    #: Seconds until the next attempt.
+    patience_s = 3.0
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
-        self._waiting: deque[Callable[[], Callable[[], None]]] = deque()
+        self._waiting: deque[_Write] = deque()
         self._ready = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closed = False
@@ -275,20 +290,15 @@ class WriteLane(QObject):
         then: Callable[[Any], None],
         failed: Callable[[BaseException], None],
     ) -> None:
-        """Do `work()` in the lane, then call `then(result)`, or `failed(error)`, in the GUI thread."""
+        """Do `work()` in the lane, then call `then(result)`, or `failed(error)`, in the GUI thread.
 
-        def done() -> Callable[[], None]:
-            try:
-                result = work()
-            except BaseException as error:  # noqa: BLE001 - told by the GUI thread
-                return partial(failed, error)
-            return partial(then, result)
-
+        `failed` is for what would fail again, and for what could not be kept before the lane closed.
+        """
         with self._ready:
             if self._closed:
                 raise RuntimeError("The window is closing; nothing more can be said.")
             self._open += 1
-            self._waiting.append(done)
+            self._waiting.append(_Write(work, then, failed))
             if self._thread is None:
                 self._thread = threading.Thread(target=self._loop, name="napari-mil writes", daemon=True)
                 self._thread.start()
@@ -309,8 +319,29 @@ class WriteLane(QObject):
                     self._ready.wait()
                 if not self._waiting:
                     return
-                done = self._waiting.popleft()
-            _emit(self._done, done())
+                write = self._waiting.popleft()
+            _emit(self._done, self._kept(write))
+
+    def _kept(self, write: _Write) -> Callable[[], None]:
+        """Do it, again and again where that may help; what the GUI thread then has to call."""
+        told = False
+        while True:
+            try:
+                result = write.work()
+            except OSError as error:
+                if self._closed:
+                    return partial(write.failed, error)
+                if not told:
+                    _emit(self.stuck, error)
+                told = True
+                with self._ready:
+                    self._ready.wait_for(lambda: self._closed, self.patience_s)
+            except BaseException as error:  # noqa: BLE001 - told by the GUI thread
+                return partial(write.failed, error)
+            else:
+                if told:
+                    _emit(self.freed)
+                return partial(write.then, result)
 
     def _deliver(self, call: Callable[[], None]) -> None:
         self._open -= 1

@@ -1,7 +1,8 @@
 """What a person says, shown at once and kept in the write lane, so that the window never waits for a ledger.
 
-What was said and is not kept yet is in `State.pending`, on show like everything in force. What could not be
-kept is said and goes from the screen again, so that it is never taken for kept.
+What was said and is not kept yet is in `State.pending`, on show like everything in force. Where a disk or a
+server refuses for now it stays there and is tried again; the person is told, and told when it is kept. What
+can never be kept is said and goes from the screen again, so that it is never taken for kept.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -41,6 +42,8 @@ def viewer(qapp):
     made = napari.Viewer(show=False)
     yield made
     made.close()
+    gc.unfreeze()
+    gc.collect()
 
 
 @pytest.fixture
@@ -50,6 +53,7 @@ def bench(viewer, qtbot, study_folder):
     viewer.window.add_dock_widget(made, area="right", add_vertical_stretch=False)
     made.open_project(study_folder, by="tester")
     assert made.wait(60)
+    gc.freeze()  # napari collects garbage whenever a layer goes: what was there before stays
     yield made
     made.shut()
     viewer.layers.clear()
