@@ -29,8 +29,8 @@ class FigureTable(QTableWidget):
     """Figures on held-out cases before and after a retraining; hidden where there are none."""
 
     def __init__(self) -> None:
-        super().__init__(0, 4)
-        self.setHorizontalHeaderLabels(["held out", "before", "after", "change"])
+        super().__init__(0, 3)
+        self.setHorizontalHeaderLabels(["held out", "before → after", "change"])
         self.verticalHeader().hide()
         self.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
         self.horizontalHeader().setStretchLastSection(True)
@@ -42,7 +42,8 @@ class FigureTable(QTableWidget):
         keys = [key for key in FIGURES if key in before and key in after]
         self.setRowCount(len(keys))
         for i, key in enumerate(keys):
-            row = (FIGURES[key], figure(before[key]), figure(after[key]), change(changes.get(key)))
+            both = f"{figure(before[key])}\n→ {figure(after[key])}"
+            row = (FIGURES[key], both, change(changes.get(key)).replace(" [", "\n["))
             for j, words in enumerate(row):
                 item = QTableWidgetItem(words)
                 item.setToolTip(TIPS.get(key, ""))
