@@ -47,6 +47,10 @@ class ProjectError(MILError, OSError):
     """The project folder or its ledger cannot be read or written."""
 
 
+class UnavailableError(ProjectError):
+    """The ledger refuses for now (locked, disk full, server gone): the same may work in a moment."""
+
+
 class DeviceError(MILError, RuntimeError):
     """A device is missing or its memory does not suffice."""
 

@@ -13,7 +13,7 @@ from alembic.runtime.migration import MigrationContext, MigrationStep
 from alembic.script import ScriptDirectory
 
 from napari_mil import __version__
-from napari_mil.errors import ProjectError, reason
+from napari_mil.errors import ProjectError, UnavailableError, reason
 from napari_mil.ledger import postgres, sqlite
 
 META = sa.MetaData()
@@ -108,7 +108,9 @@ def said(engine: sa.Engine) -> Iterator[None]:
     except sa.exc.DBAPIError as error:
         cause = error.orig or error
         words = kind_of(engine).sentence(cause) or f"cannot be used: {reason(cause)}"
-        raise ProjectError(f"{place_of(engine)} {words}.") from error
+        passing = isinstance(error, sa.exc.OperationalError)
+        kind = UnavailableError if passing else ProjectError
+        raise kind(f"{place_of(engine)} {words}.") from error
     except UnicodeDecodeError as error:  # the driver meets broken text in the file's own structure
         raise ProjectError(f"{place_of(engine)} {sqlite.SENTENCES['malformed']}.") from error
 

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from qtpy.QtCore import QObject, QTimer, Signal
 
+from napari_mil.errors import UnavailableError
 from napari_mil.steps import Progress, Steps
 
 #: Progress without payload is passed on at most this often (s); the last of a stage always is, payloads
@@ -258,9 +259,9 @@ class _Write(NamedTuple):
 class WriteLane(QObject):
     """Keeps what a person says in a thread of its own: everything, in the order in which it was said.
 
-    So nobody waits for a disk or a server. Where one refuses for now (OSError: the disk is full, the ledger
-    locked, its server gone), the same is tried again until it is kept, and the rest waits behind it. What is
-    not kept yet is kept before the lane closes.
+    So nobody waits for a disk or a server. Where one refuses for now (UnavailableError: the disk is full,
+    the ledger locked, its server gone), the same is tried again until it is kept, and the rest waits behind
+    it. What is not kept yet is kept before the lane closes.
     """
 
     #: The error for which keeping is tried again; it is kept now.
@@ -328,7 +329,7 @@ class WriteLane(QObject):
         while True:
             try:
                 result = write.work()
-            except OSError as error:
+            except UnavailableError as error:
                 if self._closed:
                     return partial(write.failed, error)
                 if not told:
