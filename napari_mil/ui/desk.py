@@ -64,7 +64,7 @@ class Desk(QObject):
         self.asks = AskLane(self)
         self.writes = WriteLane(self)
         self.writes.stuck.connect(self._unkept)
-        self.writes.freed.connect(lambda: self.said.emit("Everything that you said is kept now."))
+        self.writes.freed.connect(self._kept)
         self.pauses = Pauses(self)
         self.views = Views(viewer, self)
         self._fit: float | None = None
@@ -225,6 +225,9 @@ class Desk(QObject):
 
     def _unkept(self, error: BaseException) -> None:
         self.tell(MILError(f"{error} What you say stays on screen, and is kept as soon as that is possible."))
+
+    def _kept(self) -> None:
+        self.said.emit("Everything that you said is kept now.")
 
     def close(self) -> None:
         """End the lanes (running work is cancelled) and the project; everything is kept already."""
