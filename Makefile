@@ -39,7 +39,7 @@ lint: $(READY) ## ruff, mypy, import contracts
 test-fast: $(READY) ## the quick tests, under two minutes
 	$(PYTEST) -m "not slow and not soak"
 
-test: $(READY) ## everything that must hold: lint and tests, under ten minutes from an empty clone
+test: $(READY) ## everything that must hold: lint and tests; 13 minutes from an empty clone on two slow cores
 	scripts/system_packages tests
 	$(MAKE) --jobs=2 lint test-suite
 

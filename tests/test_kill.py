@@ -88,7 +88,12 @@ def _killed_after(folder, what, epochs):
 
 
 @pytest.mark.parametrize(
-    ("what", "kills"), [("train", (2,)), pytest.param("study", (17,), marks=pytest.mark.soak)]
+    ("what", "kills"),
+    [
+        ("train", (2,)),
+        pytest.param("train", (1, 3), marks=pytest.mark.soak),
+        pytest.param("study", (17,), marks=pytest.mark.soak),
+    ],
 )
 def test_what_was_killed_ends_in_the_same_bits(what, kills, tmp_path):
     whole, epochs = _made(_child(tmp_path / "whole", what))

@@ -82,6 +82,8 @@ def _what(e: Event, said: dict[str, list[str]], by_number: dict[int, str]) -> di
         return {"case": e.payload["case"], "label": e.payload["label"]}
     if e.kind == "adopt":
         return {"model": e.payload.get("name") or e.payload["model"]}
+    if e.kind == "colours":
+        return {"text": "converted to sRGB" if e.payload.get("srgb") else "as stored"}
     words = {"note": "text", "share": "to"}.get(e.kind)
     return {words: str(e.payload.get(words, ""))} if words else {}
 
