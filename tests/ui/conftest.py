@@ -46,22 +46,58 @@ def grid() -> TileGrid:
     return full.with_cells(full.cells[chosen])
 
 
+@pytest.fixture(scope="module")
+def viewer(qapp):
+    """One viewer, not shown, for all tests of a file: making one takes a second. `make_napari_viewer` wants
+    to be the only one who makes any, so a file uses either.
+    """
+    import napari
+    from app_model import Application
+    from napari._qt._qapp_model.qactions import init_qactions
+    from napari.plugins import _initialize_plugins
+
+    made = napari.Viewer(show=False)
+    yield made
+    made.close()
+    Application.destroy("napari")  # the next viewer makes its menus anew
+    init_qactions.cache_clear()
+    _initialize_plugins.cache_clear()
+    gc.unfreeze()
+    gc.collect()
+
+
 @pytest.fixture
-def quick_bench(make_napari_viewer, tmp_path):
+def docked(viewer, qtbot):
+    """Open a project in a workbench docked in the file's viewer: docked(folder, by=name)."""
+    from napari_mil.ui.workbench import Workbench
+
+    made = []
+
+    def dock(folder, by):
+        bench = Workbench(viewer)
+        made.append(bench)
+        viewer.window.add_dock_widget(bench, area="right", add_vertical_stretch=False)
+        bench.open_project(folder, by=by)
+        assert bench.wait(60)
+        gc.freeze()  # napari collects garbage whenever a layer goes: what was there before stays
+        return bench
+
+    yield dock
+    for bench in made:
+        bench.shut()
+        viewer.layers.clear()
+        viewer.window.remove_dock_widget(bench)
+
+
+@pytest.fixture
+def quick_bench(docked, tmp_path):
     """A workbench of "ann" on two tiny slides; what it tells and says is kept in `told` and `heard`."""
     from quickstudy import study
 
-    from napari_mil.ui.workbench import Workbench
-
     with study(tmp_path, 2) as project:
         folder = project.path
-    viewer = make_napari_viewer(show=False)
-    made = Workbench(viewer)
-    viewer.window.add_dock_widget(made, area="right")
-    made.open_project(folder, by="ann")
-    assert made.wait(60)
+    made = docked(folder, by="ann")
     made.told, made.heard = [], []
     made.desk.tell = lambda what: made.told.append(str(what))
     made.desk.said.connect(made.heard.append)
-    yield made
-    made.shut()
+    return made

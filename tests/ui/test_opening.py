@@ -11,6 +11,8 @@ from slidefiles import picture, write_svs
 from slideserver import serving
 
 from napari_mil.ui import compat, opening, reader
+from napari_mil.ui.front import slides
+from tests.ui.test_reader import write_pyramid
 
 pytestmark = pytest.mark.skipif(
     os.environ.get("QT_QPA_PLATFORM") == "offscreen", reason="needs a screen, real or virtual (xvfb-run)"
@@ -65,3 +67,12 @@ def test_an_address_is_asked_for_and_checked(viewer, server, qtbot):
     dialog._check()
     assert dialog.result() == 1
     qtbot.waitUntil(lambda: len(viewer.layers) == 1, timeout=20_000)
+
+
+def test_slides_that_napari_opens_lie_side_by_side(viewer, tmp_path):
+    for name in ("one", "two", "three"):
+        viewer.open(str(write_pyramid(tmp_path / f"{name}.tif")), plugin="napari-mil")
+    one, two, three = slides(viewer)
+    right = [s.world(0, s.levels[0].shape_px[1])[1] for s in (one, two)]
+    assert right[0] < two.world(0, 0)[1]
+    assert right[1] < three.world(0, 0)[1]

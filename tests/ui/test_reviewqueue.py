@@ -12,7 +12,6 @@ from napari_mil.correction import Cells, WholeSlide
 from napari_mil.steps import drain
 from napari_mil.ui import compat
 from napari_mil.ui.questions import BLIND, WhatTellsMost
-from napari_mil.ui.workbench import Workbench
 from napari_mil.workflow import Project, analyse_steps
 
 pytestmark = pytest.mark.skipif(
@@ -31,19 +30,12 @@ def answered_study(finished_study, tmp_path_factory):
 
 
 @pytest.fixture
-def bench(make_napari_viewer, qtbot, answered_study, tmp_path):
-    viewer = make_napari_viewer(show=False)
-    made = Workbench(viewer)
-    viewer.window.add_dock_widget(made, area="right", add_vertical_stretch=False)
-    made.open_project(shutil.copytree(answered_study, tmp_path / "study"), by="tester")
-    assert made.wait(60)
+def bench(docked, answered_study, tmp_path):
+    made = docked(shutil.copytree(answered_study, tmp_path / "study"), by="tester")
     made.model.choose("hmil-1")
     assert made.wait(30)
     made.unfold("Review")
-    yield made
-    made.shut()
-    viewer.layers.clear()
-    viewer.window.remove_dock_widget(made)
+    return made
 
 
 def press(bench, key):

@@ -26,9 +26,7 @@ def camera(bench):
     return compat.camera(bench.viewer)
 
 
-def test_a_slide_comes_back_where_one_left_it_also_after_a_restart(quick_bench, make_napari_viewer):
-    from napari_mil.ui.workbench import Workbench
-
+def test_a_slide_comes_back_where_one_left_it_also_after_a_restart(quick_bench, docked):
     first, second = quick_bench.desk.state.project.slides
     here = front(quick_bench.viewer).world(100.0, 60.0)
     camera(quick_bench).center, camera(quick_bench).zoom = (0, *here), 3.0
@@ -41,12 +39,10 @@ def test_a_slide_comes_back_where_one_left_it_also_after_a_restart(quick_bench, 
     assert np.allclose(camera(quick_bench).center[-2:], here)
     folder = quick_bench.desk.state.project.path
     quick_bench.shut()
-    other = Workbench(make_napari_viewer(show=False))
-    other.open_project(folder, by="ann")
-    assert other.wait(20)
+    camera(quick_bench).center, camera(quick_bench).zoom = (0, 0, 0), 1.0
+    other = docked(folder, by="ann")
     assert np.allclose(camera(other).center[-2:], here)
     assert camera(other).zoom == pytest.approx(3.0)
-    other.shut()
 
 
 def test_views_are_small_files_of_which_the_oldest_go(own_home, monkeypatch):
@@ -178,15 +174,3 @@ def test_another_slide_lies_beside_the_one_in_front(quick_bench, tmp_path):
     acts.show_beside(desk, nameless)
     assert quick_bench.wait(20)
     assert "cannot lie beside" in quick_bench.told[-1]
-
-
-def test_slides_that_napari_opens_lie_side_by_side(make_napari_viewer, tmp_path, monkeypatch):
-    viewer = make_napari_viewer(show=False)
-    monkeypatch.setattr(compat, "current_viewer", lambda: viewer)
-    compat.activate()
-    for name in ("one", "two", "three"):
-        viewer.open(str(write_pyramid(tmp_path / f"{name}.tif")), plugin="napari-mil")
-    one, two, three = slides(viewer)
-    right = [s.world(0, s.levels[0].shape_px[1])[1] for s in (one, two)]
-    assert right[0] < two.world(0, 0)[1]
-    assert right[1] < three.world(0, 0)[1]

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import shutil
 from dataclasses import replace
 
-import napari
 import numpy as np
 import pytest
 from PIL import Image
@@ -25,7 +23,6 @@ from napari_mil.ui.labellist import key_of_node
 from napari_mil.ui.sections.export import CHOICES
 from napari_mil.ui.sections.slides import _inside
 from napari_mil.ui.widgets import LegendView
-from napari_mil.ui.workbench import Workbench
 from napari_mil.workflow import Project, slide_label
 from napari_mil.workflow.retrain import Retrained
 from tests.ui.test_labelfile import write_file
@@ -36,28 +33,10 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="module")
-def viewer(qapp):
-    """One viewer for all tests of this file: making one takes a second."""
-    made = napari.Viewer(show=False)
-    yield made
-    made.close()
-    gc.unfreeze()
-    gc.collect()
-
-
 @pytest.fixture
-def bench(viewer, qtbot, study_folder):
+def bench(docked, study_folder):
     """A workbench with a copy of the study open, in a window that is not shown."""
-    made = Workbench(viewer)
-    viewer.window.add_dock_widget(made, area="right", add_vertical_stretch=False)
-    made.open_project(study_folder, by="tester")
-    assert made.wait(60)
-    gc.freeze()  # napari collects garbage whenever a layer goes: what was there before stays
-    yield made
-    made.shut()
-    viewer.layers.clear()
-    viewer.window.remove_dock_widget(made)
+    return docked(study_folder, by="tester")
 
 
 def use(bench, method):

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from napari_mil.correction import Cells, Polygon, WholeSlide
 from napari_mil.errors import LabelError
 from napari_mil.labeltree import class_names
+from napari_mil.ledger import Ledger
 from napari_mil.ledger.postgres import LOCK
 from napari_mil.prediction import Prediction, TileMap
 from napari_mil.ui.state import State
@@ -90,6 +91,12 @@ def held(project):
         other.close()
 
 
+@pytest.fixture
+def impatient(monkeypatch):
+    """Ledgers that are opened wait one second for another program, not five."""
+    monkeypatch.setitem(Ledger.__init__.__kwdefaults__, "timeout_s", 1.0)
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def bench(request, quick_bench):
     if request.param == "postgresql":
@@ -135,7 +142,7 @@ def test_a_stroke_is_answered_at_once_while_the_ledger_is_busy(bench):
 
 
 @needs_a_screen
-def test_what_cannot_be_kept_for_now_is_said_and_tried_again(bench, qtbot):
+def test_what_cannot_be_kept_for_now_is_said_and_tried_again(impatient, bench, qtbot):
     project = bench.desk.state.project
     bench.desk.writes.patience_s = 0.1
     bench.review.choose("IC")
@@ -174,7 +181,7 @@ def test_what_can_never_be_kept_is_said_and_goes_from_the_screen(quick_bench, mo
 
 
 @needs_a_screen
-def test_a_window_that_closes_tries_once_more_and_says_what_is_lost(quick_bench, qtbot):
+def test_a_window_that_closes_tries_once_more_and_says_what_is_lost(impatient, quick_bench, qtbot):
     bench = quick_bench
     with held(bench.desk.state.project):
         correct(bench.desk, WholeSlide(), "ADH", tool="slide label")
