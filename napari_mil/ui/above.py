@@ -13,7 +13,8 @@ from napari_mil.correction import Cells
 from napari_mil.labeltree import class_names, level_names
 from napari_mil.ui import acts, writing
 from napari_mil.ui.desk import Desk
-from napari_mil.ui.layers import limits_of, title_of
+from napari_mil.ui.layers import title_of
+from napari_mil.ui.ramps import limits_of
 from napari_mil.ui.state import State
 from napari_mil.ui.widgets import button, column, hint, row, tiles
 

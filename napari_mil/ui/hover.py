@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 
 from napari_mil.correction import WholeSlide
-from napari_mil.ui.layers import ranks
+from napari_mil.ui.ramps import ranks
 from napari_mil.ui.state import State, cell_at
 from napari_mil.ui.words import percent
 

@@ -75,11 +75,11 @@ def map_layer(
     key = f"map/{tile_map.name}"
     shared = _placed(grid, key, tile_map.name) | {"opacity": CODE_OPACITY}
     if tile_map.kind == "score":
-        values = ranks(tile_map.values) if style == "rank" else tile_map.values
-        limits = (0.0, 1.0) if style == "rank" else limits_of(tile_map)
+        values = ramps.ranks(tile_map.values) if style == "rank" else tile_map.values
+        limits = (0.0, 1.0) if style == "rank" else ramps.limits_of(tile_map)
         shared |= {
             "opacity": SCORE_OPACITY,
-            "colormap": ramps.colormap(signed=style != "rank" and is_signed(tile_map)),
+            "colormap": ramps.colormap(signed=style != "rank" and ramps.is_signed(tile_map)),
             "contrast_limits": limits,
             "blending": "translucent",
             "interpolation2d": "nearest",
@@ -186,41 +186,6 @@ def regions_layer(
     return [np.asarray(ring) - 0.5 for ring, _ in rings], options, "shapes"
 
 
-def ranks(values: NDArray[Any]) -> NDArray[np.float32]:
-    """(N,) position of every value between the lowest (0) and the highest (1); equal values share the mean
-    of theirs.
-    """
-    if len(values) < 2:
-        return np.ones(len(values), np.float32)
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    middle = (last - 1 + last - counts) / 2
-    ranked: NDArray[np.float32] = (middle[inverse] / (len(values) - 1)).astype(np.float32)
-    return ranked
-
-
-def limits_of(tile_map: TileMap) -> tuple[float, float]:
-    """The range that the colours of a score map span: its own, or that of its finite values, never empty.
-
-    Of values on both sides of zero it is the same on either side, so that zero is in the middle.
-    """
-    low, high = _reach(tile_map)
-    if low < 0 < high:
-        return -max(-low, high), max(-low, high)
-    return (low, high) if high > low else (low, low + max(abs(low), 1.0) * 1e-6)
-
-
-def is_signed(tile_map: TileMap) -> bool:
-    """Whether a score map speaks for and against: it has values on both sides of zero."""
-    low, high = _reach(tile_map)
-    return low < 0 < high
-
-
-def _reach(tile_map: TileMap) -> tuple[float, float]:
-    finite = tile_map.values[np.isfinite(tile_map.values)]
-    return tile_map.span or ((float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0))
-
-
 def colours_of(tile_map: TileMap, tree: LabelTree | None) -> dict[int, str]:
     """Code → "#rrggbb" for maps of masks, nodes and groups."""
     if tile_map.kind == "mask":
@@ -290,25 +255,26 @@ def remove(viewer: Any, layers: Iterable[Any]) -> None:
 
 
 #: Options that belong to the person once a layer is there: `sync` never sets them again.
-_THEIRS = ("name", "opacity", "multiscale", "rgb", "shape_type")
+_THEIRS = ("opacity", "multiscale", "rgb", "shape_type", "metadata", "units")
 
 
 def sync(viewer: Any, wanted: Sequence[LayerData]) -> None:
     """Make the viewer's layers of ours be exactly `wanted`, bottom first; other people's layers are left
     alone.
 
-    A layer that stays keeps what the person set on it (name, opacity, visibility); only data and options that
-    are wanted differently from the last time are set.
+    A layer stays where it can take what is wanted, also of another slide: a new one costs the window a fifth
+    of a second. It keeps what the person set on it (opacity, visibility, and its name as long as it shows the
+    same); only data and options that are wanted differently from the last time are set.
     """
     keys = [options["metadata"][OURS]["key"] for _, options, _ in wanted]
     spare = [layer for layer in viewer.layers if key_of(layer) is not None and key_of(layer) not in keys]
     there: dict[str, Any] = {}
     for key, (data, options, kind) in zip(keys, wanted, strict=True):
         layer = find(viewer, key)
-        if layer is not None and not _updatable(layer, data, kind, options):
+        if layer is not None and not _takes(layer, data, options, kind):
             spare.append(layer)
             layer = None
-        there[key] = layer or _recycled(spare, key, data, kind)
+        there[key] = layer or _recycled(spare, key, data, options, kind)
     remove(viewer, spare)  # before others are added, which may bear the same names
     for key, (data, options, kind) in zip(keys, wanted, strict=True):
         if there[key] is None:
@@ -318,24 +284,30 @@ def sync(viewer: Any, wanted: Sequence[LayerData]) -> None:
     _order(viewer, keys)
 
 
-def _recycled(spare: list[Any], key: str, data: Any, kind: str) -> Any:
-    """A map's layer that is no longer wanted becomes the next map's: much cheaper than a new one."""
+def _recycled(spare: list[Any], key: str, data: Any, options: Mapping[str, Any], kind: str) -> Any:
+    """A map's layer that is no longer wanted becomes the next map's."""
     for layer in spare:
-        if key.startswith("map/") and str(key_of(layer)).startswith("map/") and _updatable(layer, data, kind):
+        was = str(key_of(layer))
+        if key.startswith("map/") and was.startswith("map/") and _takes(layer, data, options, kind):
             spare.remove(layer)
             layer.visible = True
             return layer
     return None
 
 
-def _updatable(layer: Any, data: Any, kind: str, options: Mapping[str, Any] | None = None) -> bool:
-    if _kind(layer) != kind:
+def _takes(layer: Any, data: Any, options: Mapping[str, Any], kind: str) -> bool:
+    """Whether a layer can be made to show something else of its kind."""
+    ours = layer.metadata[OURS]
+    if _kind(layer) != kind or ours["wanted"].get("units") != options.get("units"):
         return False
-    if kind == "vectors":
-        return True
-    if kind == "shapes" or (options or {}).get("multiscale"):
-        return _same(layer.metadata[OURS].get("wanted_data"), data)
-    return bool(np.shape(layer.data) == np.shape(data))
+    if kind == "shapes" or (options.get("multiscale") and not _takes_levels(layer)):
+        return _same(ours.get("wanted_data"), data)
+    return True
+
+
+def _takes_levels(layer: Any) -> bool:
+    """Whether this napari copes with other levels on a layer: since 0.9 it begins with their coarsest."""
+    return hasattr(layer, "_reset_data_level")
 
 
 def _kind(layer: Any) -> str:
@@ -351,28 +323,34 @@ def _add(viewer: Any, data: Any, options: Mapping[str, Any], kind: str) -> None:
 
 
 def _update(layer: Any, data: Any, options: Mapping[str, Any]) -> None:
-    ours = layer.metadata[OURS]
+    ours, now = layer.metadata[OURS], options["metadata"][OURS]
+    before = ours["wanted"]
+    layer.metadata[OURS] = {**now, "wanted": dict(options), "wanted_data": data}
     if _kind(layer) == "labels":  # a person may have painted on it meanwhile
         _relabel(layer, data)
     elif not _same(ours.get("wanted_data"), data):
         layer.data = data
-    before = ours.get("wanted", {})
-    if ours.get("key") != options["metadata"][OURS]["key"]:
-        layer.name = options["name"]
+    if ours.get("slide") != now.get("slide"):
+        layer.visible = True
     for name, value in options.items():
-        if name not in (*_THEIRS, "metadata", "units") and not _same(before.get(name), value):
+        if name not in _THEIRS and not _same(before.get(name), value):
             setattr(layer, name, value)
-    layer.metadata[OURS] = {**options["metadata"][OURS], "wanted": dict(options), "wanted_data": data}
 
 
 def _relabel(layer: Any, raster: NDArray[np.int32]) -> None:
-    """Make a Labels layer hold a raster; where few cells differ, these alone are drawn anew."""
-    differ = np.nonzero(layer.data != raster)
-    if 0 < len(differ[0]) <= raster.size // 8:
+    """Make a Labels layer hold a raster; where few cells differ, these alone are drawn anew. What was painted
+    before is not to come back by napari's own undo.
+    """
+    from napari_mil.ui.compat import forget_history  # needs Qt
+
+    held = layer.data
+    differ = np.nonzero(held != raster) if held.shape == raster.shape else None
+    if differ is None or len(differ[0]) > raster.size // 8:
+        layer.data = np.array(raster)
+    elif len(differ[0]):
         with layer.events.paint.blocker():
             layer.data_setitem(differ, raster[differ])
-    elif len(differ[0]):
-        layer.data = np.array(raster)
+    forget_history(layer)
 
 
 def _same(one: Any, other: Any) -> bool:

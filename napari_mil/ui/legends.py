@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from napari_mil.labeltree import LabelTree
 from napari_mil.prediction import TileMap
 from napari_mil.ui import ramps
-from napari_mil.ui.layers import colours_of, is_signed, limits_of, title_of
+from napari_mil.ui.layers import colours_of, title_of
+from napari_mil.ui.ramps import is_signed, limits_of
 
 NOTHING_CALLED = "No tile is called: the model is not sure enough of any."
 

@@ -11,6 +11,7 @@ from napari_mil.ui import compat
 from napari_mil.ui.desk import Desk
 from napari_mil.ui.front import UM_AT_ONE, Shown, front, slides
 from napari_mil.ui.measure import TOOLS, Measures
+from napari_mil.ui.state import State
 from napari_mil.ui.widgets import column, soon
 
 POWERS = (1, 2.5, 5, 10, 20, 40)
@@ -51,6 +52,7 @@ class Magnification(QWidget):
             compat.watch_layers(desk.viewer, lambda _layer: self._settle_soon()),
             compat.watch_removed(desk.viewer, self._settle_soon),
         ]
+        desk.changed.connect(self._another)
         self._settle()
 
     def show_at(self, power: float) -> None:
@@ -74,6 +76,10 @@ class Magnification(QWidget):
             end()
         self._ends = []
         self.measures.clear()
+
+    def _another(self, before: State, after: State) -> None:
+        if before.slide is not after.slide:  # the layer stays and shows another
+            self._settle_soon()
 
     def _settle(self) -> None:
         shown = front(self.desk.viewer)

@@ -14,6 +14,7 @@ from napari_mil.slides.slide import Level
 from napari_mil.ui import compat
 from napari_mil.ui.desk import Desk
 from napari_mil.ui.front import Shown, front
+from napari_mil.ui.state import State
 from napari_mil.ui.widgets import soon
 
 SIDE_PX, MARGIN_PX, LEAST_PX = 168, 8, 6
@@ -39,8 +40,13 @@ class Overview(QFrame):
             compat.watch_layers(viewer, lambda _layer: self._follow()),
             compat.watch_removed(viewer, self._follow),
         ]
+        desk.changed.connect(self._another)
         self.parent().installEventFilter(self)
         self.hide()
+
+    def _another(self, before: State, after: State) -> None:
+        if before.slide is not after.slide:  # the layer stays and shows another
+            self._follow()
 
     def switch(self, on: bool) -> None:
         """Show it, or take it off the canvas."""

@@ -8,6 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_mil.prediction import TileMap
+
 #: The upper part of matplotlib's viridis, from teal to yellow; low values fade.
 SCORE = ("#2a788e", "#21908c", "#22a884", "#43bf71", "#7ad151", "#bcdf27", "#fde725")
 #: Below zero from navy to blue, above zero from green to yellow; what lies near zero fades.
@@ -59,3 +64,38 @@ def is_dark(colour: str) -> bool:
     """Whether a light line reads better beside a colour than a dark one (luma below the middle)."""
     red, green, blue = rgb(colour)
     return 0.299 * red + 0.587 * green + 0.114 * blue < 0.55
+
+
+def ranks(values: NDArray[Any]) -> NDArray[np.float32]:
+    """(N,) position of every value between the lowest (0) and the highest (1); equal values share the mean
+    of theirs.
+    """
+    if len(values) < 2:
+        return np.ones(len(values), np.float32)
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    middle = (last - 1 + last - counts) / 2
+    ranked: NDArray[np.float32] = (middle[inverse] / (len(values) - 1)).astype(np.float32)
+    return ranked
+
+
+def limits_of(tile_map: TileMap) -> tuple[float, float]:
+    """The range that the colours of a score map span: its own, or that of its finite values, never empty.
+
+    Of values on both sides of zero it is the same on either side, so that zero is in the middle.
+    """
+    low, high = _reach(tile_map)
+    if low < 0 < high:
+        return -max(-low, high), max(-low, high)
+    return (low, high) if high > low else (low, low + max(abs(low), 1.0) * 1e-6)
+
+
+def is_signed(tile_map: TileMap) -> bool:
+    """Whether a score map speaks for and against: it has values on both sides of zero."""
+    low, high = _reach(tile_map)
+    return low < 0 < high
+
+
+def _reach(tile_map: TileMap) -> tuple[float, float]:
+    finite = tile_map.values[np.isfinite(tile_map.values)]
+    return tile_map.span or ((float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0))

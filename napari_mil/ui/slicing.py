@@ -102,18 +102,23 @@ class Sharpening(QObject):
     def __init__(self, layer: Any) -> None:
         super().__init__()
         self._layer = weakref.ref(layer)
-        self.picture = Picture(layer.data, self._tell)
-        self._drawn = {level.index: _Drawn(self.picture, level) for level in layer.data}
-        self._told, self._cost_ms, self._complained = False, 0.0, False
+        self._told, self._cost_ms = False, 0.0
         self._soon, self._again = QTimer(), QTimer()
         for timer in (self._soon, self._again):
             timer.setSingleShot(True)
             timer.timeout.connect(self.refresh)
         self._arrived.connect(self._arrive)
         self._failed.connect(_tell)
+        self._begin(layer)
+
+    def _begin(self, layer: Any) -> None:
+        """Draw the slide that the layer shows now."""
+        self.picture = Picture(layer.data, self._tell)
+        self._drawn = {level.index: _Drawn(self.picture, level) for level in layer.data}
+        self._complained = False
         path = layer.metadata["napari-mil"].get("path", "")
         companion = Companion(layer.data[0].engine, path, self._failed.emit)
-        weakref.finalize(self, companion.leave)
+        self._leave = weakref.finalize(self, companion.leave)
 
     def drawn(self, request: Any) -> Any:
         """The same request, answered from what is there."""
@@ -121,6 +126,12 @@ class Sharpening(QObject):
         if "data_at_data_level" in fields:
             level = request.data_at_data_level
             if isinstance(level, Level):
+                layer = self._layer()
+                if layer is not None and not any(
+                    d.of(level) for d in self._drawn.values()
+                ):  # another slide's by now
+                    self._leave()
+                    self._begin(layer)
                 return dataclasses.replace(request, data_at_data_level=self._drawn[level.index])
         elif "data" in fields:  # up to napari 0.6 the request chooses the level
             return dataclasses.replace(request, data=[d.whole() for d in self._drawn.values()])
@@ -184,6 +195,10 @@ class _Drawn:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._level, name)  # shape, ndim, dtype, size, chunks
+
+    def of(self, level: Level) -> bool:
+        """Whether this is how that very level is drawn."""
+        return self._level is level
 
     def whole(self) -> Any:
         """The level's pixels where they are held in memory, else this."""

@@ -21,10 +21,8 @@ from napari_mil.ui.layers import (
     corrections_outlines,
     find,
     key_of,
-    limits_of,
     map_layer,
     map_outlines,
-    ranks,
     remove,
     slide_layer,
     sync,
@@ -69,7 +67,7 @@ def test_map_layer_of_nodes_needs_the_tree(grid):
 @given(st.lists(st.integers(0, 5), min_size=2, max_size=40))
 @settings(max_examples=30, deadline=None)
 def test_ranks_keep_order_and_share_ties(values):
-    ranked = ranks(np.array(values, np.float32))
+    ranked = ramps.ranks(np.array(values, np.float32))
     assert ((ranked >= 0) & (ranked <= 1)).all()
     for i, a in enumerate(values):
         for j, b in enumerate(values):
@@ -77,10 +75,10 @@ def test_ranks_keep_order_and_share_ties(values):
 
 
 def test_limits_are_never_empty(grid):
-    low, high = limits_of(TileMap("flat", "score", np.full(30, 0.25)))
+    low, high = ramps.limits_of(TileMap("flat", "score", np.full(30, 0.25)))
     assert low == 0.25
     assert high > low
-    assert limits_of(TileMap("p", "score", np.full(30, 0.25), span=(0, 1))) == (0, 1)
+    assert ramps.limits_of(TileMap("p", "score", np.full(30, 0.25), span=(0, 1))) == (0, 1)
 
 
 def test_what_scores_low_leaves_the_tissue_visible_and_the_legend_shows_the_same(grid, tree):
@@ -165,7 +163,7 @@ def test_sync_adds_updates_and_removes_by_key(grid, tree):
     assert find(viewer, "map/attention") is layer
     assert (layer.name, layer.opacity, layer.visible) == ("renamed", 0.3, False)
     assert np.nanmax(layer.data) == score(seed=2).values.max()
-    assert layer.contrast_limits == pytest.approx(limits_of(score(seed=2)))
+    assert layer.contrast_limits == pytest.approx(ramps.limits_of(score(seed=2)))
     sync(viewer, [])
     assert list(viewer.layers) == [theirs]
 
@@ -267,6 +265,31 @@ def test_sync_brings_painted_labels_back_to_what_is_wanted(grid, tree):
     assert not layer.data.any()
 
 
+def test_what_was_there_before_does_not_come_back_by_naparis_undo(grid, tree):
+    viewer = ViewerModel()
+    nodes = np.zeros(30, int)
+    nodes[3] = tree.node("IC")
+    sync(viewer, [corrections_layer(nodes, grid, tree)])
+    layer = find(viewer, "corrections")
+    with layer.block_history():
+        layer.paint((0, 0), 2)
+        sync(viewer, [corrections_layer(np.zeros(30, int), grid, tree)])
+    assert find(viewer, "corrections") is layer
+    layer.undo()
+    assert not layer.data.any()
+
+
+def test_layers_in_another_unit_are_made_anew(grid, tree):
+    viewer = ViewerModel()
+    sync(viewer, [map_layer(score(), grid, tree)])
+    there = find(viewer, "map/attention")
+    unknown = TileGrid.full((1501, 2011), None, tile_px=256, mpp=None)
+    sync(viewer, [map_layer(score(len(unknown)), unknown, tree)])
+    layer = find(viewer, "map/attention")
+    assert layer is not there
+    assert {str(unit) for unit in layer.units} == {"pixel"}
+
+
 def test_sync_redraws_outlines_of_another_number_of_lines(grid, tree):
     viewer, nodes = ViewerModel(), np.zeros(30, int)
     nodes[3] = tree.node("IC")
@@ -289,7 +312,9 @@ def test_sync_orders_ours_and_replaces_a_lattice_of_another_shape(grid, tree):
     sync(viewer, [map_layer(score(), grid, tree), corrections])
     assert [key_of(layer) for layer in viewer.layers] == ["map/attention", "corrections"]
     wider = type(grid).full((3000, 3000), (0.5, 0.5), tile_px=256, mpp=0.5)
+    there = find(viewer, "map/attention")
     sync(viewer, [map_layer(score(len(wider)), wider, tree)])
+    assert find(viewer, "map/attention") is there
     assert find(viewer, "map/attention").data.shape == wider.shape
     assert find(viewer, "map/attention").metadata[OURS]["grid"] == wider.id
 

@@ -13,7 +13,7 @@ from slidefiles import picture, write_pyramid
 from slowsource import slow_slide
 
 from napari_mil.ui import compat, slicing
-from napari_mil.ui.layers import slide_layer
+from napari_mil.ui.layers import slide_layer, sync
 from napari_mil.ui.slicing import place_levels, sharpening_of
 
 IMAGE = picture(2000, 2600)
@@ -93,7 +93,8 @@ def test_no_step_waits_for_tiles_and_every_view_ends_exact(shown, qtbot):
         assert seen(layer).shape == (500, 600, 3)
     box = (y, x, y + 500, x + 600)
     assert not sharpening_of(layer).picture.sharp
-    assert max(spent) < 0.06  # 30 tiles of 80 ms each, twelve times
+    assert np.median(spent) < 0.06  # 30 tiles of 80 ms each, twelve times: a second each if one waited
+    assert max(spent) < 0.6
     qtbot.waitUntil(lambda: sharpening_of(layer).picture.sharp, timeout=20_000)
     assert np.array_equal(seen(layer), slide.levels[level].read(*box))
 
@@ -147,6 +148,28 @@ def test_a_slide_that_was_closed_is_still_drawn(shown):
     slide.close()
     look(layer, 0, 0, 0, 1000, 1600)
     assert seen(layer).shape == (1000, 1600, 3)
+
+
+def test_a_layer_that_gets_another_slide_draws_that_one(shown, tmp_path, qtbot):
+    viewer = shown[0]
+    other = picture(900, 1300, seed=5)
+    path = write_pyramid(tmp_path / "b.tif", other, "zlib", levels=2, mpp=(0.25, 0.5))
+    with slow_slide(path, 0.02) as slide:
+        sync(viewer, [slide_layer(shown[2])])
+        first = viewer.layers[-1]
+        first.name, first.opacity, first.visible = "mine", 0.5, False
+        look(first, 0, 0, 0, 900, 1300)
+        sync(viewer, [slide_layer(slide)])
+        layer = viewer.layers[-1]
+        if hasattr(layer, "_reset_data_level"):  # napari 0.9
+            assert layer is first
+            assert layer.opacity == 0.5
+        assert (layer.name, layer.visible, tuple(layer.scale)) == ("b", True, (0.25, 0.5))
+        assert layer.metadata["napari-mil"]["slide"] == slide.fingerprint
+        look(layer, 0, 0, 0, 900, 1300)
+        qtbot.waitUntil(lambda: sharpening_of(layer).picture.sharp, timeout=20_000)
+        assert np.array_equal(seen(layer), other)
+        sync(viewer, [])
 
 
 def test_a_napari_that_slices_otherwise_draws_exactly_and_says_why(shown, monkeypatch):
