@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 
 from napari_mil.evaluate.figures import Figure, Floats, case_weights, interval
 from napari_mil.labeltree import LabelTree, Survival, level_names
@@ -36,6 +35,8 @@ def fit_temperature(classes: NDArray[Any], probability: NDArray[Any]) -> float:
     """The temperature in [0.25, 10] at which held-out answers (n, C) are most likely; 1.0 without any known
     class.
     """
+    from scipy.optimize import minimize_scalar  # half a second of a start that mostly needs none
+
     known = np.asarray(classes) >= 0
     if not known.any():
         return 1.0
