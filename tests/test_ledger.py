@@ -22,7 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from napari_mil import __version__
 from napari_mil.correction import Cells, Correction, Polygon, WholeSlide, from_record, to_record
-from napari_mil.errors import ProjectError
+from napari_mil.errors import ProjectError, UnavailableError
 from napari_mil.ledger import GENESIS, Ledger, SlideRecord, verify
 
 
@@ -413,13 +413,23 @@ def test_a_locked_ledger_is_said_and_loses_nothing(path, ledger):
     with Ledger(path, timeout_s=0.05) as impatient:
         raw = sqlite3.connect(path, isolation_level=None)
         raw.execute("BEGIN IMMEDIATE")
-        with pytest.raises(ProjectError, match="locked by another program; nothing was written"):
+        with pytest.raises(UnavailableError, match="locked by another program; nothing was written"):
             impatient.correct(cell(2))
         assert rows_of(impatient) == [1]
         raw.execute("ROLLBACK")
         raw.close()
         impatient.correct(cell(2))
         assert rows_of(ledger) == [1, 2]
+
+
+def test_damage_is_no_refusal_for_now(path, ledger):
+    ledger.correct(cell(1))
+    with sqlite3.connect(path) as raw:
+        raw.execute("DROP TABLE tip")
+    raw.close()
+    with pytest.raises(ProjectError, match="is damaged: tables are missing") as refused:
+        ledger.correct(cell(2))
+    assert not isinstance(refused.value, UnavailableError)
 
 
 def test_a_full_disk_is_said_and_loses_nothing(ledger):
@@ -432,7 +442,7 @@ def test_a_full_disk_is_said_and_loses_nothing(ledger):
     large = [
         Correction("s", Cells([[row, 2 * c] for c in range(500)], (8, 8)), "Benign") for row in range(99)
     ]
-    with pytest.raises(ProjectError, match="the disk is full; nothing was lost"):
+    with pytest.raises(UnavailableError, match="the disk is full; nothing was lost"):
         ledger.correct(*large)
     assert rows_of(ledger) == [1]
     sa.event.remove(ledger._engine, "begin", shrink)

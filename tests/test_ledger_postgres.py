@@ -10,7 +10,7 @@ import pytest
 from postgresserver import GUARDED
 
 from napari_mil.correction import Cells, Correction, WholeSlide, to_record
-from napari_mil.errors import ProjectError
+from napari_mil.errors import ProjectError, UnavailableError
 from napari_mil.ledger import GENESIS, Ledger, SlideRecord, verify
 
 
@@ -144,12 +144,15 @@ def test_a_character_changed_in_any_column_is_found(postgres, database, address,
 def test_a_full_disk_and_a_busy_server_are_said(postgres, database, address):
     from psycopg import errors
 
-    from napari_mil.ledger.postgres import sentence
+    from napari_mil.ledger.postgres import passes, sentence
 
     assert "server's disk is full; nothing was lost" in sentence(errors.DiskFull("could not extend file"))
     assert "has no room for you now (out of memory)" in sentence(errors.OutOfMemory("out of memory"))
     assert "is damaged (invalid page)" in sentence(errors.DataCorrupted("invalid page"))
     assert sentence(ValueError("anything else")) is None
+    assert all(map(passes, (errors.DiskFull(), errors.OutOfMemory(), errors.LockNotAvailable())))
+    lasting = (errors.DataCorrupted(), errors.UndefinedTable(), errors.ReadOnlySqlTransaction(), ValueError())
+    assert not any(map(passes, lasting))
     Ledger(address).close()
     postgres.execute(database, "DROP ROLE IF EXISTS many", "CREATE ROLE many LOGIN CONNECTION LIMIT 0")
     with pytest.raises(
@@ -256,7 +259,7 @@ def test_a_server_that_went_away_loses_nothing_and_the_same_ledger_goes_on(postg
         ledger.correct(cell(1))
         postgres.kill()
         try:
-            with pytest.raises(ProjectError, match=r"does not answer \(.*\).* try again"):
+            with pytest.raises(UnavailableError, match=r"does not answer \(.*\).* try again"):
                 ledger.correct(cell(2))
             with pytest.raises(ProjectError, match="does not answer"):
                 _ = ledger.head

@@ -57,6 +57,9 @@ class Kind(Protocol):
     def sentence(self, error: BaseException) -> str | None:
         """What a person needs to know of an error, or None where only its own words tell."""
 
+    def passes(self, error: BaseException) -> bool:
+        """Whether the same may work in a moment: the lock is held, the disk full, the server gone."""
+
     def structure(self, connection: sa.Connection) -> str:
         """What is broken in the database's own structure, "" when nothing."""
 
@@ -107,10 +110,10 @@ def said(engine: sa.Engine) -> Iterator[None]:
         yield
     except sa.exc.DBAPIError as error:
         cause = error.orig or error
-        words = kind_of(engine).sentence(cause) or f"cannot be used: {reason(cause)}"
-        passing = isinstance(error, sa.exc.OperationalError)
-        kind = UnavailableError if passing else ProjectError
-        raise kind(f"{place_of(engine)} {words}.") from error
+        kind = kind_of(engine)
+        words = kind.sentence(cause) or f"cannot be used: {reason(cause)}"
+        refusal = UnavailableError if kind.passes(cause) else ProjectError
+        raise refusal(f"{place_of(engine)} {words}.") from error
     except UnicodeDecodeError as error:  # the driver meets broken text in the file's own structure
         raise ProjectError(f"{place_of(engine)} {sqlite.SENTENCES['malformed']}.") from error
 

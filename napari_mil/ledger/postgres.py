@@ -15,15 +15,19 @@ SILENCE_S = 10
 
 PASSWORD = "the password comes from PGPASSWORD or ~/.pgpass, it is never kept in the project"  # noqa: S105
 _LOCKED = "is locked by another program; nothing was written, try again"
+_FULL = "cannot be written as the server's disk is full; nothing was lost, free space and try again"
+_CROWDED = "has no room for you now ({}); nothing was written, try again"
 _GONE = "does not answer ({}); what was acknowledged is kept, check the server and the network and try again"
+#: The same may work in a moment.
+PASSING = (_LOCKED, _FULL, _CROWDED, _GONE)
 
 #: SQLSTATE, or its class of two characters -> what a person needs to know and do.
 _STATES = {
     "55P03": _LOCKED,
     "57014": _LOCKED,
     "40P01": _LOCKED,
-    "53100": "cannot be written as the server's disk is full; nothing was lost, free space and try again",
-    "53": "has no room for you now ({}); nothing was written, try again",
+    "53100": _FULL,
+    "53": _CROWDED,
     "25006": "is read-only; nothing was written, ask for the server that takes changes",
     "42501": "may not be written by you ({}); nothing was written, ask its owner for the right to",
     "42P01": "is damaged: tables are missing; restore it from a backup",
@@ -35,8 +39,8 @@ _STATES = {
 }
 #: Part of the message of a connection that failed, for which there is no SQLSTATE.
 _CONNECTING = {
-    "too many": _STATES["53"],
-    "sorry": _STATES["53"],
+    "too many": _CROWDED,
+    "sorry": _CROWDED,
     "password": _STATES["28"],
     "no pg_hba.conf": _STATES["28"],
     "role": _STATES["28"],
@@ -92,14 +96,23 @@ def place(url: sa.URL) -> str:
 
 def sentence(error: BaseException) -> str | None:
     """What a person needs to know of an error, or None where only its own words tell."""
-    why, state = reason(error), getattr(error, "sqlstate", None)
-    if state is None:
-        if type(error).__name__ != "OperationalError":
-            return None
-        said = next((words for part, words in _CONNECTING.items() if part in str(error)), _GONE)
-        return said.format(why)
-    found = next((_STATES[part] for part in (state, state[:3], state[:2]) if part in _STATES), None)
-    return None if found is None else found.format(why)
+    found = _words(error)
+    return None if found is None else found.format(reason(error))
+
+
+def passes(error: BaseException) -> bool:
+    """Whether the same may work in a moment: the lock is held, the server full, busy or gone."""
+    return _words(error) in PASSING
+
+
+def _words(error: BaseException) -> str | None:
+    """The sentence for an error, in which its own words are still to be put."""
+    state = getattr(error, "sqlstate", None)
+    if state is not None:
+        return next((_STATES[part] for part in (state, state[:3], state[:2]) if part in _STATES), None)
+    if type(error).__name__ != "OperationalError":
+        return None
+    return next((words for part, words in _CONNECTING.items() if part in str(error)), _GONE)
 
 
 def structure(_connection: sa.Connection) -> str:

@@ -6,12 +6,16 @@ from typing import Any
 
 import sqlalchemy as sa
 
-#: Part of SQLite's own message -> what a person needs to know and do.
-SENTENCES = {
-    "locked": "is locked by another program; nothing was written, close the other program or try again",
-    "busy": "is locked by another program; nothing was written, close the other program or try again",
-    "readonly": "is read-only; nothing was written, get write permission or copy the project elsewhere",
+_LOCKED = "is locked by another program; nothing was written, close the other program or try again"
+#: Part of SQLite's own message -> what a person needs to know and do: where the same may work in a moment,
+PASSING = {
+    "locked": _LOCKED,
+    "busy": _LOCKED,
     "full": "cannot be written because the disk is full; nothing was lost, free some space and try again",
+}
+#: and where it will not.
+SENTENCES = {
+    "readonly": "is read-only; nothing was written, get write permission or copy the project elsewhere",
     "not a database": "is damaged: it is no SQLite database; restore it from a backup",
     "malformed": "is damaged; verify tells what can still be read, or restore it from a backup",
     "could not decode": "is damaged; verify tells what can still be read, or restore it from a backup",
@@ -56,7 +60,12 @@ def place(url: sa.URL) -> str:
 def sentence(error: BaseException) -> str | None:
     """What a person needs to know of an error, or None where only its own words tell."""
     words = str(error).lower()
-    return next((said for part, said in SENTENCES.items() if part in words), None)
+    return next((said for part, said in (PASSING | SENTENCES).items() if part in words), None)
+
+
+def passes(error: BaseException) -> bool:
+    """Whether the same may work in a moment: another program holds the lock, or the disk is full."""
+    return sentence(error) in PASSING.values()
 
 
 def structure(connection: sa.Connection) -> str:

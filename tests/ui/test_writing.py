@@ -181,6 +181,19 @@ def test_what_can_never_be_kept_is_said_and_goes_from_the_screen(quick_bench, mo
 
 
 @needs_a_screen
+def test_what_a_damaged_ledger_refuses_is_not_tried_for_ever(quick_bench):
+    bench = quick_bench
+    with sqlite3.connect(bench.desk.state.project.path / "ledger.sqlite") as raw:
+        raw.execute("DROP TABLE tip")
+    raw.close()
+    correct(bench.desk, WholeSlide(), "ADH", tool="slide label")
+    assert bench.wait(30)
+    assert any("is damaged: tables are missing" in sentence for sentence in bench.told)
+    assert not any("stays on screen" in sentence for sentence in bench.told)
+    assert bench.desk.state.corrections == bench.desk.state.pending == ()
+
+
+@needs_a_screen
 def test_a_window_that_closes_tries_once_more_and_says_what_is_lost(impatient, quick_bench, qtbot):
     bench = quick_bench
     with held(bench.desk.state.project):
