@@ -1,6 +1,6 @@
 """Long verbs run off the GUI thread.
 
-Three lanes, a thread each. The *job lane* drives one Steps at a time; a second queues. The *interactive lane*
+Lanes of three kinds, a thread each. The *job lane* drives one Steps at a time; a second queues. An *ask lane*
 answers short questions while a long job runs, and of several questions on one topic only the latest is
 answered. The *write lane* keeps what a person says, in order, and leaves nothing out. None touches a widget
 or a layer: what they find arrives in the GUI thread as Qt signals.
@@ -15,16 +15,19 @@ import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_mil.errors import UnavailableError
 from napari_mil.steps import Progress, Steps
+from napari_mil.ui import compat
 
 #: Progress without payload is passed on at most this often (s); the last of a stage always is, payloads
 #: always are.
 PAUSE_S = 0.15
+#: A window that closes waits no longer for what a server was asked (s).
+NO_ANSWER_S = 0.2
 
 
 def leave_a_core() -> None:
@@ -107,20 +110,73 @@ class Job(QObject):
         return (self.cancelled,)
 
 
-class JobLane(QObject):
-    """Runs jobs one after the other in a thread of its own."""
+class Lane(QObject):
+    """A thread that does one piece of work after the other; it begins with the first of them.
 
-    began = Signal(object)
-    idle = Signal()
+    Attributes
+    ----------
+    current : the work that is being done, or None
+    """
 
-    def __init__(self, parent: QObject | None = None) -> None:
+    #: So long a lane that is closed is waited for (s).
+    farewell_s = 5.0
+
+    def __init__(self, name: str, parent: QObject | None = None) -> None:
         super().__init__(parent)
-        self._waiting: deque[Job] = deque()
-        self._kept: deque[Job] = deque(maxlen=16)  # a job must outlive the delivery of its last signal
+        self.current: Any = None
+        self._name = name
+        self._waiting: dict[Any, Any] = {}
         self._ready = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closed = False
-        self.current: Job | None = None
+
+    def close(self, timeout_s: float | None = None) -> None:
+        """Take no more work and wait until the thread has ended, at most so long."""
+        with self._ready:
+            self._closed = True
+            self._leave()
+            self._ready.notify()
+        if self._thread is not None:
+            self._thread.join(self.farewell_s if timeout_s is None else timeout_s)
+
+    def _put(self, key: Any, work: Any) -> None:
+        """Let work wait for its turn, in the place of what waits under the same key."""
+        with self._ready:
+            if self._closed:
+                raise RuntimeError("The window is closing; no new work is taken.")
+            self._waiting[key] = work
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._loop, name=self._name, daemon=True)
+                self._thread.start()
+            self._ready.notify()
+
+    def _loop(self) -> None:
+        while True:
+            with self._ready:
+                self.current = None
+                self._ready.wait_for(lambda: self._waiting or self._closed)
+                if not self._waiting:
+                    return
+                self.current = self._waiting.pop(next(iter(self._waiting)))
+            self._do(self.current)
+
+    def _do(self, work: Any) -> None:
+        """Do a piece of work, in the thread."""
+        raise NotImplementedError
+
+    def _leave(self) -> None:
+        """What becomes of what runs and waits when the lane closes; what still waits then is done."""
+
+
+class JobLane(Lane):
+    """Runs jobs one after the other; closing it cancels them."""
+
+    began = Signal(object)
+    farewell_s = 10.0
+
+    def __init__(self, parent: QObject | None = None) -> None:
+        super().__init__("napari-mil jobs", parent)
+        self._kept: deque[Job] = deque(maxlen=16)  # a job must outlive the delivery of its last signal
 
     @property
     def busy(self) -> bool:
@@ -129,135 +185,103 @@ class JobLane(QObject):
 
     def start(self, job: Job) -> Job:
         """Queue a job. Connect to its signals before: it may be done at once."""
-        with self._ready:
-            if self._closed:
-                raise RuntimeError("The window is closing; no new work is taken.")
-            self._waiting.append(job)
-            self._kept.append(job)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._loop, name="napari-mil jobs", daemon=True)
-                self._thread.start()
-            self._ready.notify()
+        self._kept.append(job)
+        self._put(job, job)
         return job
 
     def cancel(self) -> None:
         """Cancel the running job; those that wait stay."""
-        if self.current is not None:
-            self.current.cancel()
+        if (job := self.current) is not None:
+            job.cancel()
 
-    def close(self, timeout_s: float = 10.0) -> None:
-        """Cancel everything and wait until the thread has ended."""
-        with self._ready:
-            self._closed = True
-            for job in (*self._waiting, *([self.current] if self.current else [])):
-                job.cancel()
-            self._ready.notify()
-        if self._thread is not None:
-            self._thread.join(timeout_s)
+    def _leave(self) -> None:
+        for job in (*self._waiting.values(), *([self.current] if self.current else [])):
+            job.cancel()
 
-    def _loop(self) -> None:
-        while True:
-            with self._ready:
-                while not self._waiting and not self._closed:
-                    self._ready.wait()
-                if not self._waiting:
-                    return
-                job = self._waiting.popleft()
-                self.current = job
-            _emit(self.began, job)
-            job.run()
-            with self._ready:
-                self.current = None
-                quiet = not self._waiting
-            if quiet:
-                _emit(self.idle)
+    def _do(self, work: Job) -> None:
+        _emit(self.began, work)
+        work.run()
 
 
-class AskLane(QObject):
-    """Answers short questions in a thread of its own; of one topic only the latest question is answered."""
+class _FollowedLane(Lane):
+    """A lane after whose work something follows in the GUI thread."""
 
-    _answered = Signal(object, object, object)
+    _done = Signal(object)
 
-    def __init__(self, parent: QObject | None = None) -> None:
-        super().__init__(parent)
-        self._asked: dict[str, tuple[int, Callable[[], Any], Callable[[Any], None]]] = {}
-        self._latest: dict[str, int] = {}
-        self._count = 0
-        self._ready = threading.Condition()
-        self._thread: threading.Thread | None = None
-        self._closed = False
+    def __init__(self, name: str, parent: QObject | None = None) -> None:
+        super().__init__(name, parent)
         self._open = 0
-        self._answered.connect(self._deliver)
+        self._done.connect(self._follow)
 
     @property
     def busy(self) -> bool:
-        """Whether a question is waiting, being answered, or its answer not yet delivered."""
+        """Whether something waits or is being done, or what follows has not followed yet."""
         return self._open > 0
 
-    def ask(self, topic: str, work: Callable[[], Any], then: Callable[[Any], None]) -> None:
-        """Compute `work()` in the lane and call `then(answer)` in the GUI thread, unless asked anew
-        meanwhile.
+    def _put(self, key: Any, work: Callable[[], Callable[[], None]]) -> None:
+        """What `work()` returns in the thread is called in the GUI thread."""
+        with self._ready:
+            known = key in self._waiting
+            super()._put(key, work)
+            self._open += not known
+
+    def _do(self, work: Callable[[], Callable[[], None]]) -> None:
+        _emit(self._done, work())
+
+    def _follow(self, call: Callable[[], None]) -> None:
+        self._open -= 1
+        call()
+
+
+class AskLane(_FollowedLane):
+    """Answers short questions; of one topic only the latest question is answered, and none once it is closed.
+
+    A window has more than one, so that a server that does not answer holds up no other question.
+    """
+
+    def __init__(self, parent: QObject | None = None, name: str = "napari-mil answers") -> None:
+        super().__init__(name, parent)
+        self._latest: dict[str, int] = {}
+
+    def ask(
+        self,
+        topic: str,
+        work: Callable[[], Any],
+        then: Callable[[Any], None],
+        *,
+        failed: Callable[[BaseException], None] | None = None,
+        unwanted: Callable[[Any], None] = lambda _answer: None,
+    ) -> None:
+        """Compute `work()` in the lane and call `then(answer)` in the GUI thread, or `failed(error)` (None:
+        it is told); `unwanted(answer)` where it was asked anew meanwhile.
         """
-        with self._ready:
-            if self._closed:
-                return
-            self._count += 1
-            self._open += topic not in self._asked
-            self._asked[topic] = (self._count, work, then)
-            self._latest[topic] = self._count
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._loop, name="napari-mil answers", daemon=True)
-                self._thread.start()
-            self._ready.notify()
+        if self._closed:
+            return
+        number = self._latest[topic] = self._latest.get(topic, 0) + 1
 
-    def close(self, timeout_s: float = 5.0) -> None:
-        """Take no more questions and wait until the thread has ended."""
-        with self._ready:
-            self._closed = True
-            self._asked.clear()
-            self._ready.notify()
-        if self._thread is not None:
-            self._thread.join(timeout_s)
-
-    def _loop(self) -> None:
-        while True:
-            with self._ready:
-                while not self._asked and not self._closed:
-                    self._ready.wait()
-                if self._closed:
-                    return
-                topic = next(iter(self._asked))
-                number, work, then = self._asked.pop(topic)
+        def answer() -> Callable[[], None]:
             leave_a_core()
             try:
-                answer: Any = work()
-            except BaseException as error:  # noqa: BLE001 - shown by the GUI thread
-                answer = error
-            _emit(self._answered, (topic, number), then, answer)
+                found = work()
+            except BaseException as error:  # noqa: BLE001 - told by the GUI thread
+                return partial(deliver, error, failed or compat.tell)
+            return partial(deliver, found, then)
 
-    def _deliver(self, asked: tuple[str, int], then: Callable[[Any], None], answer: Any) -> None:
-        topic, number = asked
-        self._open -= 1
-        if self._closed or self._latest.get(topic) != number:
-            return
-        if isinstance(answer, BaseException):
-            from napari_mil.ui.compat import tell
+        def deliver(found: Any, follow: Callable[[Any], None]) -> None:
+            if not self._closed and self._latest[topic] == number:
+                follow(found)
+            elif follow is then:
+                unwanted(found)
 
-            tell(answer)
-            return
-        then(answer)
+        self._put(topic, answer)
 
-
-class _Write(NamedTuple):
-    """Something to keep, and what follows."""
-
-    work: Callable[[], Any]
-    then: Callable[[Any], None]
-    failed: Callable[[BaseException], None]
+    def _leave(self) -> None:
+        self._open -= len(self._waiting)
+        self._waiting.clear()
 
 
-class WriteLane(QObject):
-    """Keeps what a person says in a thread of its own: everything, in the order in which it was said.
+class WriteLane(_FollowedLane):
+    """Keeps what a person says: everything, in the order in which it was said.
 
     So nobody waits for a disk or a server. Where one refuses for now (UnavailableError: the disk is full,
     the ledger locked, its server gone), the same is tried again until it is kept, and the rest waits behind
@@ -267,23 +291,12 @@ class WriteLane(QObject):
     #: The error for which keeping is tried again; it is kept now.
     stuck = Signal(object)
     freed = Signal()
-    _done = Signal(object)
     #: Seconds until the next attempt.
     patience_s = 3.0
+    farewell_s = 30.0
 
     def __init__(self, parent: QObject | None = None) -> None:
-        super().__init__(parent)
-        self._waiting: deque[_Write] = deque()
-        self._ready = threading.Condition()
-        self._thread: threading.Thread | None = None
-        self._closed = False
-        self._open = 0
-        self._done.connect(self._deliver)
-
-    @property
-    def busy(self) -> bool:
-        """Whether something is not kept yet, or its keeping not yet delivered."""
-        return self._open > 0
+        super().__init__("napari-mil writes", parent)
 
     def write(
         self,
@@ -295,58 +308,33 @@ class WriteLane(QObject):
 
         `failed` is for what would fail again, and for what could not be kept before the lane closed.
         """
-        with self._ready:
-            if self._closed:
-                raise RuntimeError("The window is closing; nothing more can be said.")
-            self._open += 1
-            self._waiting.append(_Write(work, then, failed))
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._loop, name="napari-mil writes", daemon=True)
-                self._thread.start()
-            self._ready.notify()
+        self._put(object(), lambda: self._kept(work, then, failed))
 
-    def close(self, timeout_s: float = 30.0) -> None:
-        """Take nothing more and wait until everything is kept; what failed is told."""
-        with self._ready:
-            self._closed = True
-            self._ready.notify()
-        if self._thread is not None:
-            self._thread.join(timeout_s)
-
-    def _loop(self) -> None:
-        while True:
-            with self._ready:
-                while not self._waiting and not self._closed:
-                    self._ready.wait()
-                if not self._waiting:
-                    return
-                write = self._waiting.popleft()
-            _emit(self._done, self._kept(write))
-
-    def _kept(self, write: _Write) -> Callable[[], None]:
+    def _kept(
+        self,
+        work: Callable[[], Any],
+        then: Callable[[Any], None],
+        failed: Callable[[BaseException], None],
+    ) -> Callable[[], None]:
         """Do it, again and again where that may help; what the GUI thread then has to call."""
         told = False
         while True:
             try:
-                result = write.work()
+                result = work()
             except UnavailableError as error:
                 if self._closed:
-                    return partial(write.failed, error)
+                    return partial(failed, error)
                 if not told:
                     _emit(self.stuck, error)
                 told = True
                 with self._ready:
                     self._ready.wait_for(lambda: self._closed, self.patience_s)
             except BaseException as error:  # noqa: BLE001 - told by the GUI thread
-                return partial(write.failed, error)
+                return partial(failed, error)
             else:
                 if told:
                     _emit(self.freed)
-                return partial(write.then, result)
-
-    def _deliver(self, call: Callable[[], None]) -> None:
-        self._open -= 1
-        call()
+                return partial(then, result)
 
 
 class Pauses(QObject):

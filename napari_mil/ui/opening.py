@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from napari_mil.slides import Slide, open_slide
@@ -9,7 +10,7 @@ from napari_mil.slides.address import Address, SlidePath
 from napari_mil.ui import compat, reader
 from napari_mil.ui.dialogs import AddressDialog, MppDialog
 from napari_mil.ui.front import GAP
-from napari_mil.ui.job import AskLane
+from napari_mil.ui.job import NO_ANSWER_S, AskLane
 from napari_mil.ui.layers import OPENED, OURS, opened_path, slide_layer
 
 AFTER = "Slides lie side by side only when this is known of each. Cancel does not open the new one."
@@ -39,7 +40,8 @@ def take(path: SlidePath) -> bool:
         return False
     if isinstance(path, Address):
         compat.tell(FETCHED.format(path.name, path.server))
-        _lane(viewer).ask(str(path), lambda: _opened(path), lambda slide: _arrived(viewer, slide))
+        arrived = partial(_arrived, viewer)
+        _lane(viewer).ask(str(path), lambda: _opened(path), arrived, unwanted=lambda slide: slide.close())
         return True
     if not _others(viewer):
         return False
@@ -64,9 +66,9 @@ def _lane(viewer: Any) -> AskLane:
     window = compat.main_window(viewer)
     lane = window.findChild(AskLane, LANE)
     if lane is None:
-        lane = AskLane(window)
+        lane = AskLane(window, f"napari-mil {LANE}")
         lane.setObjectName(LANE)
-        compat.when_closing(viewer, lambda: lane.close(0.2))
+        compat.when_closing(viewer, lambda: lane.close(NO_ANSWER_S))
     return lane
 
 

@@ -1,4 +1,4 @@
-"""The two lanes: order, progress, cancel with `finally`, errors, latest request wins."""
+"""The lanes: order, progress, cancel with `finally`, errors, latest request wins."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from napari_mil.errors import TissueError
 from napari_mil.steps import Progress
-from napari_mil.ui.job import AskLane, Job, JobLane
+from napari_mil.ui.job import AskLane, Job, JobLane, WriteLane
 
 
 @pytest.fixture
@@ -122,3 +122,37 @@ def test_of_one_topic_only_the_latest_answer_is_delivered(qtbot):
     qtbot.waitUntil(lambda: not lane.busy)
     lane.close()
     assert answers == [19, "other"]
+
+
+def test_who_asks_is_told_of_errors_and_of_answers_that_nobody_wants(qtbot):
+    lane, gate, answers, errors, unwanted = AskLane(), threading.Event(), [], [], []
+    about = {"failed": errors.append, "unwanted": unwanted.append}
+    lane.ask("one", lambda: gate.wait(5) and "old", answers.append, **about)
+    qtbot.waitUntil(lambda: lane.current is not None)
+    lane.ask("one", lambda: 1 / 0, answers.append, **about)
+    gate.set()
+    qtbot.waitUntil(lambda: not lane.busy)
+    assert (answers, unwanted, [type(e) for e in errors]) == ([], ["old"], [ZeroDivisionError])
+    gate.clear()
+    lane.ask("two", lambda: gate.wait(5) and "late", answers.append, **about)
+    lane.ask("three", lambda: "never", answers.append, **about)
+    qtbot.waitUntil(lambda: lane.current is not None)
+    threading.Timer(0.05, gate.set).start()
+    lane.close()
+    lane.ask("four", lambda: "never", answers.append, **about)
+    qtbot.waitUntil(lambda: not lane.busy)
+    assert (answers, unwanted) == ([], ["old", "late"])
+
+
+def test_what_is_said_is_kept_in_order_before_the_lane_closes(qtbot):
+    lane, gate, kept, followed = WriteLane(), threading.Event(), [], []
+    lane.write(lambda: gate.wait(5), followed.append, followed.append)
+    for number in range(3):
+        lane.write(lambda number=number: kept.append(number), lambda _none: None, followed.append)
+    threading.Timer(0.05, gate.set).start()
+    lane.close()
+    assert kept == [0, 1, 2]
+    qtbot.waitUntil(lambda: not lane.busy)
+    assert followed == [True]
+    with pytest.raises(RuntimeError, match="is closing"):
+        lane.write(lambda: None, followed.append, followed.append)
