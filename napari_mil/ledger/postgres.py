@@ -110,7 +110,7 @@ def _words(error: BaseException) -> str | None:
     state = getattr(error, "sqlstate", None)
     if state is not None:
         return next((_STATES[part] for part in (state, state[:3], state[:2]) if part in _STATES), None)
-    if type(error).__name__ != "OperationalError":
+    if not any(kind.__name__ == "OperationalError" for kind in type(error).__mro__):
         return None
     return next((words for part, words in _CONNECTING.items() if part in str(error)), _GONE)
 

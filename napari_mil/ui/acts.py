@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_mil.correction import Place, nodes_after, tile_nodes
-from napari_mil.errors import MILError
 from napari_mil.ui.desk import Desk
 from napari_mil.ui.state import State, fresh
 
 if TYPE_CHECKING:
     from napari_mil.bag import Bag
+    from napari_mil.card import ModelCard
     from napari_mil.correction import Correction
     from napari_mil.ledger import Acts, Ledger, SlideRecord
     from napari_mil.prediction import Prediction
@@ -31,19 +31,47 @@ TILE_PX, MPP = 256, 0.5
 NO_CALL = "no call"
 
 
-def open_project(desk: Desk, path: str | Path, *, by: str = "") -> None:
-    """Open or make a project; its first slide and its adopted model come to the front.
+def open_project(
+    desk: Desk, path: str | Path, *, by: str = "", then: Callable[[], None] = lambda: None
+) -> None:
+    """Open or make a project while the window goes on: its first slide and its adopted model come to the
+    front, and `then()` is called. Where that fails the person is told, and what was open stays open.
 
     by : who speaks in this window; the name of the account when empty
     """
+
+    def show(found: tuple[Project, ModelCard | None]) -> None:
+        _take_up(desk, *found)
+        then()
+
+    desk.said.emit(f"Opening {Path(path).name} …")
+    desk.openings.ask(
+        "project",
+        lambda: _opened(path, by),
+        show,
+        failed=desk.tell,
+        unwanted=lambda found: found[0].close(),
+    )
+
+
+def _opened(path: str | Path, by: str) -> tuple[Project, ModelCard | None]:
+    """A project whose answers wait for nobody from now on, and its adopted model. It waits for a disk or a
+    server itself, so it is not for the GUI thread.
+    """
     from napari_mil.workflow import Project, current_card
 
+    project = Project(path, by=by or getpass.getuser())
     try:
-        project = Project(path, by=by or getpass.getuser())
-        card = current_card(project)
-    except MILError as error:
-        desk.tell(error)
-        return
+        project.ledger.follow = False
+        return project, current_card(project)
+    except BaseException:
+        project.close()
+        raise
+
+
+def _take_up(desk: Desk, project: Project, card: ModelCard | None) -> None:
+    """Have a project in front instead of the one that is."""
+    desk.said.emit("")
     previous = desk.state.project
     about = {"project": project, "card": card, "node": None, "heard": 0, "pending": ()}
     desk.apply(**fresh(desk.state) | about)

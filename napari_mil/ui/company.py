@@ -22,7 +22,7 @@ MOST = 3
 
 
 class Company(QObject):
-    """Looks for news of the project in front, in the interactive lane, and brings them to the desk.
+    """Looks for news of the project in front, in a lane of its own, and brings them to the desk.
 
     The answers of the window's ledger are as of the last look, so what a person has on screen is what their
     next act is known to have seen.
@@ -45,7 +45,7 @@ class Company(QObject):
         if project is None:
             return
         seen = self._seen
-        self._desk.asks.ask("news", lambda: news(project, seen), lambda found: self._show(project, found))
+        self._desk.news.ask("news", lambda: news(project, seen), lambda found: self._show(project, found))
 
     def stop(self) -> None:
         """Look no more."""
@@ -57,7 +57,6 @@ class Company(QObject):
         if state.project is None:
             self._timer.stop()
             return
-        state.project.ledger.follow = False
         self._timer.start()
         self.look()
 

@@ -15,7 +15,7 @@ from napari_mil.errors import MILError
 from napari_mil.ledger.conflicts import bounds_px
 from napari_mil.ui import compat
 from napari_mil.ui.front import side_by_side
-from napari_mil.ui.job import AskLane, Job, JobLane, Pauses, WriteLane
+from napari_mil.ui.job import NO_ANSWER_S, AskLane, Job, JobLane, Pauses, WriteLane
 from napari_mil.ui.layers import (
     OUTLINES,
     LayerData,
@@ -62,6 +62,7 @@ class Desk(QObject):
         self.state = State()
         self.jobs = JobLane(self)
         self.asks = AskLane(self)
+        self.openings, self.news = AskLane(self, "napari-mil openings"), AskLane(self, "napari-mil news")
         self.writes = WriteLane(self)
         self.writes.stuck.connect(self._unkept)
         self.writes.freed.connect(self._kept)
@@ -79,7 +80,8 @@ class Desk(QObject):
     @property
     def busy(self) -> bool:
         """Whether anything runs, waits, or follows in a moment."""
-        return any(lane.busy for lane in (self.jobs, self.asks, self.writes, self.pauses))
+        lanes = (self.jobs, self.asks, self.openings, self.news, self.writes, self.pauses)
+        return any(lane.busy for lane in lanes)
 
     def apply(self, **changes: Any) -> State:
         """Change the state: the viewer's layers follow, then everybody who listens is told."""
@@ -232,6 +234,8 @@ class Desk(QObject):
     def close(self) -> None:
         """End the lanes (running work is cancelled) and the project; everything is kept already."""
         self.jobs.close()
+        for waiting in (self.openings, self.news):
+            waiting.close(NO_ANSWER_S)
         self.asks.close()
         self.writes.close()
         self.pauses.end()

@@ -70,8 +70,8 @@ class Guide:
     def look(self) -> None:
         """Open the first slide with a lesion."""
         with self._step("open a slide", "slide"):
-            project = self.bench.desk.state.project
             self._wait()
+            project = self.bench.desk.state.project
             records = project.slides
             normal = {project.tree.path(n) for n in project.tree.normal}
             wanted = next((r for r in records if r.label and r.label not in normal), records[0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,9 +95,11 @@ class Workbench(QWidget):
         self.pointing = Pointing(self.desk, self._pointer, self.review.history, self.folds["Review"].unfold)
         self.desk.key("F1", self.show_keys, "Show these keys")
 
-    def open_project(self, path: str | Path, *, by: str = "") -> None:
-        """Open or make a project folder."""
-        acts.open_project(self.desk, path, by=by)
+    def open_project(
+        self, path: str | Path, *, by: str = "", then: Callable[[], None] = lambda: None
+    ) -> None:
+        """Open or make a project folder; `then()` is called when it is open."""
+        acts.open_project(self.desk, path, by=by, then=then)
 
     def show_keys(self) -> KeySheet:
         """Open the table of keys."""
@@ -196,9 +198,9 @@ def run_window(slides: Sequence[SlidePath] = (), *, project: Path | None = None,
     """Open the window and stay until it is closed; slides go into the project where one is given."""
     import napari
 
-    made = open_workbench(project, by=by)
-    if project is not None and slides:
-        made.slides.add(list(slides))
+    made = open_workbench()
+    if project is not None:
+        made.open_project(project, by=by, then=lambda: made.slides.add(list(slides)) if slides else None)
     elif slides:
         made.viewer.open([str(path) for path in slides], plugin="napari-mil", stack=False)
     napari.run()

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
+import socket
+import threading
 import time
 
 import pytest
 
 from napari_mil.correction import Cells, WholeSlide
+from napari_mil.store.disk import write_marker
+from napari_mil.ui import acts
 from napari_mil.workflow import Project, share, slide_label
 
 pytestmark = pytest.mark.skipif(
@@ -125,3 +130,60 @@ def test_a_server_that_goes_away_is_said_once_and_the_window_goes_on(bench, bob,
     assert "Everything that you said is kept now." in bench.heard
     assert bench.desk.state.pending == ()
     assert bench.desk.state.slide_label == "Atypical/ADH"
+
+
+@pytest.fixture
+def silent():
+    """The address of a ledger on a server that takes calls and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"postgresql://tester@127.0.0.1:{server.getsockname()[1]}/study"
+
+
+def test_a_project_on_a_server_that_does_not_answer_is_one_sentence_and_the_window_goes_on(
+    bench, folder, silent, tmp_path
+):
+    away, here = tmp_path / "away", bench.desk.state.project
+    shutil.copytree(folder, away)
+    write_marker(away, ledger=silent)
+    began = time.perf_counter()
+    bench.open_project(away)
+    assert time.perf_counter() - began < 1.0  # the server has five seconds
+    assert bench.heard[-1] == "Opening away …"
+    bench.slides.open("s1")
+    end = time.monotonic() + 4
+    while bench.desk.state.record.name != "s1" and time.monotonic() < end:
+        bench.wait(0.05)
+    assert bench.desk.state.record.name == "s1"
+    assert bench.desk.openings.busy
+    assert bench.wait(60)
+    [sentence] = bench.told
+    assert "does not answer" in sentence
+    assert bench.desk.state.project is here
+    correct = Cells([[0, 0]], bench.desk.state.lattice.pitch_px)
+    here.correct("s1", correct, "IC")
+
+
+def test_of_two_projects_the_one_chosen_last_comes_to_the_front(bench, tmp_path):
+    opened, there = [], bench.desk.state.project
+    for name in ("one", "two"):
+        bench.open_project(tmp_path / name, by="ann", then=lambda name=name: opened.append(name))
+    assert bench.wait(60)
+    assert opened == ["two"]
+    assert bench.desk.state.project.path.name == "two"
+    assert bench.desk.state.project.slides == ()
+    assert bench.heard[-2:] == ["Opening two …", ""]
+    assert there.ledger._closed
+
+
+def test_news_that_do_not_come_hold_up_no_question(bench, monkeypatch):
+    asked, gate = threading.Event(), threading.Event()
+    monkeypatch.setattr("napari_mil.ui.company.news", lambda _project, _seen: asked.set() or gate.wait(30))
+    bench.company.look()
+    assert asked.wait(10)
+    acts.step_slide(bench.desk, 1)
+    bench.wait(2)
+    assert bench.desk.state.record.name == "s1"
+    began = time.perf_counter()
+    bench.shut()
+    assert time.perf_counter() - began < 5.0
+    gate.set()

@@ -49,6 +49,7 @@ def test_a_project_without_models_is_one_sentence(make_napari_viewer, tmp_path):
     with Project(tmp_path / "empty"):
         pass
     made = open_workbench(tmp_path / "empty", viewer=make_napari_viewer(show=False))
+    assert made.wait(30)
     guide = Guide(made, tmp_path, print)
     with pytest.raises(MILError, match="no mhim model"):
         guide._run("mhim")
