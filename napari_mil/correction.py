@@ -88,6 +88,7 @@ class Correction:
     by, at, tool, note : who, when (UTC; None where nobody knows, as for a manifest's label), with which tool,
         why
     id : unique; kept through export and import
+    replaces : id of an earlier correction that counts no more, and in whose place this one does; "" = none
     """
 
     slide_id: str
@@ -103,6 +104,7 @@ class Correction:
     note: str = ""
     at: datetime | None = field(default_factory=lambda: datetime.now(UTC))
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    replaces: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -325,14 +327,9 @@ def _near(box_px: tuple[float, float, float, float], grid: TileGrid) -> NDArray[
 
 def to_record(correction: Correction) -> dict[str, Any]:
     """A correction as a JSON-ready mapping; `from_record` is its exact inverse."""
-    c = correction
-    record: dict[str, Any] = {
-        "id": c.id,
-        "slide_id": c.slide_id,
-        "place": place_record(c.place),
-        "label": c.label,
-    }
-    record |= {name: getattr(c, name) for name in _PLAIN}
+    c, place = correction, place_record(correction.place)
+    record: dict[str, Any] = {"id": c.id, "slide_id": c.slide_id, "place": place, "label": c.label}
+    record |= {name: getattr(c, name) for name in _PLAIN} | ({"replaces": c.replaces} if c.replaces else {})
     return record | {"visible": list(c.visible), "at": c.at and _utc(c.at).isoformat()}
 
 
@@ -350,6 +347,7 @@ def from_record(record: Mapping[str, Any]) -> Correction:
             visible=tuple(record["visible"]),
             at=None if record["at"] is None else datetime.fromisoformat(record["at"]),
             id=str(record["id"]),
+            replaces=str(record.get("replaces") or ""),
             **{name: record[name] for name in _PLAIN},
         )
     except LabelError:

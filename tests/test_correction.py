@@ -169,11 +169,11 @@ def test_a_correction_survives_json():
     berlin = timezone(timedelta(hours=1))
     said = Correction(
         "s", Polygon((box(0.1, 1 / 3, 7, 8), box(1, 1, 2, 2))), "Benign/N", "Malignant", "m-1", "Benign", 0.1,
-        ("attention",), "Dr. Ü", "polygon", "“why”\n", datetime(2026, 1, 2, 3, tzinfo=berlin),
+        ("attention",), "Dr. Ü", "polygon", "“why”\n", datetime(2026, 1, 2, 3, tzinfo=berlin), replaces="c-7",
     )  # fmt: skip
     back = from_record(json.loads(json.dumps(to_record(said))))
     assert to_record(back) == to_record(said)
-    assert back.at == said.at
+    assert (back.at, back.replaces) == (said.at, "c-7")
     assert back.at.tzinfo == UTC
     assert all(np.array_equal(a, b) for a, b in zip(back.place.rings, said.place.rings, strict=True))
 

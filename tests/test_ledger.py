@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -559,3 +560,51 @@ def test_answers_that_do_not_follow_are_as_of_the_last_look(path):
         [said] = mine.correct(cell(3))
         assert said.payload["seen"] == 1
         assert rows_of(mine) == [1, 2, 3]
+
+
+def square(low, high, label="Malignant", **more):
+    ring = np.array([[low, low], [low, high], [high, high], [high, low]], float)
+    return Correction("s", Polygon((ring,)), label, by="me", **more)
+
+
+def test_what_replaces_another_counts_in_its_turn_and_goes_in_one_step(path, ledger):
+    first, over = square(0, 80), square(20, 40, "Benign")
+    ledger.correct(first)
+    ledger.correct(over)
+    changed = square(0, 60, replaces=first.id)
+    ledger.correct(changed)
+    again = square(0, 50, replaces=changed.id)
+    ledger.correct(again)
+    ledger.correct(again)  # a doubtful write may be repeated
+    assert len(ledger.events()) == 4
+    for known in (ledger, Ledger(path)):
+        with known if known is not ledger else nullcontext(ledger):
+            assert [c.id for c in known.corrections("s")] == [again.id, over.id]
+            assert [c.id for c in known.corrections()] == [again.id, over.id]
+            assert known.corrections()[0].replaces == changed.id
+    orders = []
+    for act in (ledger.undo, ledger.undo, ledger.redo, ledger.redo):
+        act("s", "me")
+        orders.append([c.id for c in ledger.corrections("s")])
+    assert orders == [[changed.id, over.id], [first.id, over.id], [changed.id, over.id], [again.id, over.id]]
+    ledger.append(
+        "withdraw", "s", {"events": [4]}, "me"
+    )  # it goes altogether: what it replaced stays replaced
+    assert [c.id for c in ledger.corrections("s")] == [over.id]
+
+
+def test_what_is_gone_or_locked_cannot_be_replaced(ledger):
+    first = square(0, 80)
+    ledger.correct(first)
+    ledger.append("lock", "s", {"events": [1]}, "me")
+    with pytest.raises(ProjectError, match="What event 1 says is locked"):
+        ledger.correct(square(0, 60, replaces=first.id))
+    ledger.append("unlock", "s", {"events": [1]}, "me")
+    changed = square(0, 60, replaces=first.id)
+    ledger.correct(changed)
+    with pytest.raises(ProjectError, match="What event 1 says was taken back or changed meanwhile"):
+        ledger.correct(square(0, 50, replaces=first.id))
+    ledger.correct(square(100, 150, replaces="of another ledger"))  # an import
+    assert len(ledger.corrections("s")) == 2
+    ledger.append("lock", "s", {"events": [4]}, "me")
+    assert ledger.corrections("s")[-1].id == changed.id

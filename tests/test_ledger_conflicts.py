@@ -127,3 +127,20 @@ def test_the_other_side_is_never_undone_unseen(pair):
     assert [c.by for c in bob.corrections("s")] == ["ann", "bob"]  # as of when bob wrote
     _ = bob.head
     assert [c.by for c in bob.corrections("s")] == ["bob"]
+
+
+def test_a_hole_elsewhere_settles_nothing_and_a_hole_there_does(pair):
+    ann, bob = pair
+    outer = RING.rings[0]
+    first = Correction("s", Polygon((outer,)), "Benign", by="ann")
+    ann.correct(first)
+    said(bob, "bob", cells([0, 0]), "Malignant")
+    assert found(ann) == [("Benign", "Malignant")]
+    elsewhere = Correction("s", Polygon((outer, outer / 4 + 20)), "Benign", by="ann", replaces=first.id)
+    ann.correct(elsewhere)
+    assert found(ann) == found(bob) == [("Benign", "Malignant")]
+    there = Correction("s", Polygon((outer, outer / 4)), "Benign", by="ann", replaces=elsewhere.id)
+    ann.correct(there)
+    assert found(bob) == []
+    ann.undo("s", "ann")
+    assert found(ann) == [("Benign", "Malignant")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,8 +33,9 @@ def conflicts_of(acts: Acts) -> tuple[Conflict, ...]:
     """The conflicts on a slide that nobody has settled, in the order in which they came about.
 
     One is settled when either side is taken back, or when somebody who knew both has said what the place is.
+    What replaces a statement, as a region with a hole does, was said when that was.
     """
-    counts, done = {seq for seq, _ in acts.in_force}, acts.done
+    counts, done = {seq for seq, _ in acts.in_force}, _as_changed(acts.done)
     found: list[Conflict] = []
     for n, act in enumerate(done):
         if act.seen >= act.seq - 1:
@@ -45,6 +46,24 @@ def conflicts_of(acts: Acts) -> tuple[Conflict, ...]:
                 continue
             found += [c for c in _between(other, act, counts) if not _settled(c, done[n + 1 :], counts)]
     return tuple(found)
+
+
+def _as_changed(done: Sequence[Act]) -> Sequence[Act]:
+    """Acts whose statements are those that replaced them since."""
+    said = {c.id: (seq, c) for act in done for seq, c in act.corrections}
+    new = {c.replaces: (seq, c) for seq, c in said.values() if c.replaces in said}
+    if not new:
+        return done
+
+    def latest(entry: _Said) -> _Said:
+        while entry[1].id in new:
+            entry = new[entry[1].id]
+        return entry
+
+    return [
+        replace(act, corrections=[latest(e) for e in act.corrections if e[1].replaces not in said])
+        for act in done
+    ]
 
 
 def _between(earlier: Act, later: Act, counts: set[int]) -> Iterator[Conflict]:

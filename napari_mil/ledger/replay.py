@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from bisect import insort
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -56,7 +56,8 @@ class Acts(NamedTuple):
 class Stacks:
     """The acts on one slide: in force in their order, and undone, the latest last; which events are locked.
 
-    `in_force` is remembered until an act goes or comes back.
+    `in_force` is remembered until an act goes or comes back, and so is in whose `turn` an event counts that
+    replaces another.
     """
 
     done: list[Act] = field(default_factory=list)
@@ -64,15 +65,24 @@ class Stacks:
     locked: set[int] = field(default_factory=set)
     in_force: list[tuple[int, Correction]] | None = None
     known: dict[str, Correction] = field(default_factory=dict)
+    turn: dict[int, int] = field(default_factory=dict)
 
     def entries(self) -> list[tuple[int, Correction]]:
-        """Corrections in force with the numbers of their events; what is locked counts last."""
+        """Corrections in force with the numbers of their events; what replaces another counts in its turn,
+        what is locked counts last.
+        """
         if self.in_force is None:
-            gone = {seq for act in self.done for seq in act.withdraws}
-            found = [entry for act in self.done for entry in act.corrections if entry[0] not in gone]
-            self.in_force = sorted(found, key=lambda entry: entry[0] in self.locked)
+            said = [entry for act in self.done for entry in act.corrections]
+            gone, self.turn = _replaced(said)
+            gone.update(seq for act in self.done for seq in act.withdraws)
+            found = [entry for entry in said if entry[0] not in gone]
+            self.in_force = sorted(found, key=self.order)
             self.known = {c.id: c for _, c in found}
         return self.in_force
+
+    def order(self, entry: tuple[int, Correction]) -> tuple[bool, int]:
+        """Entries count in rising order."""
+        return entry[0] in self.locked, self.turn.get(entry[0], entry[0])
 
 
 class State:
@@ -106,7 +116,9 @@ class State:
         return self._stacks.setdefault(slide_id, Stacks())
 
     def unsaid(self, corrections: Iterable[Correction]) -> list[Correction]:
-        """Those that are not in force already; one whose id stands for something else gets another id."""
+        """Those that are not in force already; one whose id stands for something else gets another id.
+        ProjectError where one replaces what is in force no more, or locked.
+        """
         fresh: dict[tuple[str, str], Correction] = {}
         for c in corrections:
             stacks = self.stacks(c.slide_id)
@@ -115,6 +127,7 @@ class State:
                 content = json.dumps([c.id, c.label, place_record(c.place)])
                 c = replace(c, id=str(uuid.uuid5(uuid.NAMESPACE_OID, content)))  # noqa: PLW2901
             if c.id not in stacks.known:
+                self._check_replaced(stacks, c.replaces)
                 fresh.setdefault((c.slide_id, c.id), c)
         return list(fresh.values())
 
@@ -127,8 +140,8 @@ class State:
         """Corrections in force in the order in which they count, of a slide or of all slides."""
         if slide_id is not None:
             return tuple(c for _, c in self.stacks(slide_id).entries())
-        found = [(seq in s.locked, seq, c) for s in self._stacks.values() for seq, c in s.entries()]
-        return tuple(c for _, _, c in sorted(found, key=lambda entry: entry[:2]))
+        found = [(s.order(entry), entry[1]) for s in self._stacks.values() for entry in s.entries()]
+        return tuple(c for _, c in sorted(found, key=lambda both: both[0]))
 
     def to_undo(self, slide_id: str, by: str) -> Act | None:
         """The latest act of a person on a slide (of anybody for ""); ProjectError when it is locked."""
@@ -167,6 +180,17 @@ class State:
         if kind == "withdraw":
             self._refuse_locked(stacks, wanted)
 
+    def _check_replaced(self, stacks: Stacks, wanted: str) -> None:
+        """An import may speak of what was never said here."""
+        acts = (*stacks.done, *stacks.undone) if wanted else ()
+        for seq in (seq for act in acts for seq, c in act.corrections if c.id == wanted):
+            if wanted not in stacks.known:
+                raise ProjectError(
+                    f"What event {seq} says was taken back or changed meanwhile, nothing was said; look at "
+                    "what is there now."
+                )
+            self._refuse_locked(stacks, [seq])
+
     @staticmethod
     def _refuse_locked(stacks: Stacks, events: Iterable[int]) -> None:
         locked = sorted(stacks.locked.intersection(events))
@@ -185,7 +209,7 @@ class State:
         if not stacks.done or stacks.done[-1].id != act:
             self._begin(stacks, event)
         stacks.done[-1].corrections.append(entry)
-        if stacks.locked:
+        if stacks.locked or entry[1].replaces:
             stacks.in_force = None
         elif stacks.in_force is not None:
             stacks.in_force.append(entry)
@@ -223,6 +247,18 @@ class State:
         stacks = self.stacks(event.slide_id)
         stacks.locked -= set(event.payload["events"])
         stacks.in_force = None
+
+
+def _replaced(said: Sequence[tuple[int, Correction]]) -> tuple[set[int], dict[int, int]]:
+    """Numbers of the events that others replace, and for each of those the one in whose turn it counts."""
+    gone, turn = set[int](), dict[int, int]()
+    if any(c.replaces for _, c in said):
+        numbers = {c.id: seq for seq, c in said}
+        for seq, c in said:
+            if (before := numbers.get(c.replaces)) is not None:
+                gone.add(before)
+                turn[seq] = turn.get(before, before)
+    return gone, turn
 
 
 def _same(a: Correction, b: Correction) -> bool:

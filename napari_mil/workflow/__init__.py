@@ -11,6 +11,7 @@ from napari_mil.workflow.colours import converts, set_colours
 from napari_mil.workflow.contradictions import Contradiction, contradictions
 from napari_mil.workflow.difference import difference_steps
 from napari_mil.workflow.editing import (
+    cut,
     draw,
     label_above,
     label_slides,
@@ -19,6 +20,7 @@ from napari_mil.workflow.editing import (
     mended,
     note,
     unlock,
+    with_hole,
     withdraw,
 )
 from napari_mil.workflow.encoding import add_encoder, find_encoder
@@ -100,6 +102,7 @@ __all__ = [
     "converts",
     "cross_validate_steps",
     "current_card",
+    "cut",
     "difference_steps",
     "draw",
     "earlier_card",
@@ -156,6 +159,7 @@ __all__ = [
     "unlock",
     "unshare",
     "verify_ledger",
+    "with_hole",
     "withdraw",
     "write_report",
 ]

@@ -14,6 +14,8 @@ from napari_mil.errors import LabelError, ModelError, ProjectError
 from napari_mil.ledger import Event
 from napari_mil.workflow.project import Project, find_card, find_record, label_before
 
+NO_AREA = "The region has no area: draw an outline of at least three points that are no line."
+
 
 def state(
     project: Project, slide: str, places: Sequence[Place], label: str | None, **about: Any
@@ -106,15 +108,70 @@ def mended(outline: Polygon) -> tuple[tuple[Polygon, ...], str]:
 
     shape = region(outline)
     if shape.area <= 0:
-        raise LabelError("The region has no area: draw an outline of at least three points that are no line.")
+        raise LabelError(NO_AREA)
     if shapely.Polygon(outline.rings[0], outline.rings[1:]).is_valid:
         return (outline,), ""
-    parts = tuple(
-        Polygon(tuple(np.asarray(ring.coords)[:-1] for ring in (part.exterior, *part.interiors)))
-        for part in shapely.get_parts(shape)
-    )
+    parts = tuple(_place(part) for part in shapely.get_parts(shape))
     regions = "one region that covers" if len(parts) == 1 else f"{len(parts)} regions that cover"
     return parts, f"The outline crossed itself: it was kept as {regions} the same area."
+
+
+def cut(project: Project, event: int, outline: Polygon, **about: Any) -> Correction:
+    """Cut a hole into the region that an event states: one event, which one undo takes back. Errors of
+    `with_hole`; ProjectError when the event states no label in force, or is locked.
+    """
+    said = from_record(_stated(project, [event])[event].payload["correction"])
+    made = with_hole(said, outline, **({"by": project.by, "tool": "hole"} | about))
+    project.ledger.correct(made)
+    return made
+
+
+def with_hole(said: Correction, outline: Polygon, **about: Any) -> Correction:
+    """What takes the place of a region's statement when a hole is cut into it; not written yet. The hole is
+    kept as drawn where it meets no other.
+
+    about : further fields of Correction
+
+    Raises
+    ------
+    LabelError : it is no region; the outline has no area, does not lie inside it or lies in a hole of it
+        already; or it would be cut in pieces
+    """
+    import shapely
+
+    if not isinstance(said.place, Polygon):
+        raise LabelError("Only a drawn region can have a hole; take the label away from painted tiles.")
+    whole, hole = region(said.place), region(outline)
+    if hole.area <= 0:
+        raise LabelError(NO_AREA)
+    if not encloses(said.place, outline):
+        raise LabelError("A hole lies wholly inside its region; draw its outline so.")
+    with np.errstate(all="ignore"):  # the geometry engine sets floating-point flags on its way
+        left = shapely.difference(whole, hole)
+    if left.area == whole.area:
+        raise LabelError("There is a hole already where the outline was drawn.")
+    place = Polygon((*said.place.rings, *outline.rings))
+    if not shapely.Polygon(place.rings[0], place.rings[1:]).is_valid:
+        if left.is_empty or left.geom_type != "Polygon":
+            raise LabelError(
+                "The hole would leave nothing of the region, or cut it in pieces; draw it smaller."
+            )
+        place = _place(left)
+    kept = {"note": said.note, "replaces": said.id, "was": said.label}
+    return Correction(said.slide_id, place, said.label, **(kept | about))
+
+
+def encloses(place: Polygon, outline: Polygon) -> bool:
+    """Whether an outline lies wholly inside a region, holes and all."""
+    import shapely
+
+    parts = shapely.get_parts(region(Polygon(place.rings[:1])))
+    return any(bool(shapely.covers(part, region(outline))) for part in parts)
+
+
+def _place(shape: Any) -> Polygon:
+    rings = (shape.exterior, *shape.interiors)
+    return Polygon(tuple(np.asarray(ring.coords)[:-1] for ring in rings))
 
 
 def label_tiles(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from napari_mil.correction import Cells, Correction, Place, WholeSlide, from_record, place_from
@@ -50,25 +50,35 @@ def log_rows(project: Project, *, slide: str | None = None) -> list[dict[str, An
     wanted = {r.id for r in _records(project, slide)}
     said: dict[str, list[str]] = {}
     by_number: dict[int, str] = {}
+    numbers: dict[str, int] = {}
     rows = []
     for e in project.ledger.events():
         if e.kind == "correct":
             c = from_record(e.payload["correction"])
-            by_number[e.seq] = said_words(c)
+            by_number[e.seq], numbers[c.id] = said_words(c), e.seq
             said.setdefault(act_of(e), []).append(by_number[e.seq])
         elif e.kind == "withdraw":
             said[act_of(e)] = [f"withdrawal of {by_number[seq]}" for seq in e.payload["events"]]
         if slide is None or e.slide_id in wanted:
             about = {"event": e.seq, "at": str(e.at), "by": e.by, "kind": e.kind}
-            rows.append(about | {"slide": names.get(e.slide_id, "")} | _what(e, said, by_number))
+            rows.append(about | {"slide": names.get(e.slide_id, "")} | _what(e, said, by_number, numbers))
     return rows
 
 
-def _what(e: Event, said: dict[str, list[str]], by_number: dict[int, str]) -> dict[str, Any]:
-    """What an event did, in words that tell without the others."""
+def _what(
+    e: Event, said: dict[str, list[str]], by_number: dict[int, str], numbers: dict[str, int]
+) -> dict[str, Any]:
+    """What an event did, in words that tell without the others.
+
+    said, by_number : acts and events in words
+    numbers : id of a correction → number of its event
+    """
     if e.kind == "correct":
         c = from_record(e.payload["correction"])
-        return {"place": place_words(c.place), "label": c.label or "withdrawn", "was": c.was}
+        row = {"place": place_words(c.place), "label": c.label or "withdrawn", "was": c.was}
+        return row | (
+            {"text": f"in the place of event {numbers[c.replaces]}"} if c.replaces in numbers else {}
+        )
     if e.kind in ("undo", "redo"):
         return {"act": "; ".join(said[act_of(e)])}
     if e.kind in ("withdraw", "lock", "unlock"):
@@ -113,6 +123,8 @@ def undo_row(project: Project, slide: str) -> dict[str, Any]:
 
 #: What became of a statement, by the kind of the event that names it, or takes an act back.
 _FATES = {"withdraw": "withdrawn", "lock": "locked", "unlock": "unlocked", "undo": "undone", "redo": "redone"}
+#: What became of a statement that another one replaces, and when that was undone and redone.
+_CHANGES = {"correct": "changed", "undo": "change undone", "redo": "changed again"}
 #: The kinds that state a label of a place.
 _STATING = ("correct", "reading")
 
@@ -137,6 +149,7 @@ class SlideHistory:
         self._said: dict[int, tuple[Event, Correction]] = {}
         self._fates: dict[int, list[dict[str, Any]]] = {}
         self._of_act: dict[str, list[int]] = {}
+        self._changed: dict[str, list[int]] = {}
         self._withdrawals = set[str]()
 
     def of(self, place: Place | None, *, last: int | None = None) -> list[dict[str, Any]]:
@@ -161,9 +174,23 @@ class SlideHistory:
                 self._withdrawals.add(act_of(e))
             if e.kind in _STATING:
                 self._said[e.seq] = (e, from_record(e.payload["correction"]))
+                self._note_change(e)
             elif fate := _fate(e, self._withdrawals):
-                for seq in named:
-                    self._fates.setdefault(seq, []).append({"at": str(e.at), "by": e.by, "what": fate})
+                self._became(e, named, fate)
+            if e.kind in ("undo", "redo"):
+                self._became(e, self._changed.get(act_of(e), ()), _CHANGES[e.kind])
+
+    def _note_change(self, e: Event) -> None:
+        """Remember what an event replaces."""
+        wanted = self._said[e.seq][1].replaces
+        before = [seq for seq, (_, c) in self._said.items() if wanted and c.id == wanted]
+        if before:
+            self._changed.setdefault(act_of(e), []).extend(before)
+            self._became(e, before, _CHANGES["correct"])
+
+    def _became(self, e: Event, events: Iterable[int], fate: str) -> None:
+        for seq in events:
+            self._fates.setdefault(seq, []).append({"at": str(e.at), "by": e.by, "what": fate})
 
 
 def _named(e: Event, of_act: dict[str, list[int]]) -> list[int]:
@@ -200,7 +227,8 @@ def history_words(row: dict[str, Any]) -> str:
     was = f" (was {row['was']})" if row["was"] else ""
     note = f"; “{row['note']}”" if row["note"] else ""
     since = "".join(f"; {one['what']} by {one['by'] or 'somebody'}" for one in row["since"])
-    counts = "" if row["in_force"] or row["kind"] == "reading" else " (taken back)"
+    told = row["kind"] == "reading" or any(one["what"] in _CHANGES.values() for one in row["since"][-1:])
+    counts = "" if row["in_force"] or told else " (taken back)"
     return f"{row['place']} → {row['label']}{was}{model}{sure}{seen}{note}{since}{counts}"
 
 
@@ -241,5 +269,8 @@ def place_words(place: Place) -> str:
     """A place in a few words."""
     if isinstance(place, WholeSlide):
         return "whole slide"
-    n = len(place.cells) if isinstance(place, Cells) else 0
-    return f"{n} tile{'' if n == 1 else 's'}" if n else "region"
+    if isinstance(place, Cells):
+        n = len(place.cells)
+        return f"{n} tile{'' if n == 1 else 's'}"
+    holes = len(place.rings) - 1
+    return "region" + (f" with {holes} hole{'' if holes == 1 else 's'}" if holes else "")

@@ -10,7 +10,9 @@ from napari_mil.errors import LabelError, ModelError, ProjectError
 from napari_mil.prediction import Prediction, TileMap
 from napari_mil.workflow import (
     SlideHistory,
+    cut,
     draw,
+    history_words,
     label_above,
     label_tiles,
     lock,
@@ -168,3 +170,68 @@ def test_a_history_is_read_once_and_brought_forward(project, monkeypatch):
     assert [row["label"] for row in history.of(None, last=2)] == ["Atypical/ADH", "Benign/UDH"]
     assert after[-2:] == sorted(after[-2:])  # only what is new is read
     assert after[0] == 0 < after[-1]
+
+
+def square(low, high):
+    return Polygon((np.array([[low, low], [low, high], [high, high], [high, low]], float),))
+
+
+def test_a_hole_is_one_event_that_one_undo_takes_back(project):
+    [drawn] = draw(project, "s0", square(0, 90), "ADH", note="by eye")
+    project.correct("s0", Cells([[0, 0]], (20.0, 20.0)), "IC")  # said later, counts above the region
+    event = project.ledger.events(kind="correct")[0].seq
+    made = cut(project, event, square(30, 60))
+    assert [ring.tolist() for ring in made.place.rings] == [
+        ring.tolist() for ring in (drawn.place.rings[0], square(30, 60).rings[0])
+    ]
+    assert (made.label, made.was, made.note, made.tool) == ("Atypical/ADH", "Atypical/ADH", "by eye", "hole")
+    assert [c.label for c in project.ledger.corrections()] == ["Atypical/ADH", "Malignant/IC"]
+    row = log_rows(project)[-1]
+    assert (row["kind"], row["place"], row["text"]) == (
+        "correct", "region with 1 hole", f"in the place of event {event}",
+    )  # fmt: skip
+    history, words = SlideHistory(project, "s0"), {}
+    for act in (None, project.undo, project.redo):
+        if act is not None:
+            assert act("s0")
+        rows = [row for row in history.of(drawn.place) if row["label"] == "Atypical/ADH"]
+        words[act] = [history_words(row) for row in rows]
+    assert words[None] == [
+        "region → Atypical/ADH; “by eye”; changed by tester",
+        "region with 1 hole → Atypical/ADH (was Atypical/ADH); “by eye”",
+    ]
+    assert words[project.undo][0].endswith("; changed by tester; change undone by tester")
+    assert words[project.undo][1].endswith("; undone by tester (taken back)")
+    assert words[project.redo][0].endswith("; changed again by tester")
+    assert len(project.ledger.events(kind="correct")) == 3
+
+
+def test_holes_that_meet_become_one_and_what_is_no_hole_is_said(project):
+    draw(project, "s0", square(0, 90), "ADH")
+
+    def here():
+        return next(e.seq for e in reversed(project.ledger.events(kind="correct")))
+
+    cut(project, here(), square(20, 40))
+    made = cut(project, here(), square(30, 50))
+    assert len(made.place.rings) == 2
+    assert region(made.place).area == pytest.approx(90 * 90 - (400 + 400 - 100))
+    eight = Polygon((EIGHT.rings[0] / 8 + 60,))  # crosses itself: both lobes
+    made = cut(project, here(), eight)
+    assert region(made.place).area == pytest.approx(90 * 90 - 700 - region(eight).area)
+    head = project.ledger.head
+    for outline, says in (
+        (square(80, 100), "lies wholly inside its region"),
+        (square(22, 30), "There is a hole already"),
+        (square(0, 90), "leave nothing of the region"),
+        (Polygon((np.array([[1.0, 1], [2, 2], [3, 3]]),)), "has no area"),
+    ):
+        with pytest.raises(LabelError, match=says):
+            cut(project, here(), outline)
+    assert project.ledger.head == head
+    project.correct("s0", Cells([[0, 0]], (20.0, 20.0)), "IC")
+    with pytest.raises(LabelError, match="Only a drawn region can have a hole"):
+        cut(project, here(), square(1, 2))
+    first = project.ledger.events(kind="correct")[0].seq
+    with pytest.raises(ProjectError, match=f"What event {first} says was taken back or changed meanwhile"):
+        cut(project, first, square(60, 70))
