@@ -195,11 +195,21 @@ def said(
 
 
 def _with_pending(known: Acts, slide: Slide, pending: Sequence[Correction]) -> list[tuple[int, Correction]]:
-    """What counts on a slide in its order, what is not kept yet before what is locked, as event 0."""
+    """What counts on a slide in its order, what is not kept yet before what is locked, as event 0; what
+    replaces another counts in its turn.
+    """
     kept = {c.id for _, c in known.in_force}
     more = [(0, c) for c in pending if c.slide_id == slide.fingerprint and c.id not in kept]
+    instead = {c.replaces: (0, c) for _, c in more if c.replaces}
+
+    def latest(entry: tuple[int, Correction]) -> tuple[int, Correction]:
+        while entry[1].id in instead:
+            entry = instead[entry[1].id]
+        return entry
+
     free = sum(seq not in known.locked for seq, _ in known.in_force)
-    return [*known.in_force[:free], *more, *known.in_force[free:]]
+    new = (entry for entry in more if not entry[1].replaces)
+    return list(map(latest, (*known.in_force[:free], *new, *known.in_force[free:])))
 
 
 def show_map(desk: Desk, name: str, *, alone: bool = True) -> None:

@@ -1,5 +1,5 @@
-"""Drawing a region: a Shapes layer that takes one polygon after the other and hands each on as a
-correction.
+"""Drawing regions, and holes in them: a Shapes layer that takes one polygon after the other and hands each on
+as a correction.
 """
 
 from __future__ import annotations
@@ -16,16 +16,18 @@ from napari_mil.ui.layers import unit
 
 
 class RegionPen:
-    """Polygons drawn with it become corrections with the chosen label (0: they take labels away); the drawn
-    shape itself is taken away again.
+    """Polygons drawn with it become corrections with the chosen label (0: they take labels away), or holes in
+    the regions of this person that they lie in; the drawn shape itself is taken away again.
     """
 
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
         self.layer: Any = None
+        self._cuts = False
 
-    def pick_up(self) -> None:
-        """Get ready to draw."""
+    def pick_up(self, *, hole: bool = False) -> None:
+        """Get ready to draw regions, or holes."""
+        self._cuts = hole
         slide = self.desk.state.slide
         if slide is None:
             self.desk.tell("Open a slide before drawing.")
@@ -33,7 +35,6 @@ class RegionPen:
         viewer = self.desk.viewer
         if self.layer is None or self.layer not in viewer.layers:
             self.layer = viewer.add_shapes(
-                name="draw a region here",
                 ndim=2,
                 scale=slide.mpp or (1.0, 1.0),
                 units=(unit(slide),) * 2,
@@ -42,6 +43,7 @@ class RegionPen:
                 edge_width=6,
             )
             self.layer.events.data.connect(self._drawn)
+        self.layer.name = "draw a hole here" if hole else "draw a region here"
         viewer.layers.selection.active = self.layer
         self.layer.mode = "add_polygon"
 
@@ -52,14 +54,16 @@ class RegionPen:
         self.layer = None
 
     def take(self, points: Any) -> Any:
-        """Keep a region; points: (n, 2) data coordinates of napari, pixel centres on integers. What became of
-        it: one correction, or several where its outline crossed itself.
+        """Keep a region or a hole; points: (n, 2) data coordinates of napari, pixel centres on integers. What
+        became of it: corrections, several where its outline crossed itself; or the region that got a hole.
         """
         try:
             polygon = Polygon((np.asarray(points, np.float64)[:, -2:] + 0.5,))
         except MILError as error:
             self.desk.tell(error)
             return []
+        if self._cuts:
+            return writing.cut(self.desk, polygon)
         project, node = self.desk.state.project, self.desk.state.node
         if project is None or node is None:
             return []

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_mil.correction import Correction, Place, Polygon, WholeSlide, covered, tiles_of
-from napari_mil.errors import MILError
+from napari_mil.errors import LabelError, MILError
 from napari_mil.labeltree import class_names, level_names
 from napari_mil.ui.acts import said
 from napari_mil.ui.desk import Desk
@@ -51,6 +51,57 @@ def draw(desk: Desk, outline: Polygon, label: str | None) -> list[Correction]:
     return made
 
 
+def cut(desk: Desk, outline: Polygon) -> Correction | None:
+    """Cut a hole into the region of this person that an outline lies in, the latest of them; they are told
+    how many tiles lose their label.
+    """
+    from napari_mil.workflow import with_hole
+    from napari_mil.workflow.editing import encloses
+
+    state = desk.state
+    if state.project is None or refused(desk):
+        return None
+    try:
+        regions = own_regions(state)
+        said = next((c for c in reversed(regions) if encloses(c.place, outline)), None)
+        if said is None:
+            raise LabelError("A hole lies wholly inside a region that you drew; draw its outline so.")
+        about = model_said(state, said.place) | {"by": state.project.by, "tool": "hole"}
+        made = with_hole(said, outline, visible=_visible(desk), **about)
+    except MILError as error:
+        desk.tell(error)
+        return None
+    before = state.nodes
+    keep(desk, [made])
+    if before is not None and desk.state.nodes is not None:
+        n = int(np.count_nonzero(before != desk.state.nodes))
+        few = "no tile: the region still covers a quarter of each"
+        desk.said.emit(f"The hole takes {said.label} from {tiles(n) if n else few}.")
+    return made
+
+
+def own_regions(state: State) -> list[Correction]:
+    """The regions of this person into which holes can be cut, in the order in which they count."""
+    both = zip(state.events, state.corrections, strict=True)
+    return [c for event, c in both if _own_region(c, state) and event not in state.locked]
+
+
+def uncuttable(state: State) -> str:
+    """Why no hole can be cut just now, "" where one can."""
+    if state.second:
+        return SECOND
+    if own_regions(state):
+        return ""
+    if any(_own_region(c, state) for c in state.corrections):
+        return "What you drew here is locked (Alt+K unlocks what is chosen)."
+    return "There is no region of yours on this slide to cut a hole into; draw one first (Alt+R)."
+
+
+def _own_region(said: Correction, state: State) -> bool:
+    mine = state.project is not None and said.by == state.project.by
+    return mine and isinstance(said.place, Polygon) and said.label is not None
+
+
 #: Why nothing can be labelled just now.
 SECOND = "You read a second time: answer with Alt+E. To label, end the second reading first."
 
@@ -71,14 +122,17 @@ def _state(
     state = desk.state
     if state.project is None or state.record is None or state.slide is None or refused(desk):
         return []
-    was = _called(state, places[0])
-    on = ((name, desk.layer(f"map/{name}")) for name in state.seen)
-    visible = tuple(name for name, layer in on if layer is not None and layer.visible)
-    about |= {"was": was, "visible": visible, **more}
+    about |= {"was": _called(state, places[0]), "visible": _visible(desk), **more}
     made = stated(state.project, state.record.id, places, label, **about)
     keep(desk, made)
     _tell_locked(desk, made)
     return made
+
+
+def _visible(desk: Desk) -> tuple[str, ...]:
+    """Names of the maps that are on screen."""
+    on = ((name, desk.layer(f"map/{name}")) for name in desk.state.seen)
+    return tuple(name for name, layer in on if layer is not None and layer.visible)
 
 
 def keep(desk: Desk, made: Sequence[Correction]) -> None:

@@ -21,6 +21,8 @@ from napari_mil.ui.state import State
 from napari_mil.ui.widgets import button, column, row, text
 from napari_mil.ui.words import label_words
 
+CUT = "Cut a hole into a region that you drew: draw its outline inside; Enter ends it"
+
 
 class ReviewSection(QWidget):
     """The label to give, the tools that give it, and what was said so far."""
@@ -37,6 +39,7 @@ class ReviewSection(QWidget):
             "Fill", self.fill, "Fill tiles of one label that hang together; how many is said", key="Alt+U"
         )
         self.draw_button = button("Region", self.draw, "Draw a polygon; Enter ends it", key="Alt+R")
+        self.cut_button = button("Hole", self.cut, CUT, key="Alt+Shift+R")
         self.slide_label = text()
         self.set_button = button("Label slide", self.label_slide, "Label the whole slide", key="Alt+G")
         self.confirm_button = button(
@@ -53,7 +56,7 @@ class ReviewSection(QWidget):
         self.history, self.queue = PlaceHistory(desk), ReviewQueue(desk)
         self._lay_out()
         self._set_keys()
-        acts.whenever(desk, ("corrections", "record", "answer", "blind", "second"), self._show_said)
+        acts.whenever(desk, ("corrections", "record", "answer", "blind", "second", "locked"), self._show_said)
 
     def _lay_out(self) -> None:
         column(
@@ -63,7 +66,7 @@ class ReviewSection(QWidget):
             self.contradictions,
             text("Choose a label, then where it holds:"),
             self.tree,
-            row(self.look_button, self.paint_button, self.fill_button, self.draw_button),
+            row(self.look_button, self.paint_button, self.fill_button, self.draw_button, self.cut_button),
             row(QLabel("Brush"), self.brush.width, None, self.undo_button, self.redo_button),
             self.slide_label,
             row(self.set_button, self.confirm_button),
@@ -101,6 +104,14 @@ class ReviewSection(QWidget):
         self.look()
         if self._has_label():
             self._pen.pick_up()
+
+    def cut(self) -> None:
+        """Draw the outline of a hole in a region of this person."""
+        self.look()
+        if why := writing.uncuttable(self.desk.state):
+            self.desk.tell(why)
+        else:
+            self._pen.pick_up(hole=True)
 
     def label_slide(self) -> None:
         """Give the whole slide the chosen label, or take its label away."""
@@ -155,6 +166,7 @@ class ReviewSection(QWidget):
             ("Alt+B", self.paint, "Paint tiles with the chosen label"),
             ("Alt+U", self.fill, "Fill what is enclosed with the chosen label"),
             ("Alt+R", self.draw, "Draw a region with the chosen label"),
+            ("Alt+Shift+R", self.cut, "Cut a hole into a region that you drew"),
             ("Alt+G", self.label_slide, "Label the slide in front"),
             ("Alt+A", self.confirm, "Say that the model is right about the slide"),
             ("Alt+Z", self.undo, "Undo your latest act on this slide"),
@@ -167,3 +179,6 @@ class ReviewSection(QWidget):
         self.slide_label.setText(label_words(state) if known else "")
         for part in self._labelling:
             part.setEnabled(not state.second)
+        why = writing.uncuttable(state)
+        self.cut_button.setEnabled(not why)
+        self.cut_button.setToolTip(why or f"{CUT} (Alt+Shift+R)")
