@@ -110,6 +110,12 @@ class Ledger:
         with self._lock:
             return dict(self._state.last)
 
+    @property
+    def of_project(self) -> dict[str, Event]:
+        """Kind → the last event of it about the project as a whole that answers speak of."""
+        with self._lock:
+            return dict(self._state.of_project)
+
     def add_slide(self, slide: SlideRecord, *, by: str = "") -> SlideRecord:
         """Keep what is known about a slide; a record that changed is a new event, an equal one is none."""
 

@@ -34,6 +34,11 @@ class Past:
         """Hash of the last event that counts."""
         return self._state.head
 
+    @property
+    def of_project(self) -> dict[str, Event]:
+        """Kind → the last event of it about the project as a whole."""
+        return dict(self._state.of_project)
+
     def events(self, *, kind: str | None = None, slide_id: str | None = None) -> tuple[Event, ...]:
         """All events until then in their order, or those of a kind or of a slide."""
         return tuple(e for e in self._events if kind in {None, e.kind} and slide_id in {None, e.slide_id})

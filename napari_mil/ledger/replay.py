@@ -86,13 +86,22 @@ class Stacks:
 
 
 class State:
-    """What the events up to `seq` amount to."""
+    """What the events up to `seq` amount to.
+
+    Attributes
+    ----------
+    seq, head : number and hash of the last event
+    slides : what is known of each slide, by its id
+    last : slide id → number of the last event that changed what answers say of it
+    of_project : kind → the last event of it that is about the project as a whole
+    """
 
     def __init__(self) -> None:
         self.seq = 0
         self.head = GENESIS
         self.slides: dict[str, SlideRecord] = {}
         self.last: dict[str, int] = {}
+        self.of_project: dict[str, Event] = {}
         self._stacks: dict[str, Stacks] = {}
         self._kinds: dict[str, Callable[[Event], None]] = {
             "slide": self._slide,
@@ -109,6 +118,8 @@ class State:
         if event.kind in self._kinds:
             self._kinds[event.kind](event)
             self.last[event.slide_id] = event.seq
+        if not event.slide_id:
+            self.of_project[event.kind] = event
         self.seq, self.head = event.seq, event.hash
 
     def stacks(self, slide_id: str) -> Stacks:

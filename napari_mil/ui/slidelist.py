@@ -16,7 +16,7 @@ from qtpy.QtWidgets import QLineEdit, QListView, QMenu, QWidget
 
 from napari_mil.correction import Correction, WholeSlide
 from napari_mil.errors import MILError
-from napari_mil.ui import acts
+from napari_mil.ui import acts, writing
 from napari_mil.ui.desk import Desk
 from napari_mil.ui.state import State
 from napari_mil.ui.widgets import column, picture_icon
@@ -306,11 +306,15 @@ class SlideList(QWidget):
         """Convert the colours of the project's slides from now on, or no longer."""
         from napari_mil.workflow import set_colours
 
-        state = self._desk.state
-        set_colours(state.project, srgb=srgb)
-        self.model.forget_pictures()
-        if state.record is not None:
-            acts.open_slide(self._desk, state.record)
+        project = self._desk.state.project
+
+        def then(_done: None) -> None:
+            self.model.forget_pictures()
+            state = self._desk.state
+            if state.project is project and state.record is not None:
+                acts.open_slide(self._desk, state.record)
+
+        writing.do(self._desk, lambda: set_colours(project, srgb=srgb), then)
 
     def show_beside(self, slide_id: str) -> None:
         """Show a slide beside the one in front, or take it away again."""

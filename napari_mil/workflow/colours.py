@@ -16,8 +16,8 @@ KIND = "colours"
 
 def converts(project: Project) -> bool:
     """Whether the project converts colours to sRGB; nobody having said so, they are as stored."""
-    said = project.ledger.events(kind=KIND)
-    return bool(said and said[-1].payload.get("srgb"))
+    said = project.ledger.of_project.get(KIND)
+    return bool(said and said.payload.get("srgb"))
 
 
 def set_colours(project: Project, *, srgb: bool) -> None:

@@ -21,7 +21,7 @@ from napari_mil.ledger.postgres import LOCK
 from napari_mil.prediction import Prediction, TileMap
 from napari_mil.ui.state import State
 from napari_mil.ui.writing import correct, model_said
-from napari_mil.workflow import Project, share
+from napari_mil.workflow import Project, converts, share
 
 needs_a_screen = pytest.mark.skipif(
     os.environ.get("QT_QPA_PLATFORM") == "offscreen", reason="needs a screen, real or virtual (xvfb-run)"
@@ -226,3 +226,18 @@ def test_a_window_that_closes_keeps_what_was_said_before(bench):
     other.join()
     with Project(folder) as again:
         assert [c.label for c in again.ledger.corrections()] == ["Atypical/ADH"]
+
+
+@needs_a_screen
+def test_colours_are_chosen_while_the_ledger_is_busy(quick_bench):
+    bench, project = quick_bench, quick_bench.desk.state.project
+    before = bench.desk.state.slide
+    with held(project):
+        began = time.perf_counter()
+        bench.slides.list.set_colours(True)
+        assert time.perf_counter() - began < 1.0
+        assert not converts(project)
+    assert bench.wait(60)
+    assert converts(project)
+    assert bench.desk.state.slide is not before
+    assert bench.told == []

@@ -9,11 +9,12 @@ from napari_mil.bag import SRGB, encoder_of
 from napari_mil.encode import features_id
 from napari_mil.encoders import create
 from napari_mil.errors import ModelError
-from napari_mil.workflow import Project, converts, find_encoder, project_info, set_colours
+from napari_mil.workflow import Project, converts, find_encoder, log_rows, project_info, set_colours
+from napari_mil.workflow.project import as_of
 from tests.slides.test_colour import IMAGE, profile, write
 
 
-def test_the_choice_is_kept_recorded_and_what_is_read(tmp_path):
+def test_the_choice_is_kept_recorded_told_and_what_is_read(tmp_path, monkeypatch):
     path = write(tmp_path / "a.tif", profile())
     with Project(tmp_path / "study", by="ann") as project:
         slide = project.add(path)
@@ -33,6 +34,12 @@ def test_the_choice_is_kept_recorded_and_what_is_read(tmp_path):
         assert (event.by, event.payload) == ("ann", {"srgb": True})
         assert project_info(again)["colours"] == "converted to sRGB"
         set_colours(again, srgb=False)
+        told = [(r["event"], r["by"], r["text"]) for r in log_rows(again) if r["kind"] == "colours"]
+        assert told == [(event.seq, "ann", "converted to sRGB"), (event.seq + 1, "", "as stored")]
+        monkeypatch.setattr(again.ledger, "events", None)  # what is so now is not looked up
+        assert not converts(again)
+        monkeypatch.undo()
+        assert [converts(as_of(again, str(e))) for e in (1, event.seq)] == [False, True]
         assert np.array_equal(again.slide(slide.fingerprint).levels[0][:], IMAGE)
 
 
