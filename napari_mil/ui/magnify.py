@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QSizePolicy, QWidget
+from qtpy.QtWidgets import QLabel, QPushButton, QSizePolicy, QWidget
 
 from napari_mil.ui import compat
 from napari_mil.ui.desk import Desk
 from napari_mil.ui.front import UM_AT_ONE, Shown, front, slides
 from napari_mil.ui.measure import TOOLS, Measures
 from napari_mil.ui.state import State
-from napari_mil.ui.widgets import column, soon
+from napari_mil.ui.widgets import column, row, soon
 
 POWERS = (1, 2.5, 5, 10, 20, 40)
 KNOWN = "Show the middle of the view at {:g}×: {:g} µm per pixel of the screen"
@@ -41,8 +41,8 @@ class Magnification(QWidget):
         self.map = self._tool("Map", "Show the whole slide in the corner of the canvas")
         self.map.setChecked(True)
         # napari's title bar reaches a little over what it is the title of
-        top = _line(self.fit, *self.buttons.values(), None, self.now)
-        below = _line(self.where, *self.tools.values(), self.map)
+        top = row(self.fit, *self.buttons.values(), None, self.now, spacing=3)
+        below = row(self.where, *self.tools.values(), self.map, spacing=3)
         below.layout().setStretch(0, 1)  # all that the tools leave
         column(self, top, below, margins=(6, 8, 6, 2), spacing=2)
         self._say_soon, self._settle_soon = soon(self, self._say, ms=SAY_MS), soon(self, self._settle)
@@ -128,16 +128,3 @@ class Magnification(QWidget):
         made.setStyleSheet("QPushButton { padding: 2px 3px; }")
         made.clicked.connect(lambda _checked=False: act())
         return made
-
-
-def _line(*parts: QWidget | None) -> QWidget:
-    made = QWidget()
-    layout = QHBoxLayout(made)
-    layout.setContentsMargins(0, 0, 0, 0)
-    layout.setSpacing(3)
-    for part in parts:
-        if part is None:
-            layout.addStretch(1)
-        else:
-            layout.addWidget(part)
-    return made

@@ -1,10 +1,12 @@
-"""What slides are called where several have the same name."""
+"""What slides are called where several have the same name, and places on them."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from napari_mil.correction import Cells, Place
 from napari_mil.ledger import SlideRecord
 from napari_mil.slides.address import SlidePath, slide_path
 
@@ -56,6 +58,27 @@ def ids_by_name(records: Sequence[SlideRecord]) -> dict[str, str]:
     shown = {name: slide for slide, name in shown_names(records).items()}
     alone = {name: slide for name, slide in names if counts[name] == 1}
     return alone | shown | {r.id: r.id for r in records}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Asked:
+    """A place that a person is asked about.
+
+    Attributes
+    ----------
+    record, name : its slide, and what that is called
+    place : a tile as painted cells, or the whole slide
+    """
+
+    record: SlideRecord
+    name: str
+    place: Place
+
+    @property
+    def key(self) -> str:
+        """How a command line names it: SLIDE for the whole slide, SLIDE@ROW,COL for a tile."""
+        at = "@{},{}".format(*self.place.cells[0]) if isinstance(self.place, Cells) else ""
+        return self.name + at
 
 
 def split_key(key: str) -> tuple[str, tuple[int, int] | None]:

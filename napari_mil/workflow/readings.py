@@ -29,7 +29,7 @@ from napari_mil.grid import TileGrid
 from napari_mil.interop.files import text_to
 from napari_mil.labeltree import agree
 from napari_mil.ledger import SlideRecord
-from napari_mil.workflow.naming import shown_names, split_key
+from napari_mil.workflow.naming import Asked, shown_names, split_key
 from napari_mil.workflow.project import Project, find_record
 
 if TYPE_CHECKING:
@@ -103,33 +103,17 @@ def second_places(project: Project, *, n: int = 20, seed: int = 0) -> list[tuple
     return [found[i] for i in rng.permutation(len(found))[:n]]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Reading:
-    """A place to be read a second time.
-
-    Attributes
-    ----------
-    record, name : its slide, and what that is called
-    place : a tile as painted cells, or the whole slide
-    """
-
-    record: SlideRecord
-    name: str
-    place: Place
-
-
-def second_questions(project: Project, *, n: int = 20, seed: int | None = None) -> list[Reading]:
+def second_questions(project: Project, *, n: int = 20, seed: int | None = None) -> list[Asked]:
     """The places of `second_places`, in another order whenever more was read, unless a seed is given."""
     mine = sum(c.by == project.by for c in readings(project))
     names = shown_names(project.slides)
     places = second_places(project, n=n, seed=mine if seed is None else seed)
-    return [Reading(record, names[record.id], place) for record, place in places]
+    return [Asked(record, names[record.id], place) for record, place in places]
 
 
 def place_key(project: Project, record: SlideRecord, place: Place) -> str:
     """How a command line names a place: SLIDE for the whole slide, SLIDE@ROW,COL for one tile."""
-    name = shown_names(project.slides)[record.id]
-    return f"{name}@{place.cells[0, 0]},{place.cells[0, 1]}" if isinstance(place, Cells) else name
+    return Asked(record, shown_names(project.slides)[record.id], place).key
 
 
 def labelled_place(project: Project, key: str) -> tuple[SlideRecord, Place]:

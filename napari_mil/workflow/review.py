@@ -30,7 +30,7 @@ from napari_mil.review.places import WHOLE
 from napari_mil.steps import ASIDE, Progress, Steps
 from napari_mil.store.shortlists import load_shortlist, save_shortlist
 from napari_mil.workflow.analyse import kept_bag
-from napari_mil.workflow.naming import shown_names, split_key
+from napari_mil.workflow.naming import Asked, shown_names, split_key
 from napari_mil.workflow.project import Project, current_card, find_card, find_record
 
 if TYPE_CHECKING:
@@ -51,31 +51,20 @@ _EDITION = 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Question:
+class Question(Asked):
     """A place to look at next.
 
     Attributes
     ----------
-    record, name : its slide, and what that is called
-    place : a tile as painted cells, or the whole slide
     label, sure : what the model says there, and its probability; to accept is to state this label
     model_id : the model that was asked
     item : of the queue, with the reasons
     """
 
-    record: SlideRecord
-    name: str
-    place: Place
     label: str
     sure: float
     model_id: str
     item: Item
-
-    @property
-    def key(self) -> str:
-        """How a command line names it: SLIDE for the whole slide, SLIDE@ROW,COL for a tile."""
-        at = "" if self.item.cell is None else "@{},{}".format(*self.item.cell)
-        return self.name + at
 
     def to_record(self) -> dict[str, Any]:
         """The question as a JSON-ready mapping."""
