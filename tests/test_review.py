@@ -80,9 +80,12 @@ def test_a_slides_label_that_the_model_finds_unlikely_is_doubted_until_a_person_
 
 
 def test_the_tiles_of_a_slide_that_a_person_called_normal_are_known():
-    assert (shortlist(seen(given=N, confirmed=True), TREE).whole).all()
-    assert not (shortlist(seen(given=N), TREE).whole).all()
-    assert not (shortlist(seen(given=UDH, confirmed=True), TREE).whole).all()
+    found = shortlist(seen(given=N, confirmed=True), TREE)
+    tiles = ~found.whole
+    assert (found.said[tiles] == N).all()  # none is asked about, and others are compared with them
+    assert found.stands_for[tiles].sum() == pytest.approx(40)
+    for about in ({"given": N}, {"given": UDH, "confirmed": True}):
+        assert not shortlist(seen(**about), TREE).said[1:].any()
 
 
 def test_teacher_and_student_differ_by_doublings_of_their_places():

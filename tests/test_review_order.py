@@ -49,6 +49,20 @@ def test_a_wrong_label_that_the_model_has_learned_is_found_by_the_other_slides()
     assert all(name != "alike" for item in ask(few, 6) for name, _ in item.why)
 
 
+def test_a_tile_unlike_all_of_normal_slides_is_new_and_one_like_theirs_is_not():
+    rng = np.random.default_rng(0)
+    odd = rng.normal(size=(40, 6))
+    odd[::2, 0] += 8  # half of them lie where tiles of no normal slide lie
+    normal = [
+        seen(f"n{i}", features=rng.normal(size=(40, 6)), given=N, confirmed=True, seed=i) for i in range(3)
+    ]
+    places = listed(*normal, seen("s", features=odd, given=IC, confirmed=True, seed=9))
+    asked = ask(places.take(~places.whole), 8, criteria=["far"])
+    rows = {tuple(cell): i for i, cell in enumerate(seen("s", features=odd).bag.grid.cells.tolist())}
+    assert {i.slide_id for i in asked} == {"s"}
+    assert [rows[i.cell] % 2 for i in asked] == [0] * 8
+
+
 def test_a_rare_label_is_not_doubted_because_it_is_rare():
     rng = np.random.default_rng(0)
     places = listed(*slides_of([IC] * 12 + [N] * 3, rng))

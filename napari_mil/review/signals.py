@@ -174,12 +174,13 @@ def shortlist(seen: Seen, tree: LabelTree, *, seed: int = 0) -> Places:
             "model that answers with labels."
         )
     rng = np.random.default_rng([seed, *seen.answer.slide_id.encode()[:32]])
-    tiles, free = Tiles.of(seen, tree), _free(seen, tree)
+    tiles, told = Tiles.of(seen, tree), _told(seen, tree)
+    free = _free(seen, told)
     leaf = np.asarray(tree.leaves, np.int32)[tiles.levels[-1].argmax(1)]
     drawn = _drawn(leaf, free, rng)
     high = [_highest(np.where(free, values, np.nan)) for values in tiles.signals.values()]
     asked = np.unique(np.concatenate([drawn, *high, _spread(seen.bag, np.flatnonzero(free), rng)]))
-    known, stands_for = _labelled(seen.tiles, rng)
+    known, stands_for = _labelled(told, rng)
     rows = np.concatenate([asked, known])
     made = Places(
         slides=(seen.answer.slide_id,) * len(rows),
@@ -187,7 +188,7 @@ def shortlist(seen: Seen, tree: LabelTree, *, seed: int = 0) -> Places:
         node=leaf[rows],
         sure=tiles.levels[-1].max(1)[rows],
         given=np.full(len(rows), seen.given, np.int32),
-        said=seen.tiles[rows],
+        said=told[rows],
         stands_for=np.concatenate([np.zeros(len(asked)), stands_for]),
         drawn=np.concatenate([np.isin(asked, drawn), np.zeros(len(known), bool)]),
         signals={name: values[rows] for name, values in tiles.signals.items()},
@@ -217,11 +218,16 @@ def _whole(seen: Seen, tree: LabelTree, ranks: tuple[Indices, Indices] | None) -
     return made.take(np.array([seen.confirmed or WHOLE not in seen.aside]))
 
 
-def _free(seen: Seen, tree: LabelTree) -> NDArray[np.bool_]:
-    """(N,) tiles that may be asked about: of a slide that a person called normal the answer is known."""
-    free = np.asarray(seen.tiles == 0)
+def _told(seen: Seen, tree: LabelTree) -> NDArray[np.int32]:
+    """(N,) node that people gave each tile, 0: nothing; who calls a slide normal says it of all its tiles."""
     if seen.confirmed and seen.given and set(tree.leaves_under(seen.given)) <= set(tree.normal):
-        free[:] = False
+        return np.where(seen.tiles, seen.tiles, np.int32(seen.given))
+    return seen.tiles
+
+
+def _free(seen: Seen, told: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """(N,) tiles that may be asked about."""
+    free = np.asarray(told == 0)
     if seen.aside:
         cells = seen.bag.grid.cells.tolist()
         free &= np.fromiter((tuple(cell) not in seen.aside for cell in cells), bool, len(cells))

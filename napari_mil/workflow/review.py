@@ -47,7 +47,7 @@ UNSEEN = ("import", "manifest")
 #: tiles of all shortlists together that are held in memory, and of a slide at least
 PLACES, LEAST = 16_384, 8
 #: counts up when shortlists hold something else than before
-_EDITION = 1
+_EDITION = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
