@@ -9,8 +9,8 @@ export QT_API ?= pyqt5
 # modules are compiled when they are first imported, of most packages never: see --no-compile
 unexport PYTHONDONTWRITEBYTECODE
 SCREEN := scripts/with_screen
-# two workers with one torch thread each: more threads than cores wait for each other
-PYTEST := OMP_NUM_THREADS=1 $(SCREEN) $(BIN)/python -m pytest -n 2 --dist loadfile
+# two workers with one torch thread each: more threads than cores wait for each other; who is done early takes tests over
+PYTEST := OMP_NUM_THREADS=1 $(SCREEN) $(BIN)/python -m pytest -n 2 --dist worksteal
 
 # the UI tests elsewhere: on PyQt6, and with PyQt5 on the last napari 0.6 and 0.8
 MATRIX := qt6 napari-0.6 napari-0.8

@@ -6,7 +6,6 @@ import contextlib
 import io
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -141,46 +140,6 @@ def watch_camera(viewer: Any, when_changed: Callable[[], None]) -> Callable[[], 
     for event in events:
         event.connect(changed)
     return lambda: [event.disconnect(changed) for event in events] and None
-
-
-def activate(_context: Any = None) -> None:
-    """Called by npe2 when the plugin is first used: slides opened without the workbench are placed rightly
-    too.
-    """
-    from napari_mil.ui import opening, reader
-    from napari_mil.ui.slicing import place_levels
-
-    if opening.take not in reader.TAKERS:
-        reader.TAKERS.append(opening.take)
-    follow_preferences()
-    viewer = current_viewer()
-    if viewer is not None:
-        watch_layers(viewer, place_levels)
-        watch_layers(viewer, partial(opening.lie_beside, viewer))
-
-
-def follow_preferences() -> bool:
-    """Give cache and sidecars the size that the preferences say, now and whenever it is changed there.
-
-    False where this napari has no preferences of plugins (before 0.9): the environment counts then.
-    """
-    from napari import settings
-
-    from napari_mil.slides.cache import set_cache_mb
-    from napari_mil.slides.sidecar import DEFAULT_GB, set_bound_gb
-
-    if not hasattr(settings, "get_plugin_settings"):
-        return False
-    try:
-        slides = settings.get_plugin_settings("napari-mil").slides
-    except (KeyError, AttributeError):  # the plugin is not registered, as in a test
-        return False
-    set_cache_mb(slides.cache_mb)
-    slides.events.cache_mb.connect(lambda event: set_cache_mb(event.value))
-    if slides.sidecar_gb != DEFAULT_GB:  # else the environment may say
-        set_bound_gb(slides.sidecar_gb)
-    slides.events.sidecar_gb.connect(lambda event: set_bound_gb(event.value))
-    return True
 
 
 def current_viewer() -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,13 +11,10 @@ import pytest
 from napari.components import ViewerModel
 from napari.layers import Labels
 from napari.utils.interactions import mouse_move_callbacks
-from npe2 import PluginManifest
 from qtpy.QtCore import QEvent
 from qtpy.QtWidgets import QApplication, QWidget
 
-import napari_mil
 from napari_mil.errors import TissueError
-from napari_mil.slides import cache
 from napari_mil.ui import compat
 
 
@@ -169,21 +165,3 @@ def test_the_activity_bar_is_taken_away_also_without_a_terminal(monkeypatch):
     bar.close()
     assert set(progress._all_instances) == before
     assert printed.getvalue() == ""
-
-
-def test_the_preference_bounds_the_cache_of_tiles(request):
-    settings = pytest.importorskip("napari.settings")
-    if not hasattr(settings, "get_plugin_settings"):
-        assert compat.follow_preferences() is False
-        return
-    manager = request.getfixturevalue("npe2pm")
-    request.getfixturevalue("plugin_settings")
-    assert compat.follow_preferences() is False
-    manager.register(PluginManifest.from_file(Path(napari_mil.__file__).with_name("napari.yaml")))
-    try:
-        assert compat.follow_preferences()
-        assert cache.shared_cache.capacity == cache.default_bytes()
-        settings.get_plugin_settings("napari-mil").slides.cache_mb = 321
-        assert cache.shared_cache.capacity == 321 * 2**20
-    finally:
-        cache.set_cache_mb(0)

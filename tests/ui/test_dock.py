@@ -10,6 +10,7 @@ import pytest
 from qtpy.QtWidgets import QApplication
 
 from napari_mil.ui import compat
+from napari_mil.ui.activation import activate
 from napari_mil.ui.dialogs import MppDialog
 from napari_mil.ui.workbench import Workbench
 from napari_mil.workflow import Project
@@ -38,7 +39,7 @@ def test_slides_with_and_without_pixel_size_share_a_window_only_in_micrometres(
 ):
     viewer = make_napari_viewer(show=False)
     monkeypatch.setattr(compat, "current_viewer", lambda: viewer)
-    compat.activate()
+    activate()
     second = None if first else 0.5
     viewer.open(str(write_pyramid(tmp_path / "one.tif", mpp=first)), plugin="napari-mil")
     viewer.open(str(write_pyramid(tmp_path / "same.tif", mpp=first)), plugin="napari-mil")

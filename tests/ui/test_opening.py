@@ -11,6 +11,7 @@ from slidefiles import picture, write_svs
 from slideserver import serving
 
 from napari_mil.ui import compat, opening, reader
+from napari_mil.ui.activation import activate
 from napari_mil.ui.front import slides
 from tests.ui.test_reader import write_pyramid
 
@@ -25,7 +26,7 @@ def viewer(make_napari_viewer, monkeypatch):
     made = make_napari_viewer(show=False)
     monkeypatch.setattr(compat, "current_viewer", lambda: made)
     monkeypatch.setattr(reader, "TAKERS", [])
-    compat.activate()
+    activate()
     return made
 
 
