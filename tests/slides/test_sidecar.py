@@ -93,11 +93,17 @@ def test_converted_colours_have_a_sidecar_of_their_own(slide, monkeypatch):
     assert sidecar._folder(slide).name.endswith("-srgb")
 
 
-def start(path, own_home):
-    setting = (
-        "from napari_mil.slides import sidecar, sidecarmake; sidecar._SMALLEST_PX = 10_000; import sys; "
-    )
-    words = [sys.executable, "-c", f"{setting}sys.exit(sidecarmake.main(sys.argv[1:]))", str(path)]
+def start(path, *, tile_s=0.3):
+    """A child that makes the sidecar of a slide, and takes so long for each of its tiles."""
+    code = f"""
+import sys, time
+from napari_mil.slides import sidecar, sidecarmake
+sidecar._SMALLEST_PX = 10_000
+plain = sidecarmake._jpeg
+sidecarmake._jpeg = lambda *words: (time.sleep({tile_s}), plain(*words))[1]
+sys.exit(sidecarmake.main(sys.argv[1:]))
+"""
+    words = [sys.executable, "-c", code, str(path)]
     return subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
@@ -107,23 +113,16 @@ def begun(own_home, child):
         time.sleep(0.002)
 
 
-@pytest.fixture(scope="module")
-def large(tmp_path_factory):
-    """A slide whose sidecar takes some seconds."""
-    image = np.tile(picture(1024, 1024), (6, 6, 1))
-    return write_pyramid(tmp_path_factory.mktemp("large") / "a.tif", image, "jpeg-ycbcr", levels=2, step=4)
-
-
 @pytest.mark.slow
-def test_killed_in_the_middle_nothing_is_there_and_the_next_begins_anew(large, own_home):
-    child = start(large, own_home)
+def test_killed_in_the_middle_nothing_is_there_and_the_next_begins_anew(path, own_home):
+    child = start(path)
     begun(own_home, child)
     child.send_signal(signal.SIGKILL)
     child.communicate()
-    with open_slide(large) as made:
+    with open_slide(path) as made:
         assert sidecar.find(made) is None
         assert len(files(own_home)) == 1  # what the killed one left
-        again = start(large, own_home)
+        again = start(path, tile_s=0)
         told, _ = again.communicate() if again.wait() else (again.stdout.read(), again.stdin.close())
         assert [json.loads(line) for line in told.splitlines()] == [{"level": 2}]
         assert files(own_home) == ["2.tif"]
@@ -132,8 +131,8 @@ def test_killed_in_the_middle_nothing_is_there_and_the_next_begins_anew(large, o
 
 
 @pytest.mark.slow
-def test_it_ends_with_the_window(large, own_home):
-    child = start(large, own_home)
+def test_it_ends_with_the_window(path, own_home):
+    child = start(path)
     begun(own_home, child)
     child.stdin.close()
     assert child.wait(20) == 2
