@@ -9,8 +9,9 @@ export QT_API ?= pyqt5
 # modules are compiled when they are first imported, of most packages never: see --no-compile
 unexport PYTHONDONTWRITEBYTECODE
 SCREEN := scripts/with_screen
-# two workers with one torch thread each: more threads than cores wait for each other; who is done early takes tests over
-PYTEST := OMP_NUM_THREADS=1 $(SCREEN) $(BIN)/python -m pytest -n 2 --dist worksteal
+# one torch thread per worker, and a worker more than cores: some wait for a child, a server or a timer. Who is done early
+# takes tests over
+PYTEST := OMP_NUM_THREADS=1 $(SCREEN) $(BIN)/python -m pytest -n 3 --dist worksteal
 
 # the UI tests elsewhere: on PyQt6, and with PyQt5 on the last napari 0.6 and 0.8
 MATRIX := qt6 napari-0.6 napari-0.8
@@ -20,11 +21,14 @@ MATRIX := qt6 napari-0.6 napari-0.8
 help: ## show the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
+# Debian's packages and Python's are fetched side by side, once there is what makes the environment
 $(READY): pyproject.toml constraints.txt scripts/system_packages
-	scripts/system_packages
-	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt --editable ".[pyqt5,dicom,remote]" --group dev
+	scripts/system_packages venv
+	scripts/system_packages $(WITH) & \
+	{ [ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV); } && \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1" && \
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt --editable ".[pyqt5,dicom,remote]" --group dev && \
+	wait $$!
 	touch $@
 
 demo: $(READY) ## the main job on sample slides, in a window, or with screenshots in demo-output/ where there is no screen
@@ -39,11 +43,14 @@ lint: $(READY) ## ruff, mypy, import contracts
 test-fast: $(READY) ## the quick tests, under two minutes
 	$(PYTEST) -m "not slow and not soak"
 
-test: $(READY) ## everything that must hold: lint and tests; 13 minutes from an empty clone on two slow cores
+test: WITH := tests
+test: $(READY) ## everything that must hold: lint and tests; ten minutes from an empty clone on two slow cores
 	scripts/system_packages tests
 	$(MAKE) --jobs=2 lint test-suite
 
+# what is imported is compiled once before, not by every worker
 test-suite: $(READY)
+	$(SCREEN) $(BIN)/python -m pytest --collect-only -qq > /dev/null
 	$(PYTEST) -m "not soak"
 
 test-all: ## the same, then soak and full fuzz, then the UI tests on other bindings and versions; hours
