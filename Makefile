@@ -50,7 +50,7 @@ test: $(READY) ## everything that must hold: lint and tests; ten minutes from an
 
 # what is imported is compiled once before, not by every worker
 test-suite: $(READY)
-	$(SCREEN) $(BIN)/python -m pytest --collect-only -qq > /dev/null
+	$(SCREEN) $(BIN)/python -m pytest --collect-only -qq -p no:syrupy > /dev/null
 	$(PYTEST) -m "not soak"
 
 test-all: ## the same, then soak and full fuzz, then the UI tests on other bindings and versions; hours
