@@ -6,6 +6,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,14 +26,18 @@ def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
 
 @pytest.fixture(scope="session")
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten small synthetic slides of ten cases: slides/*.tif, truth/*.npz, manifest.csv."""
-    from napari_mil.samples import make_cohort
+    """Ten synthetic slides of ten cases, of 7 × 8 tiles: slides/*.tif, truth/*.npz, manifest.csv."""
+    from napari_mil.samples import make_cohort, plan_cohort
+
+    def small(**about: object) -> list[object]:
+        return [replace(row, shape_px=(7 * 256, 8 * 256)) for row in plan_cohort(**about)]
 
     base = tmp_path_factory.getbasetemp()
     shared = (
         base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     )  # the same for every worker of this run
-    with FileLock(shared / "cohort.lock"):
+    with FileLock(shared / "cohort.lock"), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("napari_mil.samples.cohort.plan_cohort", small)
         drain(make_cohort(shared / "cohort", slides=10, seed=1))
     return shared / "cohort"
 

@@ -76,6 +76,8 @@ class Guide:
             normal = {project.tree.path(n) for n in project.tree.normal}
             wanted = next((r for r in records if r.label and r.label not in normal), records[0])
             self.bench.slides.open(wanted.id)
+            self._wait()
+            self.bench.viewer.reset_view()  # wherever one looked last
 
     def run_mhim(self) -> None:
         """Run MHIM; its attention is shown."""

@@ -9,6 +9,7 @@ import pytest
 
 from napari_mil.errors import MILError
 from napari_mil.ui.tour import Guide
+from napari_mil.ui.views import keep_view
 from napari_mil.ui.workbench import open_workbench
 from napari_mil.workflow import Project
 
@@ -43,6 +44,15 @@ def test_the_tour_does_the_main_job(bench, study_folder, tmp_path):
         assert len(project.cards) == 3
         assert {c.tool for c in project.ledger.corrections()} == {"paint", "slide label", "review"}
         assert [e.kind for e in project.ledger.events(kind="withdraw")] == ["withdraw"]
+
+
+def test_it_begins_with_the_whole_slide_wherever_one_looked_last(bench, tmp_path):
+    for record in bench.desk.state.project.slides:
+        keep_view(record.id, (1.0, 2.0, 50.0))
+    Guide(bench, tmp_path, print).look()
+    y0, x0, y1, x1 = bench.desk.view_box_px()
+    assert (y0, x0) == (0, 0)
+    assert (y1, x1) == bench.desk.state.slide.shape_px
 
 
 def test_a_project_without_models_is_one_sentence(make_napari_viewer, tmp_path):

@@ -96,8 +96,10 @@ def test_a_run_shows_attention_over_the_tissue_and_is_kept(bench):
 
 
 def test_maps_fill_in_while_the_work_goes_on(bench, monkeypatch):
+    from napari_mil.encode import encode_steps
     from napari_mil.workflow import analyse
 
+    monkeypatch.setitem(encode_steps.__kwdefaults__, "batch", 16)
     use(bench, "mhim")
     shutil.rmtree(bench.desk.state.project.path / "bags")
     shutil.rmtree(bench.desk.state.project.path / "maps", ignore_errors=True)
