@@ -236,7 +236,9 @@ def test_manifest_slides_and_truth_belong_together(cohort):
             assert truth.tissue.shape == (slide.shape_px[0] // 16, slide.shape_px[1] // 16)
     # what a process of its own drew is what is drawn here
     one = planned[0]
-    drawn = draw_slide(seed=one.seed, label=one.label, shape_px=one.shape_px, hard=one.hard)[1]
+    with open_slide(cohort / rows[0]["slide"]) as slide:
+        shape_px = slide.shape_px
+    drawn = draw_slide(seed=one.seed, label=one.label, shape_px=shape_px, hard=one.hard)[1]
     cells, nodes = read_truth(cohort / "truth" / f"{one.name}.npz")
     np.testing.assert_array_equal(nodes, drawn.nodes)
     np.testing.assert_array_equal(cells, drawn.cells)
