@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 from napari_mil.errors import SlideError
@@ -12,15 +13,19 @@ from napari_mil.slides.tiles import Engine
 
 
 class SlowSource:
-    """Passes tiles on after `seconds`; those in `broken` fail; `asked` is what was asked for, in order."""
+    """Passes tiles on after `seconds`, and none while the `gate` is shut; those in `broken` fail; `asked` is
+    what was asked for, in order.
+    """
 
     def __init__(self, source, seconds):
         self.info, self.seconds, self._source = source.info, seconds, source
-        self.broken, self.asked = set(), []
+        self.broken, self.asked, self.gate = set(), [], threading.Event()
+        self.gate.set()
 
     def tile(self, level, row, col):
         self.asked.append((level, row, col))
         time.sleep(self.seconds)
+        self.gate.wait(30)
         if (level, row, col) in self.broken:
             raise SlideError(f"the tile in row {row}, column {col} is damaged; get another copy.")
         return self._source.tile(level, row, col)

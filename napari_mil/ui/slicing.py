@@ -126,10 +126,8 @@ class Sharpening(QObject):
         if "data_at_data_level" in fields:
             level = request.data_at_data_level
             if isinstance(level, Level):
-                layer = self._layer()
-                if layer is not None and not any(
-                    d.of(level) for d in self._drawn.values()
-                ):  # another slide's by now
+                drawn, layer = self._drawn.get(level.index), self._layer()
+                if layer is not None and (drawn is None or not drawn.of(level)):  # another slide's by now
                     self._leave()
                     self._begin(layer)
                 return dataclasses.replace(request, data_at_data_level=self._drawn[level.index])
