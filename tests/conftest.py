@@ -2,17 +2,45 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from smallslides import draw_small_slides
 
 from napari_mil.steps import drain
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first in every worker's share: a run ends with short ones to hand over."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if workers == 1:
+        return
+    files = [list(of) for _, of in groupby(items, key=lambda item: item.path)]
+    slow = [of for of in files if any(item.get_closest_marker("slow") for item in of)]
+    quick = [item for of in files if of not in slow for item in of]
+    shares: list[list[pytest.Item]] = [[] for _ in range(workers)]
+    for of in sorted(slow, key=len, reverse=True):
+        min(shares, key=len).extend(of)
+    size = -(-len(items) // workers)
+    for share in shares:  # of one size, as xdist cuts them
+        some = max(size - len(share), 0)
+        share.extend(quick[:some])
+        del quick[:some]
+    items[:] = [item for share in shares for item in share]
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: the garbage collector, often called by napari, need not walk through it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -27,17 +55,14 @@ def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
 @pytest.fixture(scope="session")
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten synthetic slides of ten cases, of 7 × 8 tiles: slides/*.tif, truth/*.npz, manifest.csv."""
-    from napari_mil.samples import make_cohort, plan_cohort
-
-    def small(**about: object) -> list[object]:
-        return [replace(row, shape_px=(7 * 256, 8 * 256)) for row in plan_cohort(**about)]
+    from napari_mil.samples import make_cohort
 
     base = tmp_path_factory.getbasetemp()
     shared = (
         base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     )  # the same for every worker of this run
     with FileLock(shared / "cohort.lock"), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("napari_mil.samples.cohort.plan_cohort", small)
+        draw_small_slides(patch)
         drain(make_cohort(shared / "cohort", slides=10, seed=1))
     return shared / "cohort"
 

@@ -15,6 +15,7 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
+from smallslides import draw_small_slides
 
 from napari_mil.errors import LabelError, ProjectError
 from napari_mil.interop import csv_labels
@@ -254,7 +255,8 @@ def test_a_cohort_that_is_there_is_left_alone(cohort):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
-def test_cancelling_leaves_nothing(tmp_path, workers):
+def test_cancelling_leaves_nothing(tmp_path, workers, monkeypatch):
+    draw_small_slides(monkeypatch)
     steps = make_cohort(tmp_path / "c", slides=8, workers=workers)
     assert next(steps).done == 0
     assert next(steps).done == 1

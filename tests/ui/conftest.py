@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -17,19 +16,15 @@ from napari_mil.grid import TileGrid
 from napari_mil.labeltree import LabelTree
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _settled_garbage() -> Iterator[None]:
-    """What was imported before stays out of collections: napari asks for one whenever a layer goes, and the
-    fixture of its viewer for several.
-    """
+@pytest.fixture(scope="session", autouse=True)
+def _settled_garbage() -> None:
+    """What a window imports stays as well (see the collection's end in ../conftest.py)."""
     import napari_mil.infer
     import napari_mil.train
     import napari_mil.ui.workbench  # noqa: F401  with all that they import
 
     gc.collect()
     gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture
@@ -62,7 +57,6 @@ def viewer(qapp):
     Application.destroy("napari")  # the next viewer makes its menus anew
     init_qactions.cache_clear()
     _initialize_plugins.cache_clear()
-    gc.unfreeze()
     gc.collect()
 
 
