@@ -24,11 +24,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if workers == 1:
         return
     files = [list(of) for _, of in groupby(items, key=lambda item: item.path)]
-    slow = [of for of in files if any(item.get_closest_marker("slow") for item in of)]
-    quick = [item for of in files if of not in slow for item in of]
+    marks = {id(of): sum(item.get_closest_marker("slow") is not None for item in of) for of in files}
+    quick = [item for of in files if not marks[id(of)] for item in of]
+    dealt = sorted((of for of in files if marks[id(of)]), key=lambda of: -marks[id(of)])
+    waiting = [of for of in dealt if any("cohort" in item.fixturenames for item in of)]
+    # one makes the study that many need; the others begin with something else
+    dealt = [*waiting[:1], *(of for of in dealt if of not in waiting), *waiting[1:]]
     shares: list[list[pytest.Item]] = [[] for _ in range(workers)]
-    for of in sorted(slow, key=len, reverse=True):
-        min(shares, key=len).extend(of)
+    heavy = [0] * workers
+    for of in dealt:
+        least = heavy.index(min(heavy))
+        shares[least].extend(of)
+        heavy[least] += marks[id(of)]
     size = -(-len(items) // workers)
     for share in shares:  # of one size, as xdist cuts them
         some = max(size - len(share), 0)
