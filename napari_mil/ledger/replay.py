@@ -7,6 +7,7 @@ import uuid
 from bisect import insort
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from napari_mil.correction import Correction, from_record, place_record
@@ -76,7 +77,8 @@ class Stacks:
             gone, self.turn = _replaced(said)
             gone.update(seq for act in self.done for seq in act.withdraws)
             found = [entry for entry in said if entry[0] not in gone]
-            self.in_force = sorted(found, key=self.order)
+            plain = not self.locked and not self.turn
+            self.in_force = sorted(found, key=itemgetter(0) if plain else self.order)
             self.known = {c.id: c for _, c in found}
         return self.in_force
 

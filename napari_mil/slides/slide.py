@@ -27,9 +27,10 @@ class RefusedError(SlideError):
     """The file was understood and is no usable bright-field slide: no other reader needs to be asked."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Level:
-    """One resolution of a slide: a lazy (h, w, 3) uint8 array, as numpy and napari know it.
+    """One resolution of a slide: a lazy (h, w, 3) uint8 array, as numpy and napari know it. Levels are equal
+    when they read the same resolution with the same engine.
 
     Attributes
     ----------

@@ -198,6 +198,8 @@ def _with_pending(known: Acts, slide: Slide, pending: Sequence[Correction]) -> l
     """What counts on a slide in its order, what is not kept yet before what is locked, as event 0; what
     replaces another counts in its turn.
     """
+    if not pending:
+        return list(known.in_force)
     kept = {c.id for _, c in known.in_force}
     more = [(0, c) for c in pending if c.slide_id == slide.fingerprint and c.id not in kept]
     instead = {c.replaces: (0, c) for _, c in more if c.replaces}

@@ -344,10 +344,11 @@ def _relabel(layer: Any, raster: NDArray[np.int32]) -> None:
     from napari_mil.ui.compat import forget_history  # needs Qt
 
     held = layer.data
-    differ = np.nonzero(held != raster) if held.shape == raster.shape else None
-    if differ is None or len(differ[0]) > raster.size // 8:
+    flat = np.flatnonzero(held != raster) if held.shape == raster.shape else None  # of few, fast when flat
+    if flat is None or len(flat) > raster.size // 8:
         layer.data = np.array(raster)
-    elif len(differ[0]):
+    elif len(flat):
+        differ = np.unravel_index(flat, raster.shape)
         with layer.events.paint.blocker():
             layer.data_setitem(differ, raster[differ])
     forget_history(layer)
@@ -362,8 +363,6 @@ def _same(one: Any, other: Any) -> bool:
         return one.shape == other.shape and bool(np.array_equal(one, other, equal_nan=one.dtype.kind == "f"))
     if isinstance(one, list | tuple):
         return len(one) == len(other) and all(_same(a, b) for a, b in zip(one, other, strict=True))
-    if hasattr(one, "__getitem__") and hasattr(one, "chunks"):
-        return False
     return bool(one == other)
 
 

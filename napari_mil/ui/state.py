@@ -97,8 +97,9 @@ class State:
     @property
     def slide_label(self) -> str | None:
         """Label text of the slide in front: what was said last, else what the manifest gave."""
-        said = [c.label for c in self.corrections if isinstance(c.place, WholeSlide)]
-        return said[-1] if said else self.record.label if self.record else None
+        given = self.record.label if self.record else None
+        said = (c.label for c in reversed(self.corrections) if isinstance(c.place, WholeSlide))
+        return next(said, given)
 
     def said_of(self, cell: tuple[int, int] | None) -> list[tuple[int, Correction]]:
         """What is in force of a tile, or for None of the slide as a whole, with the numbers of the events;

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -131,11 +131,16 @@ def since_words(name: str, corrections: Any) -> str:
     """How much was said since the model was trained, by label."""
     if not corrections:
         return f"Nothing was corrected since {name} was trained."
+    labels = [f"{label}: {words}" for label, words in amounts_by_label(corrections).items()]
+    return f"Said since {name} was trained:<br>" + "<br>".join(labels)
+
+
+def amounts_by_label(corrections: Iterable[Correction]) -> dict[str, str]:
+    """How much was said of each label, as `amount_words` has it, in the order in which the labels came up."""
     by_label: dict[str, list[Correction]] = {}
     for c in corrections:
         by_label.setdefault(c.label or "label taken away", []).append(c)
-    labels = [f"{label}: {amount_words(said)}" for label, said in by_label.items()]
-    return f"Said since {name} was trained:<br>" + "<br>".join(labels)
+    return {label: amount_words(said) for label, said in by_label.items()}
 
 
 def amount_words(corrections: Sequence[Correction]) -> str:

@@ -82,24 +82,28 @@ def cut(desk: Desk, outline: Polygon) -> Correction | None:
 
 def own_regions(state: State) -> list[Correction]:
     """The regions of this person into which holes can be cut, in the order in which they count."""
-    both = zip(state.events, state.corrections, strict=True)
-    return [c for event, c in both if _own_region(c, state) and event not in state.locked]
+    return [c for event, c in _own_regions(state) if event not in state.locked]
 
 
 def uncuttable(state: State) -> str:
     """Why no hole can be cut just now, "" where one can."""
     if state.second:
         return SECOND
-    if own_regions(state):
+    drawn = _own_regions(state)
+    if any(event not in state.locked for event, _ in drawn):
         return ""
-    if any(_own_region(c, state) for c in state.corrections):
+    if drawn:
         return "What you drew here is locked (Alt+K unlocks what is chosen)."
     return "There is no region of yours on this slide to cut a hole into; draw one first (Alt+R)."
 
 
-def _own_region(said: Correction, state: State) -> bool:
-    mine = state.project is not None and said.by == state.project.by
-    return mine and isinstance(said.place, Polygon) and said.label is not None
+def _own_regions(state: State) -> list[tuple[int, Correction]]:
+    regions = [
+        (event, c)
+        for event, c in zip(state.events, state.corrections, strict=True)
+        if isinstance(c.place, Polygon) and c.label is not None
+    ]
+    return [(event, c) for event, c in regions if state.project is not None and c.by == state.project.by]
 
 
 #: Why nothing can be labelled just now.

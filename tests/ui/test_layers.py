@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from napari.components import ViewerModel
 from PIL import Image
+from slidefiles import picture, write_pyramid
 
 from napari_mil.grid import TileGrid
 from napari_mil.prediction import TileMap
@@ -166,6 +167,20 @@ def test_sync_adds_updates_and_removes_by_key(grid, tree):
     assert layer.contrast_limits == pytest.approx(ramps.limits_of(score(seed=2)))
     sync(viewer, [])
     assert list(viewer.layers) == [theirs]
+
+
+def test_a_slide_that_stays_is_not_sliced_anew(grid, tree, tmp_path):
+    viewer, told = ViewerModel(), []
+    with open_slide(write_pyramid(tmp_path / "s.tif", picture(900, 1300), "zlib", levels=2)) as slide:
+        sync(viewer, [slide_layer(slide)])
+        layer = viewer.layers[0]
+        layer.events.data.connect(told.append)
+        levels = list(layer.data)
+        sync(viewer, [slide_layer(slide), map_layer(score(), grid, tree)])
+        assert viewer.layers[0] is layer
+        assert all(a is b for a, b in zip(layer.data, levels, strict=True))
+        assert not told
+        sync(viewer, [])
 
 
 def test_the_next_map_takes_over_the_layer_of_the_last(grid, tree):

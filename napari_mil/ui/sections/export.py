@@ -15,7 +15,7 @@ from napari_mil.ui.dialogs import MappingDialog
 from napari_mil.ui.labelfile import read_as, unknown_classes
 from napari_mil.ui.state import State
 from napari_mil.ui.widgets import button, column, hint, row, text
-from napari_mil.ui.words import amount_words, hidden_words, is_whole
+from napari_mil.ui.words import amounts_by_label, hidden_words, is_whole
 
 #: What can be written: (words, suffix, of one slide or of all).
 CHOICES = (
@@ -44,7 +44,8 @@ class ExportSection(QWidget):
         )
         column(self, self.what, self.preview, row(self.export_button, self.import_button), self.done)
         desk.key("Ctrl+Shift+E", self.choose_target, "Export labels")
-        acts.whenever(desk, ("project", "record", "corrections", "heard", "blind", "second"), self._preview)
+        acts.whenever(desk, ("project", "record", "corrections", "blind", "second"), self._preview)
+        acts.whenever(desk, ("heard",), self._preview_of_all)
 
     def write(self, path: str | Path) -> None:
         """Write what is chosen to `path`; the suffix decides the format. Done in the interactive lane."""
@@ -123,6 +124,11 @@ class ExportSection(QWidget):
     def _written(self, path: Path) -> None:
         self.done.setText(f"Written: {path} ({path.stat().st_size:,} bytes).")
 
+    def _preview_of_all(self, state: State) -> None:
+        """Any event may change what a table of all slides holds."""
+        if not CHOICES[self.what.currentIndex()][2]:
+            self._preview(state)
+
     def _preview(self, state: State) -> None:
         self.done.setText("")
         ready = state.project is not None and state.record is not None
@@ -152,9 +158,6 @@ def preview_words(state: State, *, one: bool) -> str:
         slides = len(project.slides)
         return f"{labelled:,} slide labels and {len(corrections):,} corrections of {slides:,} slides."
     lines = [f"<b>{record.name}</b>: slide label {state.slide_label or 'none'}"]
-    by_label: dict[str, list[Any]] = {}
-    for c in state.corrections:
-        if not is_whole(c):
-            by_label.setdefault(c.label or "label taken away", []).append(c)
-    lines += [f"{amount_words(said)} → {label}" for label, said in by_label.items()]
+    said = amounts_by_label(c for c in state.corrections if not is_whole(c))
+    lines += [f"{amount} → {label}" for label, amount in said.items()]
     return "<br>".join(lines if len(lines) > 1 else [*lines, "no tiles or regions are labelled yet"])
