@@ -168,6 +168,10 @@ class Pointer:
             cursor = self._viewer.cursor
             cursor.events.position(value=cursor.position)
 
+    def clear(self) -> None:
+        """Let the status bar say nothing more of what lay under the pointer: it is gone."""
+        self._viewer.status = "Ready"
+
     def forget(self) -> None:
         """Stop watching."""
         self._viewer.mouse_move_callbacks.remove(self._move)

@@ -165,6 +165,7 @@ class Workbench(QWidget):
     def _changed(self, before: State, after: State) -> None:
         if before.record is not after.record and before.record is not None:
             self._say("")
+            self._pointer.clear()
         watched = ("lattice", "answer", "answer_grid", "simulated", "bag", "nodes", "blind", "second")
         if any(getattr(before, n) is not getattr(after, n) for n in watched):
             self._reader = TileReader(after)

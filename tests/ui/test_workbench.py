@@ -224,6 +224,13 @@ def test_the_status_bar_tells_about_the_tile_under_the_cursor(bench):
     assert "you said Atypical/ADH" in bench._read_tile((y0 + 1) * mpp[0], (x0 + 1) * mpp[1])
 
 
+def test_the_status_bar_says_nothing_of_a_slide_that_is_no_longer_in_front(bench):
+    bench.viewer.status = f"{bench.desk.state.record.name} [3 4]"
+    bench.desk.keys["PgDown"].activated.emit()
+    assert bench.wait(20)
+    assert bench.viewer.status == "Ready"
+
+
 def test_a_stroke_is_one_correction_and_can_be_undone_and_redone(bench, study_folder):
     paint(bench, [(2, 3), (2, 4), (3, 3)], "Atypical/ADH")
     [said] = bench.desk.state.corrections
