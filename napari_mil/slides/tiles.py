@@ -136,7 +136,11 @@ class Engine:
 
     def quick(self, level: int) -> bool:
         """Whether a tile of a level costs no more than one of the file: it lies there, or in the sketch."""
-        return self.levels[level].of is None or (self.sketch is not None and self.sketch.has(level))
+        return self.levels[level].of is None or self.sketched(level)
+
+    def sketched(self, level: int) -> bool:
+        """Whether a level is drawn with approximate tiles."""
+        return self.sketch is not None and self.sketch.has(level)
 
     def draw_with(self, sketch: Sketch | None) -> None:
         """Draw with approximate tiles from now on, or without; whoever reads never gets them."""

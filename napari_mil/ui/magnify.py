@@ -17,6 +17,10 @@ from napari_mil.ui.widgets import column, row, soon
 POWERS = (1, 2.5, 5, 10, 20, 40)
 KNOWN = "Show the middle of the view at {:g}×: {:g} µm per pixel of the screen"
 UNKNOWN = "Magnifications need to know how many µm a pixel of the slide is wide"
+COPIED = (
+    "What is drawn is a copy on this disk (JPEG of quality 90): colours are off by a little; whatever is "
+    "computed reads the slide itself."
+)
 SAY_MS = 100
 
 
@@ -105,9 +109,11 @@ class Magnification(QWidget):
     def _words(self, shown: Shown) -> list[str]:
         """What is drawn, and where the pointer is on the slide under it."""
         level = shown.levels[min(shown.layer.data_level, len(shown.levels) - 1)]
-        words = [f"level {shown.layer.data_level}"]
+        copied = level.engine.sketched(level.index)
+        words = [f"{'≈ ' if copied else ''}level {shown.layer.data_level}"]
         mpp = f", {level.downsample[0] * shown.scale[0]:.3g} µm per pixel" if shown.in_um else ""
-        self.where.setToolTip(f"Drawn from level {shown.layer.data_level}, 1:{level.downsample[0]:.3g}{mpp}")
+        drawn = f"Drawn from level {shown.layer.data_level}, 1:{level.downsample[0]:.3g}{mpp}"
+        self.where.setToolTip(f"{drawn}. {COPIED}" if copied else drawn)
         at = self.desk.viewer.cursor.position[-2:] if self._pointer.known else None
         under = [one for one in slides(self.desk.viewer) if at is not None and one.holds(*at)]
         if under:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -106,6 +107,18 @@ def test_the_read_out_says_level_and_place(quick_bench):
     quick_bench.viewer.cursor.position = (-1e6, -1e6)
     made._say()
     assert made.where.text() == f"level {shown.layer.data_level}"
+
+
+def test_what_is_drawn_from_a_copy_says_so(quick_bench, monkeypatch):
+    made, shown = quick_bench.magnification, front(quick_bench.viewer)
+    made._say()
+    assert "copy" not in made.where.toolTip()
+    engine = shown.levels[0].engine
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "sketch", SimpleNamespace(has=lambda _level: True))
+        made._say()
+    assert made.where.text() == f"≈ level {shown.layer.data_level}"
+    assert "a copy on this disk (JPEG of quality 90)" in made.where.toolTip()
 
 
 def test_ruler_and_area_measure_in_micrometres(quick_bench):
