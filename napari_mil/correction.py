@@ -199,17 +199,15 @@ def nodes_after(
     made = nodes.copy()
     for tiles in touched:
         made[tiles] = 0
-    spans = [_span(c.place, grid, float(min_cover)) for c in changed]
-    low = min((first for first, last in spans if last >= 0), default=0)
-    high = max((last for _, last in spans), default=-1)
+    low = min((tiles[0] for tiles in touched if len(tiles)), default=0)
+    high = max((tiles[-1] for tiles in touched if len(tiles)), default=-1)
     left = int(np.count_nonzero(asked[low : high + 1]))
     for c in reversed(after):
         if not left:
             break
-        top, end = _span(c.place, grid, float(min_cover))
-        if top > high or end < low:
+        tiles = _tiles(c.place, grid, float(min_cover))  # in rising order
+        if not len(tiles) or tiles[0] > high or tiles[-1] < low:
             continue
-        tiles = _tiles(c.place, grid, float(min_cover))
         tiles = tiles[asked[tiles]]
         if len(tiles):
             made[tiles] = tree.node(c.label)
@@ -238,15 +236,8 @@ def _lookup(grid: TileGrid) -> NDArray[np.int32]:
 
 
 @lru_cache(maxsize=4096)
-def _span(place: Place, grid: TileGrid, min_cover: float) -> tuple[int, int]:
-    """The first and the last of a place's tiles, (0, -1) where there are none."""
-    tiles = _tiles(place, grid, min_cover)
-    return (int(tiles[0]), int(tiles[-1])) if len(tiles) else (0, -1)
-
-
-@lru_cache(maxsize=4096)
 def _tiles(place: Place, grid: TileGrid, min_cover: float) -> NDArray[np.intp]:
-    """(n,) rising indices of the tiles that a place labels; remembered: undo replays the same places."""
+    """(n,) indices of the tiles that a place labels; remembered, since undo replays the same places."""
     if isinstance(place, WholeSlide) or not len(grid):
         return np.empty(0, np.intp)
     if isinstance(place, Cells) and np.allclose(place.pitch_px, grid.pitch_px, rtol=1e-9, atol=0):
