@@ -44,13 +44,12 @@ class CanvasLegend(QFrame):
         """Say what is on show now."""
         found = legends(self.desk.state) if self.on else []
         views = [self._views.itemAt(n).widget() for n in range(self._views.count())]
-        if len(views) == len(found) and all(map(LegendView.recount, views, found)):
-            return
-        clear(self._views)
-        for made in found:
-            view = LegendView(made)
-            self._views.addWidget(view)
-            view.show()  # else a layout that is on screen already makes room for it a moment later
+        if len(views) != len(found) or not all(map(LegendView.recount, views, found)):
+            clear(self._views)
+            for made in found:
+                view = LegendView(made)
+                self._views.addWidget(view)
+                view.show()  # else a layout that is on screen already makes room for it a moment later
         self.setVisible(bool(found))
         self._views.activate()
         width = min(max(self._views.sizeHint().width(), NARROW_PX), WIDE_PX)

@@ -87,6 +87,8 @@ class LegendView(QFrame):
             return False
         for shown, (_, _, count) in zip(self._counts, legend.entries, strict=True):
             shown.setText(tiles(count))
+            shown.parentWidget().layout().activate()  # whoever lays this out is to see at once how wide it is
+        self.layout().activate()
         self.legend = legend
         return True
 

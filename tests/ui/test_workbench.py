@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
-from qtpy.QtWidgets import QApplication
+from qtpy.QtWidgets import QApplication, QLabel
 
 from napari_mil.correction import Cells, Polygon, WholeSlide
 from napari_mil.ui import compat, writing
@@ -198,6 +198,27 @@ def test_the_legend_of_what_is_on_show_lies_on_the_canvas(bench):
     bench.instances.show_map("attention")
     assert bench.wait(5)
     assert bench.legend.isHidden()
+
+
+def test_a_legend_on_the_canvas_makes_room_for_longer_counts(bench, qtbot):
+    run(bench, "mhim")
+    bench.instances.hidden.on.setChecked(True)
+    assert bench.wait(20)
+    [simulated] = bench.desk.state.simulated
+
+    def hide(n):
+        values = np.where(np.arange(len(simulated.values)) < n, 1, 0).astype(simulated.values.dtype)
+        bench.desk.apply(simulated=(replace(simulated, values=values),))
+        words = f"{n} tile" if n == 1 else f"{n} tiles"
+        qtbot.waitUntil(lambda: words in [label.text() for label in bench.legend.findChildren(QLabel)])
+        assert bench.wait(5)
+        return bench.legend.width()
+
+    hide(1)
+    recounted = hide(20)
+    bench.legend.switch(on=False)
+    bench.legend.switch(on=True)  # made anew
+    assert recounted == bench.legend.width()
 
 
 def test_the_status_bar_tells_about_the_tile_under_the_cursor(bench):
