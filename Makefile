@@ -44,7 +44,7 @@ test-fast: $(READY) ## the quick tests, under two minutes
 	$(PYTEST) -m "not slow and not soak"
 
 test: WITH := tests
-test: $(READY) ## everything that must hold: lint and tests; eleven minutes from an empty clone on two slow cores
+test: $(READY) ## everything that must hold: lint and tests; ten minutes from an empty clone on two slow cores
 	scripts/system_packages tests
 	$(MAKE) --jobs=2 lint test-suite
 
