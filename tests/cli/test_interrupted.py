@@ -30,7 +30,7 @@ def test_an_interrupted_command_says_so(tmp_path, run, monkeypatch):
 def test_an_interrupted_embedding_keeps_its_tiles(tmp_path):
     with study(tmp_path, 0) as project:
         project.add(
-            write_pyramid(tmp_path / "s.tif", np.tile(picture(1300, 1500), (4, 4, 1)), "zlib", levels=4)
+            write_pyramid(tmp_path / "s.tif", np.tile(picture(1300, 1500), (3, 3, 1)), "jpeg", levels=3)
         )
     line = [sys.executable, "-m", "napari_mil.cli", "embed", str(project.path), "--json"]
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
