@@ -11,7 +11,8 @@ unexport PYTHONDONTWRITEBYTECODE
 SCREEN := scripts/with_screen
 # one torch thread per worker, and a worker more than cores: some wait for a child, a server or a timer. Who is done early
 # takes tests over
-PYTEST := OMP_NUM_THREADS=1 $(SCREEN) $(BIN)/python -m pytest -n 3 --dist worksteal
+WORKERS := 3
+PYTEST = OMP_NUM_THREADS=1 $(SCREEN) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 # the UI tests elsewhere: on PyQt6, and with PyQt5 on the last napari 0.6 and 0.8
 MATRIX := qt6 napari-0.6 napari-0.8
@@ -40,7 +41,8 @@ lint: $(READY) ## ruff, mypy, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test-fast: $(READY) ## the quick tests, under two minutes
+test-fast: WORKERS := 2 # hardly anything waits here
+test-fast: $(READY) ## the quick tests, without window, study and server: under two minutes
 	$(PYTEST) -m "not slow and not soak"
 
 test: WITH := tests

@@ -16,6 +16,15 @@ from smallslides import draw_small_slides
 
 from napari_mil.steps import drain
 
+#: What takes seconds to make, whoever asks for it: the study, a window, a database server.
+COSTLY = {"cohort", "finished_study", "docked", "viewer", "make_napari_viewer", "postgres"}
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """A test that uses something costly is slow, without saying so."""
+    if COSTLY & set(getattr(item, "fixturenames", ())):
+        item.add_marker("slow")
+
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

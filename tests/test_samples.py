@@ -37,6 +37,8 @@ from napari_mil.samples.writing import reduced, write_pyramid
 from napari_mil.slides import open_slide
 from napari_mil.steps import drain
 
+pytestmark = pytest.mark.slow
+
 SAMPLES = Path(__file__).parents[1] / "sample_data"
 N = SAMPLE_TREE.node("Benign/N")
 LESIONS = [SAMPLE_TREE.path(n) for n in SAMPLE_TREE.leaves if n != N]
@@ -66,7 +68,6 @@ def test_the_tree_has_seven_leaves_of_which_n_is_normal():
     assert SAMPLE_TREE.normal == (N,)
 
 
-@pytest.mark.slow
 def test_the_same_seed_draws_the_same_slide_and_another_seed_another():
     first, second, other = small("Atypical/ADH"), small("Atypical/ADH"), small("Atypical/ADH", seed=4)
     np.testing.assert_array_equal(first[0], second[0])
@@ -253,7 +254,6 @@ def test_a_cohort_that_is_there_is_left_alone(cohort):
         drain(make_cohort(cohort, slides=10, seed=2))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_cancelling_leaves_nothing(tmp_path, workers, monkeypatch):
     draw_small_slides(monkeypatch)

@@ -15,6 +15,8 @@ from napari_mil.samples import make_slide
 from napari_mil.slides import open_slide
 from napari_mil.tissue import TissueMask, find_tissue, tissue_and_ink, tissue_grid
 
+pytestmark = pytest.mark.slow
+
 FOLDER = os.environ.get("NAPARI_MIL_TEST_DATA")
 real = pytest.mark.skipif(not FOLDER, reason="needs the real slides: set NAPARI_MIL_TEST_DATA")
 PENS = {
@@ -142,7 +144,6 @@ def test_the_mask_says_exactly_where_its_pixels_lie(tmp_path):
     assert max(found.mask.shape) == 512
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("label", ["Benign/N", "Malignant/IC"])
 def test_sample_slides_agree_with_their_truth(tmp_path, label):
     truth = make_slide(tmp_path / "s.tif", seed=11, label=label, shape_px=(1536, 1792), pen=True, fold=True)
@@ -178,7 +179,6 @@ def inked(rgb):
     return ((hue > 0.2) & (hue < 0.69) & (spread / (most + 1e-9) > 0.2)) | (most < 70 / 255)
 
 
-@pytest.mark.slow
 @real
 def test_of_the_pen_marked_prostate_hardly_a_kept_tile_shows_pen():
     with open_slide(Path(FOLDER) / "slides" / "TCGA-XK-AAJU_prostate_penmarks.tif") as slide:

@@ -55,6 +55,7 @@ def _same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "config"), _kinds())
 def test_the_same_seed_gives_the_same_bits_and_another_seed_others(planted, method, config):
     recipe = dataclasses.replace(QUICK, epochs=2, stage1_epochs=1)
@@ -64,6 +65,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(planted, meth
     assert not _same(one, drain(_train(planted, method, config, other)).model.state_dict())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "config"), _kinds())
 @pytest.mark.parametrize("stop_after", [1, 4])
 def test_a_resumed_run_ends_in_the_same_bits(planted, method, config, stop_after, tmp_path):
@@ -87,6 +89,7 @@ def test_the_consumers_random_numbers_are_left_alone(planted):
     assert torch.equal(torch.rand(3), expected)
 
 
+@pytest.mark.slow
 def test_training_learns_what_was_planted():
     cases, truths = cohort(40, tree=FLAT, signal=6.0, share=0.2)
     split = split_by_case({c.case: c.target.slide for c in cases}, test=0.5, validation=0.25)
@@ -306,6 +309,7 @@ def test_visits_rehearse_only_what_is_not_followed(planted):
     assert len(fit._visits()) == len(every)
 
 
+@pytest.mark.slow
 def test_a_run_says_how_calibrated_its_answers_are():
     cases, _ = cohort(120, n=24, signal=4.0)
     split = split_by_case({c.case: c.target.slide for c in cases}, test=0.25, validation=0.3)
@@ -323,6 +327,7 @@ def test_a_run_says_how_calibrated_its_answers_are():
     assert "fine/ece_before" not in plain.metrics
 
 
+@pytest.mark.slow
 def test_the_official_rules_choose_and_stop(planted):
     official = {"stopping": "official", "select_by": "official", "patience": 2, "min_epochs": 5}
     recipe = dataclasses.replace(QUICK, epochs=30, lr=1e-7, schedule="constant", **official)
@@ -334,6 +339,7 @@ def test_the_official_rules_choose_and_stop(planted):
     assert len(scores) == 30 or (len(scores) > 6 and all(below[-2:]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "config"), _kinds())
 def test_steps_of_several_bags_learn(planted, method, config):
     recipe = dataclasses.replace(QUICK, batch_bags=4, epochs=6)

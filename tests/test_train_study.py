@@ -26,6 +26,8 @@ from napari_mil.train import (
 )
 from napari_mil.train.search import with_settings
 
+pytestmark = pytest.mark.slow
+
 SMALL = config_for("abmil", {"hidden": 16, "attention_width": 8})
 QUICK = Recipe(epochs=2, min_epochs=1, lr=2e-3)
 GRID = {"lr": [1e-7, 1e-2], "attention_width": [4, 8]}

@@ -174,6 +174,7 @@ def tiny(monkeypatch):
     measured.drawn.cache_clear()
 
 
+@pytest.mark.slow
 def test_the_command_writes_its_section_and_goes_on_where_it_stopped(tiny, tmp_path, capsys):
     docs = tmp_path / "benchmarks.md"
     docs.write_text("# Before\n\nWords.\n", encoding="utf-8")

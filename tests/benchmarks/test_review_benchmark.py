@@ -54,6 +54,7 @@ def test_both_orders_ask_for_what_is_open_and_the_reader_says_the_truth(quick, k
         assert node == reader.cohort.right(name)
 
 
+@pytest.mark.slow
 def test_the_command_writes_its_section_and_goes_on_where_it_stopped(quick, tmp_path, capsys):
     docs = tmp_path / "benchmarks.md"
     docs.write_text("# Before\n", encoding="utf-8")

@@ -208,9 +208,7 @@ def test_a_published_checkpoint_becomes_a_model_whose_assumptions_are_said(
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_one_sentence_and_the_project_stays_whole(
-    study_folder, cohort, capsys, monkeypatch
-):
+def test_a_full_disk_is_one_sentence_and_the_project_stays_whole(study_folder, cohort, capsys, monkeypatch):
     """A file-size limit stands in for the disk: the operating system refuses the write in the same place."""
     slide = cohort / "slides" / "case002a.tif"
     code = f"""

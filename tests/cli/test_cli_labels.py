@@ -10,6 +10,8 @@ from napari_mil.correction import Cells, Correction, WholeSlide
 from napari_mil.ledger import Ledger
 from napari_mil.workflow import Project
 
+pytestmark = pytest.mark.slow
+
 
 def damage(path):
     """Alter what the second event says, as a text editor or a failing disk would."""

@@ -10,6 +10,8 @@ from napari_mil.correction import WholeSlide
 from napari_mil.steps import drain
 from napari_mil.workflow import Project, analyse_steps, train_model_steps
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def answered(tmp_path_factory):

@@ -19,6 +19,8 @@ from napari_mil.methods import official
 from napari_mil.steps import drain
 from napari_mil.workflow import Project, current_card, train_model_steps
 
+pytestmark = pytest.mark.slow
+
 TREE = LabelTree.from_paths(["LUAD", "LUSC"])
 VERBS = sorted(get_command(app).commands["models"].commands)
 ASKED = "encoder (unknown), tile_px (256), mpp (0.5), act (gelu)"

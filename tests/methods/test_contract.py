@@ -100,6 +100,7 @@ def test_answers_have_the_right_shapes_and_are_finite(case, n):
         assert torch.allclose(out.attention.sum(0), torch.ones(out.attention.shape[1]), atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [1, 2, 7, 3000])
 @pytest.mark.parametrize("progress", [0.0, 1.0])
 def test_losses_are_finite_scalars_for_bags_of_any_size(case, n, progress):
@@ -275,6 +276,7 @@ def test_the_tile_term_weighs_nodes_equally_and_scales(case):
     assert "tiles" not in model.loss([(x, None, target)], 0.5, tile_weight=0.0)
 
 
+@pytest.mark.slow
 def test_a_slide_label_at_an_inner_node_raises_its_probability(case):
     x = eight_bags()[0][0]
     target = Target(slide=TREE.node("Malignant"))

@@ -17,6 +17,8 @@ from napari_mil.slides import open_slide, remote
 from napari_mil.slides.address import Address
 from napari_mil.slides.remote import BLOCK, RemoteFile
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("aiohttp")
 IMAGE = picture(1500, 1100)
 
@@ -164,7 +166,6 @@ def test_a_slide_may_hold_more_than_the_cache(server, monkeypatch):
         assert np.array_equal(slide.levels[0][:], IMAGE)
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow")
 def test_an_s3_server(tmp_path, monkeypatch):
     server_module = pytest.importorskip("moto.server")

@@ -218,6 +218,7 @@ def test_names_of_ome_tiffs_lose_both_suffixes(tmp_path):
         assert slide.name == "a.b"
 
 
+@pytest.mark.slow
 def test_levels_that_are_nearly_four_times_apart_lie_right_to_half_a_pixel_at_the_far_corner(tmp_path):
     """150,000 px, levels 4.0003 apart: after three levels a rounded factor would be off by 45 px."""
     width, step = 150_000, 4.0003

@@ -10,6 +10,8 @@ from vendorslides import write_bif, write_mirax, write_ndpi, write_philips, writ
 
 from napari_mil.slides import open_slide
 
+pytestmark = pytest.mark.slow
+
 IMAGE = picture(2048, 2720)
 PART = IMAGE[:1024, :1360]
 # writer, image, suffix, OpenSlide's name, objective, box of the scan, most that pixels differ by

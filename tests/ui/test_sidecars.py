@@ -36,6 +36,7 @@ def test_it_is_made_attached_and_found_again(slide):
         assert again.engine.sketch.has(2)
 
 
+@pytest.mark.slow
 def test_a_slide_that_is_left_stops_it(slide, own_home, monkeypatch):
     monkeypatch.setattr(sidecars, "PATIENCE_S", 30.0)
     made = Companion(slide.engine, str(slide.path), print)

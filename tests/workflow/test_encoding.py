@@ -8,6 +8,8 @@ from napari_mil.errors import ModelError, ProjectError
 from napari_mil.store.encoders import kept_encoders
 from napari_mil.workflow import Project, add_encoder, find_encoder
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):

@@ -24,6 +24,8 @@ from napari_mil.workflow import (
 )
 from napari_mil.workflow.difference import difference_maps
 
+pytestmark = pytest.mark.slow
+
 SHORT = {"epochs": 2, "min_epochs": 1}
 
 

@@ -37,6 +37,8 @@ from napari_mil.workflow import (
 )
 from napari_mil.workflow import review as room
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def answered(tmp_path_factory):

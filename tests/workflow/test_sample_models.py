@@ -17,6 +17,8 @@ from napari_mil.tissue import tissue_grid
 from napari_mil.workflow.models import load_model
 from napari_mil.workflow.sample import packaged_models
 
+pytestmark = pytest.mark.slow
+
 SAMPLES = Path(__file__).parents[2] / "sample_data"
 MODELS = {card.name: (card, weights) for card, weights in packaged_models()}
 TREE = SAMPLE_TREE
