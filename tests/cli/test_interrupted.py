@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 from quickstudy import study
-from slidefiles import picture, write_pyramid
+from slidefiles import write_pyramid
 
 SAID = "napari-mil: Interrupted; what was finished is kept, run the same line again to go on.\n"
 
@@ -29,9 +29,9 @@ def test_an_interrupted_command_says_so(tmp_path, run, monkeypatch):
 @pytest.mark.skipif(os.name == "nt", reason="signals of another kind")
 def test_an_interrupted_embedding_keeps_its_tiles(tmp_path):
     with study(tmp_path, 0) as project:
-        project.add(
-            write_pyramid(tmp_path / "s.tif", np.tile(picture(1300, 1500), (3, 3, 1)), "jpeg", levels=3)
-        )
+        stained = np.random.default_rng(0).normal((190, 110, 170), 8, (256, 256, 3)).astype(np.uint8)
+        middle = np.pad(np.tile(stained, (12, 12, 1)), ((256,) * 2, (256,) * 2, (0, 0)), constant_values=240)
+        project.add(write_pyramid(tmp_path / "s.tif", middle, levels=3))
     line = [sys.executable, "-m", "napari_mil.cli", "embed", str(project.path), "--json"]
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
         for words in child.stdout:
