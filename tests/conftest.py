@@ -79,7 +79,7 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # the same for every worker of this run
     with FileLock(shared / "cohort.lock"), pytest.MonkeyPatch.context() as patch:
         draw_small_slides(patch)
-        drain(make_cohort(shared / "cohort", slides=10, seed=1))
+        drain(make_cohort(shared / "cohort", slides=10, seed=1, workers=1))
     return shared / "cohort"
 
 

@@ -78,17 +78,17 @@ def _sidecars() -> str:
 
 
 def _packages() -> Iterator[str]:
+    packages = importlib.metadata.packages_distributions()  # reads what every package tells of itself
     for module, (purpose, line) in OPTIONAL.items():
         if importlib.util.find_spec(module) is None:
             yield f"{module}: missing ({purpose}); {line}"
         else:
-            yield f"{module}: {_version(module)} ({purpose})"
+            yield f"{module}: {_version(packages.get(module, [module])[0])} ({purpose})"
 
 
-def _version(module: str) -> str:
-    names = importlib.metadata.packages_distributions().get(module, [module])
+def _version(package: str) -> str:
     try:
-        return importlib.metadata.version(names[0])
+        return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return "of unknown version"
 

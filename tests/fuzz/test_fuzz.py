@@ -10,7 +10,7 @@ from fuzzing import REAL, fuzz
 from mutations import damaged
 from targets import TARGETS
 
-FEW = 10  # damaged files, after each original was used as it is
+FEW = 6  # damaged files, after each original was used as it is
 MANY = {"slides": 3000, "formats": 3000, "labels": 5000, "checkpoints": 3000, "cards": 3000, "projects": 1500}
 
 
