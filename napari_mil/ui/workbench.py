@@ -135,9 +135,8 @@ class Workbench(QWidget):
         for _ in range(5):  # layouts settle over a few turns of the event loop
             QApplication.instance().processEvents()
         taken = self.viewer.screenshot(canvas_only=False, flash=False)
-        Image.fromarray(taken).save(
-            path, "PNG", compress_level=1
-        )  # napari's own way takes a third of a second
+        # napari's own way packs tightly, which takes a third of a second
+        Image.fromarray(taken).save(path, "PNG", compress_level=1)
         return Path(path)
 
     def resize_window(self, width_px: int, height_px: int) -> None:
