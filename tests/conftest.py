@@ -53,8 +53,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items[:] = [item for share in shares for item in share]
 
 
+def pytest_collection() -> None:
+    """Importing makes little garbage."""
+    gc.disable()
+
+
 def pytest_collection_finish() -> None:
     """What was imported stays: the garbage collector, often called by napari, need not walk through it."""
+    gc.enable()
     gc.collect()
     gc.freeze()
 

@@ -92,6 +92,7 @@ def test_a_photograph_can_be_corrected(project):
     assert done.obeyed[1] + done.set_aside == 1
 
 
+@pytest.mark.soak  # test_encoding.py keeps weights, the tests above make a study
 def test_weights_are_given_once_for_a_study(project, tmp_path):
     torch.save(closed_form("resnet18"), tmp_path / "resnet18.pth")
     encoder = add_encoder(project, "resnet18", tmp_path / "resnet18.pth")
