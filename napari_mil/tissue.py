@@ -97,20 +97,26 @@ def tissue_grid(
     Raises
     ------
     TissueError
-        when no tile has that much tissue
+        when no tile has that much tissue, or a pen was drawn over all that have
     """
     grid = lattice(slide, tile_px=tile_px, mpp=mpp)
     if slide.montage is not None:
         return grid.with_cells([p.cell for p in slide.montage.photographs])
     found, boxes = find_tissue(slide), grid.boxes_px
-    share = found.share(boxes)
-    kept = grid.with_cells(grid.cells[(share >= min_tissue) & (found.ink_share(boxes) <= max_ink)])
-    if not len(kept):
+    share, ink = found.share(boxes), found.ink_share(boxes)
+    full = share >= min_tissue
+    if not full.any():
         raise TissueError(
             f"No tissue was found on {slide.name}: of {len(grid)} tiles none holds {min_tissue:.0%} tissue "
-            f"free of pen (the fullest {share.max():.0%}); check that it is the right slide, and stained."
+            f"(the fullest {share.max():.0%}); check that it is the right slide, and stained."
         )
-    return kept
+    if ink[full].min() > max_ink:
+        raise TissueError(
+            f"No tissue of {slide.name} is free of pen: what looks like ink covers more than {max_ink:.0%} "
+            f"of each of the {full.sum()} tiles with tissue (at least {ink[full].min():.0%}); check its "
+            "colours, or scan it again without the pen."
+        )
+    return grid.with_cells(grid.cells[full & (ink <= max_ink)])
 
 
 def lattice(slide: Slide, *, tile_px: int = 256, mpp: float | None = 0.5) -> TileGrid:

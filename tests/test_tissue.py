@@ -104,9 +104,19 @@ def test_blank_glass_holds_no_tissue(kind, tmp_path):
     with open_slide(path) as slide:
         assert find_tissue(slide).mask.mean() < 0.001
         with pytest.raises(
-            TissueError, match=r"No tissue was found on blank: of 12 tiles none holds 25% tissue free of pen"
+            TissueError, match=r"No tissue was found on blank: of 12 tiles none holds 25% tissue \(the"
         ):
             tissue_grid(slide)
+
+
+def test_tissue_that_is_inked_all_over_is_told_from_none(tmp_path, monkeypatch):
+    everywhere, ink = np.ones((8, 8), bool), np.tile(np.arange(8) % 4 == 0, (8, 1))
+    monkeypatch.setattr("napari_mil.tissue.find_tissue", lambda _: TissueMask(everywhere, (64, 64), ink))
+    said = r"No tissue of inked is free of pen: .* more than 10% of each of the 4 tiles .* \(at least 25%\)"
+    with open_slide(write_pyramid(tmp_path / "inked.tif", np.full((512, 512, 3), 240, np.uint8))) as slide:
+        with pytest.raises(TissueError, match=said):
+            tissue_grid(slide)
+        assert len(tissue_grid(slide, max_ink=0.25)) == 4
 
 
 def test_a_slide_that_is_tissue_from_rim_to_rim(tmp_path):
