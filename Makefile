@@ -23,13 +23,9 @@ help: ## show the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 # Debian's packages and Python's are fetched side by side, once there is what makes the environment
-$(READY): pyproject.toml constraints.txt scripts/system_packages
+$(READY): pyproject.toml constraints.txt scripts/environment.py scripts/system_packages
 	scripts/system_packages venv
-	scripts/system_packages $(WITH) & \
-	{ [ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV); } && \
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1" && \
-	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt --editable ".[pyqt5,dicom,remote]" --group dev && \
-	wait $$!
+	scripts/system_packages $(WITH) & $(PYTHON) scripts/environment.py $(VENV) constraints.txt pyqt5,dicom,remote && wait $$!
 	touch $@
 
 demo: $(READY) ## the main job on sample slides, in a window, or with screenshots in demo-output/ where there is no screen
@@ -74,12 +70,11 @@ test-ui-% .venv-%/.ready: BINDING := pyqt5
 test-ui-qt6 .venv-qt6/.ready: BINDING := pyqt6
 
 # constraints.txt, with the version of napari that the environment is named after
-$(MATRIX:%=.venv-%/.ready): .venv-%/.ready: pyproject.toml constraints.txt scripts/system_packages
+$(MATRIX:%=.venv-%/.ready): .venv-%/.ready: pyproject.toml constraints.txt scripts/environment.py scripts/system_packages
 	scripts/system_packages
-	[ -x .venv-$*/bin/python ] || $(PYTHON) -m venv .venv-$*
+	mkdir -p .venv-$*
 	sed '$(if $(filter napari-%,$*),s/^napari==.*/napari==$(*:napari-%=%).*/)' constraints.txt > .venv-$*/constraints.txt
-	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
-	.venv-$*/bin/python -m pip install --quiet --no-compile -c .venv-$*/constraints.txt --editable ".[$(BINDING),dicom,remote]" --group dev
+	$(PYTHON) scripts/environment.py .venv-$* .venv-$*/constraints.txt $(BINDING),dicom,remote
 	touch $@
 
 bench-quality: $(READY) ## how well the methods work, on sample, planted and real sets: tables in docs/benchmarks.md, resumes run by run

@@ -1,6 +1,7 @@
 """What is installed: the manifest is found from a wheel and an editable install; the wheel is complete."""
 
 import re
+import runpy
 import subprocess
 import sys
 import tomllib
@@ -37,6 +38,22 @@ def test_what_a_package_index_shows_stands_alone():
     assert links
     assert all(link.startswith("https://") for link in links)
     assert "![" not in text
+
+
+def test_where_pip_finds_packages_is_told_to_what_installs_them(tmp_path, monkeypatch):
+    told = tmp_path / "pip.conf"
+    told.write_text(
+        "[global]\nfind-links = /a/wheels\n /b/wheels\nindex-url = https://written.example/simple\n"
+    )
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(told))
+    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
+    monkeypatch.setenv("PIP_INDEX_URL", "https://said.example/simple")
+    monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "https://one.example https://two.example")
+    script = runpy.run_path(str(ROOT / "scripts" / "environment.py"))
+    settings = script["settings_of_pip"](Path(sys.executable))
+    assert settings["UV_FIND_LINKS"] == "/a/wheels,/b/wheels"
+    assert settings["UV_DEFAULT_INDEX"] == "https://said.example/simple"
+    assert settings["UV_INDEX"] == "https://one.example https://two.example"
 
 
 def test_the_manifest_at_the_top_is_the_packaged_one():
