@@ -13,11 +13,10 @@ import faulthandler
 import importlib
 import json
 import math
+import multiprocessing
 import os
 import resource
 import shutil
-import subprocess
-import sys
 import time
 import traceback
 import warnings
@@ -25,6 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from typing import TextIO
 
 from mutations import damage_folder, damaged
 
@@ -32,6 +32,11 @@ from napari_mil.errors import MILError
 
 HANG_S = 60
 MEMORY_BYTES = 6 * 2**30
+#: children are forked from a process that has imported what they use
+CHILDREN = multiprocessing.get_context("forkserver")
+CHILDREN.set_forkserver_preload(
+    ["targets", *(f"napari_mil.{used}" for used in ("infer", "interop.geojson", "tissue", "workflow.models"))]
+)
 REAL = "real-"  # files of others, which may be of a kind that is refused
 
 #: `attempt(act, *arguments)`: a MILError of the act is heard, and the next act goes on
@@ -69,28 +74,34 @@ class Tally:
 def fuzz(name: str, folder: Path, seeds: range, *, module: str = "targets", hang_s: float = HANG_S) -> Tally:
     """Try `seeds` of a target whose originals lie in `folder`, in as many children as it takes."""
     tally, first = Tally(), seeds.start
+    said, failed = folder.parent / "said", folder.parent / "failed"
     while first < seeds.stop:
-        words = (module, name, folder, first, seeds.stop, hang_s)
-        line = [sys.executable, "-m", "fuzzing", *map(str, words)]
-        paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1]), *sys.path])
-        done = subprocess.run(
-            line, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True, check=False
+        child = CHILDREN.Process(
+            target=main, args=(module, name, folder, range(first, seeds.stop), hang_s, said, failed)
         )
-        for text in done.stdout.splitlines():
-            said = json.loads(text)
-            tally.succeeded += said["how"] == "succeeded"
-            tally.refused += said["how"] == "refused"
-            if said["how"] == "found":
-                tally.findings.append(f"{name} seed {said['seed']}: {said['why']}")
-            first = said["seed"] + 1
-        if done.returncode:
-            tally.findings.append(f"{name} seed {first}: ended with {done.returncode}: {done.stderr[-3000:]}")
+        child.start()
+        child.join()
+        for line in map(json.loads, said.read_text().splitlines()):
+            tally.succeeded += line["how"] == "succeeded"
+            tally.refused += line["how"] == "refused"
+            if line["how"] == "found":
+                tally.findings.append(f"{name} seed {line['seed']}: {line['why']}")
+            first = line["seed"] + 1
+        if child.exitcode:
+            words = failed.read_text()[-3000:]
+            tally.findings.append(f"{name} seed {first}: ended with {child.exitcode}: {words}")
             first += 1
     return tally
 
 
-def main(module: str, name: str, folder: Path, seeds: range, hang_s: float) -> None:
-    """The child: one line of JSON per seed."""
+def main(module: str, name: str, folder: Path, seeds: range, hang_s: float, said: Path, failed: Path) -> None:
+    """The child: one line of JSON per seed in the file `said`; its last words in `failed`."""
+    with said.open("w") as tells, failed.open("w") as last_words:
+        os.dup2(last_words.fileno(), 2)
+        _each(module, name, folder, seeds, hang_s, tells)
+
+
+def _each(module: str, name: str, folder: Path, seeds: range, hang_s: float, tells: TextIO) -> None:
     target = importlib.import_module(module).TARGETS[name]
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     faulthandler.enable()
@@ -104,8 +115,8 @@ def main(module: str, name: str, folder: Path, seeds: range, hang_s: float) -> N
         if whole and how == "refused" and not path.name.startswith(REAL):
             how, why = "found", f"{path.name} is whole and was refused: {why}"
         shutil.rmtree(work)
-        sys.stdout.write(json.dumps({"seed": seed, "how": how, "why": why}) + "\n")
-        sys.stdout.flush()
+        tells.write(json.dumps({"seed": seed, "how": how, "why": why}) + "\n")
+        tells.flush()
 
 
 def _damaged_copy(folder: Path, work: Path, draw: Random, seed: int) -> tuple[Path, bool]:
@@ -172,8 +183,3 @@ def _attempt(target: Target, path: Path) -> tuple[str, str]:
 def one_sentence(said: str) -> bool:
     """Whether a person can read this on one line."""
     return said.isprintable() and said.endswith(".") and not said.endswith("..") and len(said) < 2000
-
-
-if __name__ == "__main__":
-    of, called, where, start, stop, patience = sys.argv[1:]
-    main(of, called, Path(where), range(int(start), int(stop)), float(patience))
