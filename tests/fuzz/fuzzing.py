@@ -76,6 +76,8 @@ def fuzz(name: str, folder: Path, seeds: range, *, module: str = "targets", hang
     tally, first = Tally(), seeds.start
     said, failed = folder.parent / "said", folder.parent / "failed"
     while first < seeds.stop:
+        for told in (said, failed):  # a child that cannot begin must not be read as the one before
+            told.write_text("")
         child = CHILDREN.Process(
             target=main, args=(module, name, folder, range(first, seeds.stop), hang_s, said, failed)
         )
