@@ -184,7 +184,7 @@ def tried(name: str, rows: Sequence[Row]) -> str:
     known = SETS[name]
     first, base = known.figures[0], "pure (attn)"
     found = figured(rows, [first], known.tree)
-    named = {"mhim (attn)": "none (default)", "mhim (attn), init_student=all": "all"}
+    named = {"mhim (attn)": "as by default", "mhim (attn), init_student=none": "init_student=none"}
     lines = [
         [named.get(arm, arm), str(found[arm][first]), found[arm][first].beside(found[base][first])]
         for arm in [*named, *known.tried]

@@ -200,6 +200,7 @@ def test_presets_are_published_settings_by_name():
     recipe = recipe_for("mhim", {"epochs": 3}, preset="v2-command")
     assert (recipe.epochs, recipe.patience, recipe.min_epochs, recipe.stopping) == (3, 20, 100, "official")
     config = config_for("mhim", {"mask_ratio": 0.01}, preset="v2-command")
+    assert config["init_student"] == "none" != config_for("mhim")["init_student"]  # ours starts from stage 1
     assert (config["compat"], config["mask_ratio"], config["keep_ratio"]) == ("official", 0.01, 0.8)
     published = recipe_for("hmil", preset="official")
     assert (published.batch_bags, published.schedule, published.weight_decay) == (64, "plateau", 0.0)

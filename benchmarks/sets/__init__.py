@@ -16,9 +16,10 @@ from napari_mil.grid import TileGrid
 from napari_mil.labeltree import LabelTree
 
 #: narrower networks, fewer epochs and twice the rate of the defaults, the same for every method: a run takes
-#: seconds (at the rate of the defaults, AB-MIL of this width had not begun to learn after 15 epochs)
+#: seconds (at the rate of the defaults, AB-MIL of this width had not begun to learn after 15 epochs); no run
+#: is stopped, since with rare lesions some had not begun to learn by then
 NARROW = {"hidden": 128}
-SHORT = {"epochs": 15, "stage1_epochs": 6, "lr": 1e-3}
+SHORT = {"epochs": 15, "min_epochs": 15, "stage1_epochs": 6, "lr": 1e-3}
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,9 +49,9 @@ ARMS = {
     "true risk": Arm("true risk"),
     "mean": Arm("mean", NARROW),
     "pure (attn)": mhim(pure=True),
-    "mhim (attn), init_student=all": mhim(init_student="all"),
+    "mhim (attn)": mhim(),
 }
-AGAINST = {"pure (attn)": ("mean",), "mhim (attn), init_student=all": ("pure (attn)", "mean")}
+AGAINST = {"pure (attn)": ("mean",), "mhim (attn)": ("pure (attn)", "mean")}
 SETS = {
     "hazard": Set(
         title="Planted hazard",

@@ -51,10 +51,10 @@ LONG = SHORT | {"epochs": 30, "patience": 10}
 ARMS = {
     "mean": Arm("mean", NARROW),
     "abmil": Arm("abmil", NARROW),
-    "micromil": Arm("micromil", {}, LONG | {"lr": 1e-4}),
-    "micromil, lr=1e-3": Arm("micromil", {}, LONG | {"lr": 1e-3}),
+    "micromil": Arm("micromil", {}, LONG | {"lr": 1e-3}),
+    "micromil, lr=1e-4": Arm("micromil", {}, LONG | {"lr": 1e-4}),
 }
-AGAINST = {"micromil": ("mean",), "micromil, lr=1e-3": ("mean", "micromil")}
+AGAINST = {"micromil": ("mean", "micromil, lr=1e-4"), "micromil, lr=1e-4": ("mean",)}
 SETS = {
     "photographs": Set(
         title="Redundant photographs",

@@ -93,34 +93,32 @@ ARMS = {
     "mean": Arm("mean", NARROW),
     "pure (attn)": mhim(pure=True),
     "mhim (attn)": mhim(),
-    "mhim (attn), init_student=all": mhim(init_student="all"),
+    "mhim (attn), init_student=none": mhim(init_student="none"),
 }
 GATED = {
     "pure (gated)": mhim("gated", pure=True),
-    "mhim (gated), init_student=all": mhim("gated", init_student="all"),
+    "mhim (gated)": mhim("gated"),
 }
 DSMIL = {
     "pure (dsmil)": mhim("dsmil", pure=True),
-    "mhim (dsmil), init_student=all": mhim("dsmil", init_student="all"),
+    "mhim (dsmil)": mhim("dsmil"),
 }
 MORE = {"10 %": GATED, "2 %": DSMIL}
 AGAINST = {
-    "mhim (attn)": ("pure (attn)",),
-    "mhim (attn), init_student=all": ("pure (attn)", "mhim (attn)"),
-    "mhim (gated), init_student=all": ("pure (gated)",),
-    "mhim (dsmil), init_student=all": ("pure (dsmil)",),
+    "mhim (attn)": ("pure (attn)", "mhim (attn), init_student=none"),
+    "mhim (attn), init_student=none": ("pure (attn)",),
+    "mhim (gated)": ("pure (gated)",),
+    "mhim (dsmil)": ("pure (dsmil)",),
 }
 #: what a sweep asks: is it the time, the start, the recycled, the hidden, or the teacher?
 TRIED = {
     "pure, as many epochs as mhim": Arm("mhim", {**NARROW, "pure": True}, SHORT | {"epochs": 21}),
-    "none, no recycling": mhim(recycle_tokens=0),
-    "all, no recycling": mhim(init_student="all", recycle_tokens=0),
-    "all, mask_ratio=0": mhim(init_student="all", mask_ratio=0.0),
-    "all, keep_ratio=0.2": mhim(init_student="all", keep_ratio=0.2),
-    "all, teacher as published": mhim(init_student="all", compat="official"),
-    "all, stage 1 of 15 epochs": Arm(
-        "mhim", {**NARROW, "init_student": "all"}, SHORT | {"stage1_epochs": 15}
-    ),
+    "init_student=none, no recycling": mhim(init_student="none", recycle_tokens=0),
+    "no recycling": mhim(recycle_tokens=0),
+    "mask_ratio=0": mhim(mask_ratio=0.0),
+    "keep_ratio=0.2": mhim(keep_ratio=0.2),
+    "teacher as published": mhim(compat="official"),
+    "stage 1 of 15 epochs": Arm("mhim", NARROW, SHORT | {"stage1_epochs": 15}),
 }
 
 

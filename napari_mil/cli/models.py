@@ -44,7 +44,7 @@ def _stop(*, until_told: bool) -> Callable[[], bool] | None:
 
 
 @app.command(
-    epilog="Example: `napari-mil train study/ --method mhim -s init_student=all -r epochs=60 --name mhim-1`, "
+    epilog="Example: `napari-mil train study/ --method mhim -s mask_ratio=0.05 -r epochs=60 --name mhim-1`, "
     "`napari-mil train study/ --method mhim --preset v2-command --folds 5 --seeds 0,1,2` or "
     "`napari-mil train study/ --method mhim --grid published`"
 )

@@ -24,7 +24,7 @@ FURTHER = (1, 2)
 #: stays small. hmil: presence, or its classes may look at each other's tiles; few epochs, since classes crowd
 #: onto the same tiles again once every training slide is answered (docs/methods.md)
 SAMPLE_METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "mhim": ({"hidden": 256, "init_student": "all"}, {}),
+    "mhim": ({"hidden": 256}, {}),
     "hmil": ({"presence_weight": 1.0}, {"lr": 2e-4, "epochs": 6, "min_epochs": 6, "patience": 6}),
 }
 _DONE = "sample.txt"

@@ -299,7 +299,7 @@ class MHIM(MILModel):
         return MHIM(replace(self.config, pure=True), self.in_features, self.tree)
 
     def start_from(self, trained: MILModel) -> None:
-        """The teacher takes the stage-1 weights; the student what `init_student` says (as published: no)."""
+        """The teacher takes the stage-1 weights, the student what `init_student` says."""
         if not (isinstance(trained, MHIM) and trained.config.encoder == self.config.encoder):
             raise ModelError(f"mhim starts from its own stage 1, not from {trained.name}.")
         weights = trained.student.state_dict()

@@ -62,7 +62,7 @@ class MHIMConfig:
     )
     score_bias: bool = option(False, "add the classifier's bias to the tile's class scores")
     init_student: str = option(
-        "none", "what the student takes from stage 1; all suits short trainings", choices=INIT
+        "all", "what the student takes from stage 1; as published: none (version 2)", choices=INIT
     )
 
 
@@ -76,7 +76,7 @@ _ADAM = {
     "stopping": "official",
     "select_by": "official",
 }
-_V2 = {"version": 2, "compat": "official", "mask_ratio": 0.03, "recycle_tokens": 5}
+_V2 = {"version": 2, "compat": "official", "mask_ratio": 0.03, "recycle_tokens": 5, "init_student": "none"}
 _V1 = {
     "version": 1,
     "compat": "official",
