@@ -11,17 +11,16 @@ docs/benchmarks.md; torchmil's models run beside ours where torchmil is installe
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -120,32 +119,22 @@ def step_of(kind: str, encoder: str, x: Tensor) -> Callable[[], None]:
 
 
 def peak(kind: str, encoder: str, n: int, device: str) -> float:
-    """MB beyond bag, weights and optimiser that a step needs at its worst; on a CPU in an own process."""
+    """MB beyond bag, weights and optimiser that torch holds at the worst moment of a step."""
+    act = step_of(kind, encoder, bag(n, device))
+    act()
     if device == "cuda":
-        act = step_of(kind, encoder, bag(n, device))
-        act()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         act()
         return (torch.cuda.max_memory_allocated() - before) / 1e6
-    line = [sys.executable, __file__, "--peak", kind, encoder, str(n)]
-    frugal = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}  # what is freed goes back at once
-    done = subprocess.run(line, capture_output=True, text=True, check=True, env=frugal)
-    return float(done.stdout)
-
-
-def own_peak(kind: str, encoder: str, n: int) -> float:
-    """In this process: high-water mark of a second step over what stood before it."""
-    x = bag(n, "cpu")
-    act = step_of(kind, encoder, x)
-    act()
-    gc.collect()
-    Path("/proc/self/clear_refs").write_text("5")  # forgets the high-water mark
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    before = float(status["VmRSS"].split()[0])
-    act()
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return (float(status["VmHWM"].split()[0]) - before) / 1e3
+    with torch.profiler.profile(profile_memory=True) as seen:
+        act()
+    held = [
+        (event.start_ns(), event.nbytes())
+        for event in seen.profiler.kineto_results.events()
+        if event.name() == "[memory]"  # taken, or, below zero, given back
+    ]
+    return max(accumulate(size for _, size in sorted(held))) / 1e6
 
 
 def steps_table(n: int, device: str, repeats: int) -> list[str]:
@@ -313,11 +302,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, help="write the tables here as well")
     parser.add_argument("--no-docs", action="store_true")
     parser.add_argument("--docs", type=Path, default=Path(__file__).parents[1] / "docs" / "benchmarks.md")
-    parser.add_argument("--peak", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args(argv)
-    if given.peak:
-        print(own_peak(given.peak[0], given.peak[1], int(given.peak[2])))
-        return 0
     torch.manual_seed(0)
     load = os.getloadavg()[0]
     parts = {

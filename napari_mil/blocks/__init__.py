@@ -26,6 +26,7 @@ from napari_mil.blocks.nystrom import NystromAttention, NystromLayer
 from napari_mil.blocks.pooling import AttentionPooler, Pooled, Pooler
 from napari_mil.blocks.ppeg import PPEG
 from napari_mil.blocks.recycle import CrossAttention, GlobalRecycle
+from napari_mil.blocks.rows import Rows
 from napari_mil.blocks.selfattention import SelfAttentionPooler
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "NystromLayer",
     "Pooled",
     "Pooler",
+    "Rows",
     "SelfAttentionPooler",
     "Streams",
     "ceil_count",

@@ -62,13 +62,27 @@ class Dropout(nn.Dropout):
 
     def forward(self, x: Tensor) -> Tensor:
         """X of any shape; what is kept, times 1 / (1 − p), while training."""
-        if not self.training or x.device.type != "cpu" or not 0 < self.p < 1:
+        if x.device.type != "cpu" or self.p >= 1:
             return super().forward(x)
+        return self.keep(x, self.draw(x))
+
+    def draw(self, x: Tensor) -> Tensor | None:
+        """Which numbers of x are kept, bool, with p below 1; None where nothing is dropped."""
+        if not (self.training and self.p > 0):
+            return None
+        if x.device.type != "cpu":
+            return torch.rand(x.shape, device=x.device) >= self.p
         seed = int(torch.randint(2**62, (), device="cpu"))
         bits = np.random.SFC64(seed).random_raw(-(-x.numel() // 4)).view(np.int16)[: x.numel()]
         kept = torch.from_numpy(bits) >= round(self.p * 2**16) - 2**15
-        dropped: Tensor = _Kept.apply(x, kept.view(x.shape), 1 / (1 - self.p))  # type: ignore[no-untyped-call]
-        return dropped
+        return kept.view(x.shape)
+
+    def keep(self, x: Tensor, kept: Tensor | None) -> Tensor:
+        """What is kept of x, times 1 / (1 − p)."""
+        if kept is None:
+            return x
+        left: Tensor = _Kept.apply(x, kept, 1 / (1 - self.p))  # type: ignore[no-untyped-call]
+        return left
 
 
 class _Kept(torch.autograd.Function):

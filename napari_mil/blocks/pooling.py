@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from napari_mil.blocks.attention import AttentionScores, GatedScores
+from napari_mil.blocks.rows import Rows
 
 
 def together(h: Tensor, tokens: Tensor | None) -> Tensor:
@@ -61,6 +62,10 @@ class Pooler(nn.Module, ABC):
         """Pool for a loss: the same vector, but what no loss reads may be left out."""
         pooled: Pooled = self(h, tokens)
         return pooled
+
+    def stream(self, rows: Rows, tokens: Tensor | None = None) -> Pooled:
+        """The same for rows that are not projected yet."""
+        return self.learn(rows.all(), tokens)
 
     def logits(self, pooled: Pooled, predictor: nn.Linear) -> tuple[Tensor, ...]:
         """The bag's (C,) logits, one tensor per voice; the answer is their mean."""
@@ -115,6 +120,23 @@ class AttentionPooler(Pooler):
         attention = torch.softmax(torch.cat([self.attention(h), self.attention(tokens)]), 0)
         tiles, others = attention[: len(h)], attention[len(h) :]
         return Pooled((tiles.T @ h + others.T @ tokens)[0], attention)
+
+    def stream(self, rows: Rows, tokens: Tensor | None = None) -> Pooled:
+        """The same without ever holding what the rows are projected to: every chunk adds its tiles up by a
+        softmax over them alone, and is weighed by what they are of all.
+        """
+        parts = rows.each(self._part, tuple(self.attention.parameters()))
+        if tokens is not None:
+            parts.append(self._part(tokens))
+        attention = torch.softmax(torch.cat([e for e, _ in parts]), 0)
+        shares = torch.split(attention, [len(e) for e, _ in parts])
+        vectors = [share.sum() * z for share, (_, z) in zip(shares, parts, strict=True)]
+        return Pooled(torch.stack(vectors).sum(0), attention)
+
+    def _part(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        """(n, 1) scores of some tiles, and (D,) what they would be as a bag of their own."""
+        e = self.attention(h)
+        return e, (torch.softmax(e, 0).T @ h)[0]
 
     def tiles(self, h: Tensor, pooled: Pooled | None, predictor: nn.Linear) -> Tensor:  # noqa: ARG002
         """The answer for a bag of this tile alone."""

@@ -23,11 +23,17 @@ class CrossAttention(nn.Module):
         self.to_out = nn.Sequential(nn.Linear(inner, features), Dropout(dropout))
 
     def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
-        """(k, D) one mixture of the keys' values per query."""
+        """(k, D) one mixture of the keys' values per query.
+
+        q (W_k y)ᵀ = (q W_k) yᵀ and w (W_v y) = (w y) W_v: a few queries are brought to the n keys, which
+        then need no projection.
+        """
+        to_k, to_v = self.to_kv.weight.view(2, self.heads, -1, keys.shape[1])
         q = self.to_q(queries).unflatten(1, (self.heads, -1)).transpose(0, 1)
-        k, v = (x.unflatten(1, (self.heads, -1)).transpose(0, 1) for x in self.to_kv(keys).chunk(2, dim=1))
-        weights = self.attend(torch.softmax(q @ k.transpose(1, 2) * q.shape[-1] ** -0.5, -1))
-        mixed: Tensor = self.to_out((weights @ v).transpose(0, 1).flatten(1))
+        asked = (q @ to_k).flatten(0, 1)
+        weights = self.attend(torch.softmax(asked @ keys.T * q.shape[-1] ** -0.5, -1))
+        read = (weights @ keys).unflatten(0, (self.heads, -1)) @ to_v.mT
+        mixed: Tensor = self.to_out(read.transpose(0, 1).flatten(1))
         return mixed
 
 

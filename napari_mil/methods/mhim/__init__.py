@@ -238,7 +238,7 @@ class MHIM(MILModel):
             )
         seen = self.look(features)
         part = self.hide(seen.score, progress=progress, generator=generator, noise=noise)
-        pooled = pooler.learn(*self._student_sees(features, part))
+        pooled = self._student(features, part)
         voices, extra = pooler.logits(pooled, net.predictor), {}
         if self.config.consistency:
             agree = soft_cross_entropy(pooled.vector, seen.embedding, self.config.temperature)
@@ -250,19 +250,21 @@ class MHIM(MILModel):
             Step(voices, seen, part),
         )
 
-    def _student_sees(self, features: Tensor, part: Hiding) -> tuple[Tensor, Tensor | None]:
-        """(n, D) the kept tiles, and (k, D) tokens of the recycled ones where there are some.
+    def _student(self, features: Tensor, part: Hiding) -> Pooled:
+        """What the student makes of the kept tiles, and of tokens of the recycled ones where there are some.
 
-        As published all tiles are projected, then hidden. Here the bag is put in order before: what is hidden
-        needs no projection, and the gradient has no scattered rows to collect.
+        As published all tiles are projected, then hidden. Here what is hidden needs no projection, and what
+        is seen is projected a few tiles at a time.
         """
-        net, kept = self.student, len(part.kept)
+        net = self.student
         if self.config.compat == "official":
             h = net.embed(features)
-            seen, recycled = h[part.kept], h[part.recycled]
-        else:
-            seen, recycled = net.embed(features[torch.cat([part.kept, part.recycled])]).tensor_split((kept,))
-        return seen, net.merge(recycled, follow=self.training) if part.tokens else None
+            tokens = net.merge(h[part.recycled], follow=self.training) if part.tokens else None
+            return net.online_encoder.learn(h[part.kept], tokens)
+        tokens = None
+        if part.tokens:
+            tokens = net.merge(net.rows(features, part.recycled).all(), follow=self.training)
+        return net.online_encoder.stream(net.rows(features, part.kept), tokens)
 
     def slide_losses(
         self,

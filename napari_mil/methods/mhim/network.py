@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from napari_mil.blocks import (
@@ -11,6 +12,7 @@ from napari_mil.blocks import (
     DSMILPooler,
     GlobalRecycle,
     Pooler,
+    Rows,
     SelfAttentionPooler,
     xavier,
 )
@@ -47,8 +49,15 @@ class Network(nn.Module):
         self.predictor = nn.Linear(config.hidden, classes)
         xavier(self)
 
+    def rows(self, features: Tensor, at: Tensor | None = None) -> Rows:
+        """Rows of a bag (N, D_in), to be projected: those at `at` (n,), else all."""
+        layer, act = self.feature
+        return Rows(features, at, layer, act, self.dp)  # type: ignore[arg-type]
+
     def embed(self, features: Tensor) -> Tensor:
         """(N, D_in) → (N, D) projected features."""
+        if not torch.is_grad_enabled():
+            return self.rows(features).all()
         h: Tensor = self.dp(self.feature(features))
         return h
 

@@ -1,0 +1,136 @@
+"""Rows of a bag, projected a few at a time.
+
+Most of what a network makes of a tile is read once. Worked through in chunks it stays in the cache, and it is
+never held for the whole bag: only the projection's products wait for the way back, and what follows them,
+which costs little, is made anew there.
+
+Shape letters: N tiles of a bag, n of them that are looked at, D_in and D feature widths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from napari_mil.blocks.basics import Dropout
+
+#: rows worked on together: what a core's cache holds, and what keeps a GPU busy
+CPU_ROWS, GPU_ROWS = 2048, 16384
+#: h of some rows → tensors, for which no other row need be known; asked again it must say the same
+Head = Callable[[Tensor], tuple[Tensor, ...]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """Rows of a bag that are projected when somebody asks for them: h = dropout(act(W x + b)).
+
+    Attributes
+    ----------
+    features : (N, D_in) the bag
+    at : (n,) which of its rows, in which order; None: all
+    layer, act, drop : the projection
+    """
+
+    features: Tensor
+    at: Tensor | None
+    layer: nn.Linear
+    act: nn.Module
+    drop: Dropout
+
+    def __len__(self) -> int:
+        return len(self.features) if self.at is None else len(self.at)
+
+    def all(self) -> Tensor:
+        """(n, D) h of every row."""
+        if torch.is_grad_enabled():
+            return torch.cat([h for (h,) in self.each(lambda h: (h,))])
+        made = torch.empty(0)
+        for begin, x in self.chunks():
+            h = self.drop(self.act(self.layer(x)))
+            if begin == 0:
+                made = h.new_empty(len(self), h.shape[1])
+            made[begin : begin + len(h)] = h
+        return made
+
+    def each(self, head: Head, parameters: Sequence[nn.Parameter] = ()) -> list[tuple[Tensor, ...]]:
+        """What `head`, which reads these parameters, says of one chunk of rows after the other."""
+        if self.features.requires_grad:
+            return [head(self.drop(self.act(self.layer(x)))) for _, x in self.chunks()]
+        work = _Work(self, head, [p for p in parameters if p.requires_grad])
+        flat = _Streamed.apply(work, self.layer.weight, self.layer.bias, *work.parameters)  # type: ignore[no-untyped-call]
+        return [flat[i : i + work.outputs] for i in range(0, len(flat), work.outputs)]
+
+    def chunks(self) -> Iterator[tuple[int, Tensor]]:
+        """Number of its first row, and features, of chunk after chunk."""
+        size = CPU_ROWS if self.features.device.type == "cpu" else GPU_ROWS
+        for begin in range(0, max(len(self), 1), size):  # of no rows, one chunk without any
+            some = slice(begin, begin + size)
+            yield begin, self.features[some] if self.at is None else self.features[self.at[some]]
+
+
+@dataclass(slots=True, eq=False)
+class _Work:
+    """What the two ways need of each other."""
+
+    rows: Rows
+    head: Head
+    parameters: list[nn.Parameter]
+    outputs: int = 1
+
+    def say(self, z: Tensor, kept: Tensor | None) -> tuple[Tensor, ...]:
+        return self.head(self.rows.drop.keep(self.rows.act(z), kept))
+
+
+class _Streamed(torch.autograd.Function):
+    """Products of the projection are kept, what follows them is made again on the way back."""
+
+    @staticmethod
+    def forward(ctx: Any, work: _Work, *parameters: Tensor) -> tuple[Tensor, ...]:
+        device = work.rows.features.device.type
+        ctx.work, ctx.mixed = work, (torch.is_autocast_enabled(device), torch.get_autocast_dtype(device))
+        made: list[Tensor | None] = []
+        said: list[Tensor] = []
+        for _, x in work.rows.chunks():
+            z = work.rows.layer(x)
+            kept = work.rows.drop.draw(z)
+            outputs = work.say(z, kept)
+            work.outputs = len(outputs)
+            made += [z, kept]
+            said += outputs
+        ctx.save_for_backward(*parameters, *made)
+        ctx.count = len(parameters)
+        return tuple(said)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        work: _Work = ctx.work
+        (weight, bias, *others), made = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
+        sums = [torch.zeros_like(p) for p in (weight, bias, *others)]
+        enabled, dtype = ctx.mixed
+        for i, (_, x) in enumerate(work.rows.chunks()):
+            z, kept = made[2 * i].detach().requires_grad_(), made[2 * i + 1]
+            with torch.enable_grad(), torch.autocast(x.device.type, dtype, enabled=enabled):
+                outputs = work.say(z, kept)
+            asked = gradients[i * work.outputs : (i + 1) * work.outputs]
+            pairs = [(o, g) for o, g in zip(outputs, asked, strict=True) if g is not None and o.requires_grad]
+            if not pairs:
+                continue
+            back, *rest = torch.autograd.grad(
+                [o for o, _ in pairs], [z, *others], [g for _, g in pairs], allow_unused=True
+            )
+            if back is not None:
+                if back.dtype == weight.dtype:
+                    sums[0].addmm_(back.T, x)
+                else:
+                    sums[0] += back.T @ x.to(back.dtype)
+                sums[1] += back.sum(0)
+            for all_rows, part in zip(sums[2:], rest, strict=True):
+                if part is not None:
+                    all_rows.add_(part)
+        return None, *sums

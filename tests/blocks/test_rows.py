@@ -1,0 +1,126 @@
+"""Rows worked through in chunks give what the whole bag gives, forwards and backwards, and hold less."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from napari_mil.blocks import AttentionPooler, Dropout, DSMILPooler, Rows, rows
+
+D_IN, D = 6, 5
+
+
+@pytest.fixture(autouse=True)
+def _small_chunks(monkeypatch):
+    monkeypatch.setattr(rows, "CPU_ROWS", 4)
+
+
+def bag(n, seed=0):
+    return torch.randn(n, D_IN, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def network(pooler, *, gated=False, drop=0.0):
+    torch.manual_seed(1)
+    pool = AttentionPooler(D, 3, "tanh", gated=gated) if pooler == "attn" else DSMILPooler(D, 3, 2)
+    parts = nn.ModuleDict(
+        {"layer": nn.Linear(D_IN, D), "act": nn.GELU(), "drop": Dropout(drop), "pool": pool}
+    )
+    return parts.double()
+
+
+def asked(net, x, at=None):
+    return Rows(x, at, net["layer"], net["act"], net["drop"])
+
+
+@pytest.mark.parametrize("tokens", [None, 2])
+@pytest.mark.parametrize("n", [1, 3, 4, 5, 13])
+@pytest.mark.parametrize(("pooler", "gated"), [("attn", False), ("attn", True), ("dsmil", False)])
+def test_a_stream_pools_as_the_whole_does_and_so_do_its_gradients(pooler, gated, n, tokens):
+    net = network(pooler, gated=gated)
+    other, x = copy.deepcopy(net), bag(20)
+    at = torch.randperm(20, generator=torch.Generator().manual_seed(2))[:n]
+    more = None if tokens is None else bag(tokens, 3)[:, :D]
+    streamed = net["pool"].stream(asked(net, x, at), more)
+    whole = other["pool"].learn(other["act"](other["layer"](x[at])), more)
+    torch.testing.assert_close(streamed.vector, whole.vector)
+    torch.testing.assert_close(streamed.attention, whole.attention)
+    for pooled in (streamed, whole):
+        at_place = torch.arange(len(pooled.attention))[:, None]
+        (pooled.vector.square().sum() + (pooled.attention * at_place).sum()).backward()
+    for (name, mine), theirs in zip(net.named_parameters(), other.parameters(), strict=True):
+        assert (mine.grad is None) == (theirs.grad is None), name
+        if mine.grad is not None:
+            torch.testing.assert_close(mine.grad, theirs.grad, msg=name)
+
+
+def test_what_is_dropped_is_dropped_on_the_way_back_too():
+    net, x = network("attn", drop=0.5).train(), bag(11)
+    other = copy.deepcopy(net)
+    torch.manual_seed(4)
+    streamed = net["pool"].stream(asked(net, x))
+    torch.manual_seed(4)
+    h = torch.cat([other["drop"](other["act"](other["layer"](some))) for some in x.split(4)])
+    assert 0 < (h == 0).sum() < h.numel()
+    whole = other["pool"](h)
+    torch.testing.assert_close(streamed.vector, whole.vector)
+    for pooled in (streamed, whole):
+        pooled.vector.square().sum().backward()
+    for mine, theirs in zip(net.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad)
+
+
+@pytest.mark.parametrize("learning", [True, False])
+def test_all_rows_are_the_projection(learning):
+    net, x = network("attn"), bag(9)
+    with torch.set_grad_enabled(learning):
+        torch.testing.assert_close(asked(net, x).all(), net["act"](net["layer"](x)))
+        none = asked(net, x, torch.empty(0, dtype=torch.long)).all()
+    assert none.shape == (0, D)
+    assert none.requires_grad == learning
+
+
+def test_features_may_ask_for_a_gradient():
+    net, x = network("attn"), bag(9).requires_grad_()
+    net["pool"].stream(asked(net, x)).vector.sum().backward()
+    streamed, x.grad = x.grad, None
+    net["pool"](net["act"](net["layer"](x))).vector.sum().backward()
+    torch.testing.assert_close(streamed, x.grad)
+
+
+def test_what_learns_not_gets_no_gradient():
+    net = network("attn")
+    net["pool"].requires_grad_(False)
+    net["pool"].stream(asked(net, bag(9))).vector.sum().backward()
+    assert net["layer"].weight.grad.abs().sum() > 0
+    assert all(p.grad is None for p in net["pool"].parameters())
+
+
+def test_bfloat16_streams_as_it_pools():
+    net, x = network("attn").float(), bag(40).float()
+    other = copy.deepcopy(net)
+    with torch.autocast("cpu", torch.bfloat16):
+        streamed = net["pool"].stream(asked(net, x)).vector
+        whole = other["pool"](other["act"](other["layer"](x))).vector
+    torch.testing.assert_close(streamed.float(), whole.float(), atol=2e-2, rtol=0)
+    for vector in (streamed, whole):
+        vector.float().square().sum().backward()
+    for mine, theirs in zip(net.parameters(), other.parameters(), strict=True):
+        assert mine.grad.dtype == mine.dtype
+        torch.testing.assert_close(mine.grad, theirs.grad, atol=5e-2, rtol=5e-2)
+
+
+def test_only_the_products_of_the_projection_wait_for_the_way_back():
+    net, x = network("attn", drop=0.25).train(), bag(2000).float()
+    net.float()
+    held = {}
+
+    def note(tensor):
+        held[tensor.data_ptr()] = tensor.nbytes
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        net["pool"].stream(asked(net, x))
+    products, masks = 2000 * D * 4, 2000 * D
+    scores = 2000 * 4 * 2  # attention, once before and once after the softmax
+    assert sum(held.values()) < 1.1 * (products + masks + scores) + 20_000
