@@ -97,7 +97,7 @@ def answer(
         torch.inference_mode(),
         answering(model.to(here)),
     ):
-        output = model(_tensor(features, here), _tensor(cells, here, torch.int64))
+        output = model(_tensor(features, here, None), _tensor(cells, here, torch.int64))
         made = _numbers(output, model.tree, temperature)
     said = made.probabilities if made.hazards is None else (made.hazards,)
     if not all(np.isfinite(p).all() for p in (*said, made.tile_probability, made.attention)):
@@ -120,7 +120,7 @@ def _numbers(output: Output, tree: LabelTree, temperature: float) -> Answer:
     return Answer(probabilities, _numpy(torch.softmax(tiles, -1)), attention, maps)
 
 
-def _tensor(values: Any, device: torch.device, dtype: torch.dtype = torch.float32) -> Any:
+def _tensor(values: Any, device: torch.device, dtype: torch.dtype | None) -> Any:
     if values is None:
         return None
     if isinstance(values, Tensor):

@@ -277,14 +277,16 @@ class MILModel(nn.Module, ABC):
         return maps
 
     def check(self, features: Tensor) -> Tensor:
-        """Features (N, D) as float32 or wider; ModelError when they are empty or of another width."""
+        """Features (N, D), as float32 or wider where gradients are kept; ModelError when they are empty or of
+        another width. Without gradients the first layer widens them, a few rows at a time (blocks.by_rows).
+        """
         if features.ndim != 2 or features.shape[1] != self.in_features:
             raise ModelError(
                 f"{self.name} reads bags of shape (tiles, {self.in_features}), not {tuple(features.shape)}."
             )
         if not len(features):
             raise ModelError(f"{self.name}: the bag is empty; a bag needs at least one tile.")
-        return features.float() if features.dtype in (torch.float16, torch.bfloat16) else features
+        return wide(features) if torch.is_grad_enabled() else features
 
     def after_step(self, progress: float) -> None:
         """Called after every optimiser step (a teacher follows here)."""

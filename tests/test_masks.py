@@ -72,7 +72,7 @@ def test_more_is_hidden_by_a_higher_ratio_and_never_less():
 
 def test_the_teacher_looks_once():
     model, looks = make(), []
-    model.teacher.feature.register_forward_hook(lambda *_: looks.append(1))
+    model.teacher.online_encoder.register_forward_hook(lambda *_: looks.append(1))
     answer = masks.Simulator(model, TILES)
     for i in range(5):
         answer(mask_ratio=0.01 * i, seed=i, draws=3)

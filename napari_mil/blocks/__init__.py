@@ -26,7 +26,7 @@ from napari_mil.blocks.nystrom import NystromAttention, NystromLayer
 from napari_mil.blocks.pooling import AttentionPooler, Pooled, Pooler
 from napari_mil.blocks.ppeg import PPEG
 from napari_mil.blocks.recycle import CrossAttention, GlobalRecycle
-from napari_mil.blocks.rows import Rows
+from napari_mil.blocks.rows import Rows, by_rows
 from napari_mil.blocks.selfattention import SelfAttentionPooler
 
 __all__ = [
@@ -50,6 +50,7 @@ __all__ = [
     "Rows",
     "SelfAttentionPooler",
     "Streams",
+    "by_rows",
     "ceil_count",
     "draw_gumbel",
     "draw_order",

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from napari_mil.blocks.basics import Dropout
+from napari_mil.device import wide
 
 #: rows worked on together: what a core's cache holds, and what keeps a GPU busy
 CPU_ROWS, GPU_ROWS = 2048, 16384
@@ -49,28 +51,48 @@ class Rows:
         """(n, D) h of every row."""
         if torch.is_grad_enabled():
             return torch.cat([h for (h,) in self.each(lambda h: (h,))])
-        made = torch.empty(0)
-        for begin, x in self.chunks():
-            h = self.drop(self.act(self.layer(x)))
-            if begin == 0:
-                made = h.new_empty(len(self), h.shape[1])
-            made[begin : begin + len(h)] = h
-        return made
+        return _put_together(len(self), (self.drop(self.act(self.layer(x))) for x in self.chunks()))
 
     def each(self, head: Head, parameters: Sequence[nn.Parameter] = ()) -> list[tuple[Tensor, ...]]:
         """What `head`, which reads these parameters, says of one chunk of rows after the other."""
         if self.features.requires_grad:
-            return [head(self.drop(self.act(self.layer(x)))) for _, x in self.chunks()]
+            return [head(self.drop(self.act(self.layer(x)))) for x in self.chunks()]
         work = _Work(self, head, [p for p in parameters if p.requires_grad])
         flat = _Streamed.apply(work, self.layer.weight, self.layer.bias, *work.parameters)  # type: ignore[no-untyped-call]
         return [flat[i : i + work.outputs] for i in range(0, len(flat), work.outputs)]
 
-    def chunks(self) -> Iterator[tuple[int, Tensor]]:
-        """Number of its first row, and features, of chunk after chunk."""
-        size = CPU_ROWS if self.features.device.type == "cpu" else GPU_ROWS
-        for begin in range(0, max(len(self), 1), size):  # of no rows, one chunk without any
-            some = slice(begin, begin + size)
-            yield begin, self.features[some] if self.at is None else self.features[self.at[some]]
+    def chunks(self) -> Iterator[Tensor]:
+        """Features of chunk after chunk."""
+        for some in _slices(len(self), self.features.device):
+            yield wide(self.features[some] if self.at is None else self.features[self.at[some]])
+
+
+def by_rows(act: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """`act` of x (n, D_in), which treats rows one by one, (n, …): in chunks where no gradient is kept. Half
+    precision is made float32 then, chunk by chunk.
+    """
+    if torch.is_grad_enabled():
+        return act(x)
+    return _put_together(len(x), (act(wide(x[some])) for some in _slices(len(x), x.device)))
+
+
+def _slices(count: int, device: torch.device) -> Iterator[slice]:
+    """Chunk after chunk of so many rows; of no rows, one without any."""
+    size = CPU_ROWS if device.type == "cpu" else GPU_ROWS
+    for begin in range(0, max(count, 1), size):
+        yield slice(begin, begin + size)
+
+
+def _put_together(count: int, parts: Iterator[Tensor]) -> Tensor:
+    """(count, …) the rows of all parts; a single one is not copied."""
+    part = next(parts)
+    if len(part) == count:
+        return part
+    made, at = part.new_empty(count, *part.shape[1:]), 0
+    for some in chain([part], parts):
+        made[at : at + len(some)] = some
+        at += len(some)
+    return made
 
 
 @dataclass(slots=True, eq=False)
@@ -95,7 +117,7 @@ class _Streamed(torch.autograd.Function):
         ctx.work, ctx.mixed = work, (torch.is_autocast_enabled(device), torch.get_autocast_dtype(device))
         made: list[Tensor | None] = []
         said: list[Tensor] = []
-        for _, x in work.rows.chunks():
+        for x in work.rows.chunks():
             z = work.rows.layer(x)
             kept = work.rows.drop.draw(z)
             outputs = work.say(z, kept)
@@ -113,7 +135,7 @@ class _Streamed(torch.autograd.Function):
         (weight, bias, *others), made = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
         sums = [torch.zeros_like(p) for p in (weight, bias, *others)]
         enabled, dtype = ctx.mixed
-        for i, (_, x) in enumerate(work.rows.chunks()):
+        for i, x in enumerate(work.rows.chunks()):
             z, kept = made[2 * i].detach().requires_grad_(), made[2 * i + 1]
             with torch.enable_grad(), torch.autocast(x.device.type, dtype, enabled=enabled):
                 outputs = work.say(z, kept)

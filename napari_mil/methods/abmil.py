@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from napari_mil.blocks import ACTIVATIONS, Dropout, xavier
+from napari_mil.blocks import ACTIVATIONS, Dropout, by_rows, xavier
 from napari_mil.labeltree import LabelTree
 from napari_mil.mil import MILModel, Noise, Output, Study
 from napari_mil.options import option
@@ -56,8 +56,8 @@ class _AttentionMIL(MILModel):
         """The classifier."""
 
     def _look(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        h = self.feature(features)
-        attention = torch.softmax(self.scores(h), 0)
+        h = by_rows(self.feature, features)
+        attention = torch.softmax(by_rows(self.scores, h), 0)
         return h, attention, (attention.T @ h)[0]
 
     def forward(self, features: Tensor, cells: Tensor | None = None) -> Output:  # noqa: ARG002

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from napari_mil.blocks import ACTIVATIONS, Dropout, GatedScores, hiding, xavier
+from napari_mil.blocks import ACTIVATIONS, Dropout, GatedScores, by_rows, hiding, xavier
 from napari_mil.correction import Target
 from napari_mil.labeltree import LabelTree
 from napari_mil.mil import MILModel, Noise, Output, Study
@@ -87,8 +87,8 @@ class _CLAM(MILModel):
 
     def _look(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Tiles h (N, D), and attention before the softmax, (N, 1) or (N, C)."""
-        h = self.attention_net[:-1](features)
-        return h, self.attention_net[-1](h)
+        h = by_rows(self.attention_net[:-1], features)
+        return h, by_rows(self.attention_net[-1], h)
 
     def _answer(self, h: Tensor, attention: Tensor) -> tuple[Tensor, Tensor]:
         """(C,) logits and the bag's vectors, (1, D) or (C, D)."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, normalize
 
-from napari_mil.blocks import GatedScores, kaiming
+from napari_mil.blocks import GatedScores, by_rows, kaiming
 from napari_mil.correction import Target
 from napari_mil.errors import ModelError
 from napari_mil.labeltree import LabelTree
@@ -203,9 +203,9 @@ class HMIL(MILModel):
 
     def look(self, features: Tensor) -> Look:
         """Both levels of a bag (N, D), its attention computed once."""
-        h1 = self.feature_extractor(features)
-        h2 = self.feature_reducer(h1)
-        coarse_scores, fine_scores = self.coarse_attention(h1), self.fine_attention(h2)
+        h1 = by_rows(self.feature_extractor, features)
+        h2 = by_rows(self.feature_reducer, h1)
+        coarse_scores, fine_scores = by_rows(self.coarse_attention, h1), by_rows(self.fine_attention, h2)
         coarse, fine = torch.softmax(coarse_scores, 0), torch.softmax(fine_scores, 0)
         m_fine, n = fine.T @ h2, math.log(len(features))
         return Look(

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, dropout, leaky_relu
 
 from napari_mil.bag import Bag
-from napari_mil.blocks import GraphAttention, draw_gumbel
+from napari_mil.blocks import GraphAttention, by_rows, draw_gumbel
 from napari_mil.errors import ModelError
 from napari_mil.labeltree import LabelTree
 from napari_mil.mil import MILModel, Noise, Output, Preset, Study, answering, as_tensor, columns_of
@@ -169,7 +169,7 @@ class MicroMIL(MILModel):
 
     def assign(self, features: Tensor) -> Assignment:
         """Clusters of a bag (N, D)."""
-        f = leaky_relu(self.image_feature(features), _SLOPE)
+        f = leaky_relu(by_rows(self.image_feature, features), _SLOPE)
         z = self.dec(f)
         # the attention layer on z_ic · f_i for every image and cluster, without making N · K vectors
         return Assignment(f, z, z * (f @ self.attn.weight[0])[:, None] + self.attn.bias)

@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from napari_mil.blocks import ACTIVATIONS, Dropout, xavier
+from napari_mil.blocks import ACTIVATIONS, Dropout, by_rows, xavier
 from napari_mil.labeltree import LabelTree
 from napari_mil.mil import MILModel, Noise, Output, Study
 from napari_mil.options import option
@@ -55,7 +55,7 @@ class _Pool(MILModel):
     def forward(self, features: Tensor, cells: Tensor | None = None) -> Output:  # noqa: ARG002
         """Answer for one bag (N, D)."""
         x = self.check(features)
-        h = self.head[:3](x)
+        h = by_rows(self.head[:3], x)
         tiles = self.head[3](h)
         return Output(
             logits=self.lifted(self.pool(tiles)),

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from napari_mil.blocks import ACTIVATIONS, PPEG, Dropout, NystromLayer, xavier
+from napari_mil.blocks import ACTIVATIONS, PPEG, Dropout, NystromLayer, by_rows, xavier
 from napari_mil.blocks.ppeg import side_of
 from napari_mil.blocks.selfattention import EXCEPTIONS, NOTES, Encoded, each_row, encode, mean_rows, shares
 from napari_mil.labeltree import LabelTree
@@ -57,7 +57,7 @@ class TransMIL(MILModel):
 
     def _encode(self, features: Tensor, *, row: bool) -> Encoded:
         """The bag with its first tiles again behind the last, up to a square number of tokens."""
-        h = self.feature(features)
+        h = by_rows(self.feature, features)
         h = torch.cat([h, h[: side_of(len(h)) ** 2 - len(h)]])
         return encode(self.cls_token[0], h, (self.layer1, self.layer2), self.pos_layer, least=1, row=row)
 

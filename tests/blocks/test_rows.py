@@ -124,3 +124,12 @@ def test_only_the_products_of_the_projection_wait_for_the_way_back():
     products, masks = 2000 * D * 4, 2000 * D
     scores = 2000 * 4 * 2  # attention, once before and once after the softmax
     assert sum(held.values()) < 1.1 * (products + masks + scores) + 20_000
+
+
+@pytest.mark.parametrize("n", [0, 1, 4, 9])
+def test_rows_are_treated_alike_with_and_without_gradient(n):
+    net, x = network("attn"), bag(9)[:n]
+    whole = rows.by_rows(net["layer"], x)
+    with torch.no_grad():
+        torch.testing.assert_close(rows.by_rows(net["layer"], x), whole)
+        assert rows.by_rows(net["layer"].float(), x.half()).dtype == torch.float32

@@ -10,6 +10,7 @@ import torch
 
 from napari_mil import methods
 from napari_mil.bag import Bag
+from napari_mil.blocks import rows
 from napari_mil.card import Recipe
 from napari_mil.correction import Target
 from napari_mil.errors import ModelError
@@ -175,6 +176,18 @@ def test_every_trainable_parameter_gets_a_gradient(case):
     after = model(features(40))
     assert torch.equal(before.logits[-1], after.logits[-1])
     assert torch.equal(before.tile_logits, after.tile_logits)
+
+
+def test_features_of_half_precision_are_widened_a_few_at_a_time(case, monkeypatch):
+    model, x = make(case).eval(), features(40).half()
+    with torch.no_grad():
+        whole = model(x.float())
+        monkeypatch.setattr(rows, "CPU_ROWS", 7)
+        parts = model(x)
+    for one, other in zip(whole.logits, parts.logits, strict=True):
+        torch.testing.assert_close(one, other)
+    torch.testing.assert_close(whole.tile_logits, parts.tile_logits)
+    assert parts.tile_logits.dtype == torch.float32
 
 
 def eight_bags():
