@@ -7,6 +7,7 @@ can never be kept is said and goes from the screen again, so that it is never ta
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from napari_mil.correction import Correction, Place, Polygon, WholeSlide, covered, tiles_of
 from napari_mil.errors import LabelError, MILError
 from napari_mil.labeltree import class_names, level_names
+from napari_mil.steps import Progress, Steps
 from napari_mil.ui.acts import said
 from napari_mil.ui.desk import Desk
 from napari_mil.ui.state import State
@@ -255,6 +257,19 @@ def after(desk: Desk, act: Callable[[], None]) -> None:
         act()
         return
     desk.writes.write(lambda: None, lambda _kept: act(), desk.tell)
+
+
+def kept_first(desk: Desk, make: Callable[[], Steps[Any]]) -> Callable[[], Steps[Any]]:
+    """Steps that begin when everything that was said up to now is kept."""
+    kept = threading.Event()
+    desk.writes.write(lambda: None, lambda _kept: kept.set(), lambda _error: kept.set())
+
+    def steps() -> Steps[Any]:
+        while not kept.wait(0.1):
+            yield Progress("keeping what was said", 0, None)
+        return (yield from make())
+
+    return steps
 
 
 def _called(state: State, place: Place) -> str | None:

@@ -2,6 +2,7 @@
 ledger: what is said is shown at once and kept in order.
 """
 
+import json
 import os
 import sqlite3
 import threading
@@ -20,7 +21,7 @@ from napari_mil.ledger import Ledger
 from napari_mil.ledger.postgres import LOCK
 from napari_mil.prediction import Prediction, TileMap
 from napari_mil.ui.state import State
-from napari_mil.ui.writing import correct, model_said
+from napari_mil.ui.writing import correct, kept_first, model_said
 from napari_mil.workflow import Project, converts, share
 
 needs_a_screen = pytest.mark.skipif(
@@ -138,6 +139,37 @@ def test_a_stroke_is_answered_at_once_while_the_ledger_is_busy(bench):
     assert kept.place.cells.tolist() == [[0, 0]]
     assert bench.desk.state.corrections == (state.pending[0],)  # what is kept is what was shown
     assert bench.desk.state.pending == ()
+    assert bench.desk.layer("corrections").data.ravel().nonzero()[0].tolist() == [0]
+
+
+@needs_a_screen
+def test_files_and_retraining_come_after_what_was_said(quick_bench, tmp_path):
+    bench, project = quick_bench, quick_bench.desk.state.project
+    file, began = tmp_path / "labels.geojson", []
+    bench.review.choose("IC")
+    bench.review.brush.width.setValue(1)
+    bench.review.paint()
+    with held(project):
+        paint(bench, (0, 0))
+        bench.review.brush.stroke()
+        bench.export.what.setCurrentIndex(0)
+        bench.export.write(file)
+        assert "as soon as everything that you said is kept" in bench.export.done.text()
+        assert not bench.wait(0.2)
+        assert not file.exists()
+    assert bench.wait(30)
+    areas = map(json.dumps, json.loads(file.read_text())["features"])
+    assert sum("pitch_px" in area for area in areas) == 1  # beside the slide's own label
+    with held(project):
+        bench.review.undo()
+        bench.export.read(file)  # else it would find nothing new in it, and the undo come last
+        bench.desk.run("Retraining", kept_first(bench.desk, lambda: iter([began.append(1)])))
+        assert not bench.wait(0.2)
+        assert not began
+    assert bench.wait(30)
+    assert began
+    [kept] = project.ledger.corrections()
+    assert kept.place.cells.tolist() == [[0, 0]]
     assert bench.desk.layer("corrections").data.ravel().nonzero()[0].tolist() == [0]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from qtpy.QtWidgets import QComboBox, QFileDialog, QWidget
 
 from napari_mil.errors import MILError
-from napari_mil.ui import acts, compat
+from napari_mil.ui import acts, compat, writing
 from napari_mil.ui.desk import Desk
 from napari_mil.ui.dialogs import MappingDialog
 from napari_mil.ui.labelfile import read_as, unknown_classes
@@ -48,13 +48,21 @@ class ExportSection(QWidget):
         acts.whenever(desk, ("heard",), self._preview_of_all)
 
     def write(self, path: str | Path) -> None:
-        """Write what is chosen to `path`; the suffix decides the format. Done in the interactive lane."""
+        """Write what is chosen to `path`; the suffix decides the format. Done in the interactive lane, when
+        everything that was said is kept.
+        """
         state = self.desk.state
         if state.project is None:
             return
         project = state.project
         slide = state.slide if CHOICES[self.what.currentIndex()][2] else None
-        self.desk.asks.ask("export", lambda: project.export(path, slide=slide), self._written)
+
+        def begin() -> None:
+            self.desk.asks.ask("export", lambda: project.export(path, slide=slide), self._written)
+
+        if self.desk.writes.busy:
+            self.done.setText("Written as soon as everything that you said is kept.")
+        writing.after(self.desk, begin)
 
     def read(self, path: str | Path) -> None:
         """Read a label file of the slide in front into the ledger: all of it, or nothing."""
@@ -98,7 +106,7 @@ class ExportSection(QWidget):
             words = f"{len(read):,} labels read from {path.name}; what was known already is not doubled."
             self.done.setText(" ".join([words, *remarks]))
 
-        self.desk.asks.ask("import", work, show)
+        writing.do(self.desk, work, show)  # behind what was said before, and tried again as that is
 
     def choose_target(self) -> None:
         """Let the person choose the file to write."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtWidgets import QWidget
 
-from napari_mil.ui import acts
+from napari_mil.ui import acts, writing
 from napari_mil.ui.curves import Curves
 from napari_mil.ui.decision import Decision
 from napari_mil.ui.desk import Desk
@@ -72,7 +72,7 @@ class RetrainSection(QWidget):
         self._cards_before = {c.id for c in project.cards}
         self._job = self.desk.run(
             f"Retraining {card.name}",
-            make,
+            writing.kept_first(self.desk, make),
             progressed=self._progressed,
             returned=self.decision.fill,
             finished=self._finished,
