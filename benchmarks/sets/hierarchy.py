@@ -39,12 +39,20 @@ def draw(seed: int, data: Path | None = None) -> Drawn:  # noqa: ARG001
 
 #: its own 25 epochs at its own rate
 OWN: dict[str, object] = {}
+NARROWER, PRESENT = {"hidden": 256}, {"presence_weight": 1.0}
 ARMS = {
     "abmil": Arm("abmil", NARROW, SHORT | {"epochs": 25}),
-    "hmil": Arm("hmil", {"hidden": 256}, OWN),
-    "hmil, lr=1e-3": Arm("hmil", {"hidden": 256}, {"lr": 1e-3}),
+    "hmil": Arm("hmil", NARROWER, OWN),
+    "hmil, presence": Arm("hmil", NARROWER | PRESENT, OWN),
+    "hmil, lr=1e-3": Arm("hmil", NARROWER, {"lr": 1e-3}),
+    "hmil, lr=1e-3, presence": Arm("hmil", NARROWER | PRESENT, {"lr": 1e-3}),
 }
-AGAINST = {"hmil": ("abmil",), "hmil, lr=1e-3": ("abmil",)}
+AGAINST = {
+    "hmil": ("abmil",),
+    "hmil, presence": ("abmil", "hmil"),
+    "hmil, lr=1e-3": ("abmil",),
+    "hmil, lr=1e-3, presence": ("abmil", "hmil, lr=1e-3"),
+}
 SETS = {
     "hierarchy": Set(
         title="Planted hierarchy",
