@@ -97,7 +97,7 @@ def answer(
         torch.inference_mode(),
         answering(model.to(here)),
     ):
-        output = model(_tensor(features, here, None), _tensor(cells, here, torch.int64))
+        output = model(_features(features, here), _tensor(cells, here, torch.int64))
         made = _numbers(output, model.tree, temperature)
     said = made.probabilities if made.hazards is None else (made.hazards,)
     if not all(np.isfinite(p).all() for p in (*said, made.tile_probability, made.attention)):
@@ -118,6 +118,12 @@ def _numbers(output: Output, tree: LabelTree, temperature: float) -> Answer:
         _numpy(torch.softmax(level.cpu().double() / temperature, -1)) for level in output.logits
     )
     return Answer(probabilities, _numpy(torch.softmax(tiles, -1)), attention, maps)
+
+
+def _features(values: Any, device: torch.device) -> Any:
+    """As float32; half precision, which a model widens a few rows at a time, as it is."""
+    half = str(values.dtype).removeprefix("torch.") in ("float16", "bfloat16")
+    return _tensor(values, device, None if half else torch.float32)
 
 
 def _tensor(values: Any, device: torch.device, dtype: torch.dtype | None) -> Any:

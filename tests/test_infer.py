@@ -136,3 +136,12 @@ def test_an_empty_bag_and_damaged_weights_are_refused(one):
         next(model.parameters()).fill_(float("nan"))
     with pytest.raises(ModelError, match="not finite"):
         predict(model, one, model_id="m")
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_features_of_any_precision_are_answered(dtype):
+    model = methods.create("abmil", in_features=24, tree=FLAT)
+    x = bag(FLAT.node("lesion"), seed=0, tree=FLAT)[0].features
+    said = answer(model, x.astype(dtype))
+    np.testing.assert_allclose(said.attention, answer(model, x.astype(np.float32)).attention, rtol=1e-5)
+    np.testing.assert_array_equal(answer(model, torch.from_numpy(x.astype(dtype))).attention, said.attention)

@@ -140,7 +140,7 @@ class MicroMIL(MILModel):
         ("probability", "class", "lesion"),
         "approximate: every image of a cluster answers as its representative in the graph",
     )
-    #: the published rate and decay; 1e-3, as in print, did no better on 120 slides of lung
+    #: the rate in print: at 1e-4, as in code, it does not learn on redundant photographs (docs/benchmarks.md)
     recipe: ClassVar[Mapping[str, Any]] = {"lr": 1e-3, "weight_decay": 1e-6, "epochs": 30, "patience": 10}
     presets: ClassVar[Mapping[str, Preset]] = {
         "BreakHis": Preset({"clusters": 16, "width": 128}, {"lr": 1e-3, "weight_decay": 1e-6}, "paper"),

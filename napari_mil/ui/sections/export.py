@@ -106,6 +106,8 @@ class ExportSection(QWidget):
             words = f"{len(read):,} labels read from {path.name}; what was known already is not doubled."
             self.done.setText(" ".join([words, *remarks]))
 
+        if self.desk.writes.busy:
+            self.done.setText("Read as soon as everything that you said is kept.")
         writing.do(self.desk, work, show)  # behind what was said before, and tried again as that is
 
     def choose_target(self) -> None:
