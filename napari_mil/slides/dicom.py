@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,8 @@ from napari_mil.slides.tiffpage import decode_jpeg, decode_jpeg2000
 _JPEG = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")
 _JPEG2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
 _LARGEST_TILE = 2**25
+#: wsidicom's decoder of a file puts each frame into the same dataset: two threads would get the same one.
+_DECODING = threading.Lock()
 _MICROSCOPY = "1.2.840.10008.5.1.4.1.1.77.1.6"
 
 
@@ -205,7 +208,8 @@ def _frame(plane: Any, row: int, col: int) -> Pixels:
     elif syntax in _JPEG2000:
         pixels = decode_jpeg2000(plane.get_encoded_tile(*where), _shape(plane.tile_size))
     else:
-        pixels = np.asarray(plane.get_decoded_tile(*where))
+        with _DECODING:
+            pixels = np.asarray(plane.get_decoded_tile(*where))
     if pixels.dtype != np.uint8:
         raise ValueError(f"its samples are {pixels.dtype}")
     shaped = pixels if pixels.ndim == 3 else pixels[..., None]

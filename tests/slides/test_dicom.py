@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,26 @@ def test_pixels_levels_scale_and_label(tmp_path, codec):
     (tmp_path / "link").symlink_to(folder)
     with open_slide(tmp_path / "link" / "level-1.dcm") as linked:
         assert linked.fingerprint == known
+
+
+def test_frames_that_wsidicom_decodes_are_decoded_one_at_a_time(tmp_path, monkeypatch):
+    write_dicom(tmp_path / "a", IMAGE, "raw")
+    with open_slide(tmp_path / "a") as slide:
+        plane = slide.engine.source._planes[0]
+        decode, inside, most = plane.get_decoded_tile, [], []
+
+        def watched(*where):
+            inside.append(where)
+            most.append(len(inside))
+            time.sleep(0.005)
+            inside.remove(where)
+            return decode(*where)
+
+        monkeypatch.setattr(plane, "get_decoded_tile", watched)
+        slide.engine.cache.drop(slide.engine.token)  # opening has looked at the tiles
+        assert np.array_equal(slide.levels[0][:], IMAGE)
+    assert len(most) > 4
+    assert max(most) == 1
 
 
 @pytest.mark.parametrize("codec", ["jpeg-ycbcr", "jpeg-rgb"])
