@@ -7,10 +7,16 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from napari_mil.slides.info import Box, LevelInfo, Pixels, SlideInfo
 
+Indices = NDArray[np.intp]
+
+#: Rows that are worked on at once: what is made of them meanwhile stays in the processor's cache.
+_BAND_ROWS = 128
+_MOST_RUNS = 64
 #: The next level may be smaller by so much before there should be one in between.
 FARTHEST = 3.0
 
@@ -29,9 +35,65 @@ def halves(info: SlideInfo) -> Iterator[LevelInfo]:
             of, number = number, number + 1
 
 
-def halved(pixels: Pixels) -> Pixels:
-    """(h, w, 3) uint8 made of the means of two by two pixels, fewer at an odd border."""
-    return np.asarray(Image.fromarray(pixels).reduce(2)).copy()
+def reduced(pixels: Pixels, step: tuple[int, int]) -> Pixels:
+    """(h, w, 3) uint8 made of the means of `step` (rows, columns) of pixels; of fewer at an uneven border."""
+    if step == (1, 1):
+        return pixels
+    if step == (2, 2) and pixels.shape[0] % 2 == pixels.shape[1] % 2 == 0:
+        return _halved(pixels)
+    return np.array(Image.fromarray(pixels).reduce(step[::-1]))
+
+
+def _halved(pixels: Pixels) -> Pixels:
+    """The means of two by two pixels in half the time that Pillow takes: sample by sample, which numpy adds
+    faster than pixels of three.
+    """
+    h, w = pixels.shape[0] // 2, pixels.shape[1] // 2
+    out = np.empty((h, w, 3), np.uint8)
+    for top in range(0, h, _BAND_ROWS):
+        band, part = pixels[2 * top : 2 * (top + _BAND_ROWS)], out[top : top + _BAND_ROWS]
+        pairs = np.add(band[0::2], band[1::2], dtype=np.uint16)
+        pairs += 1
+        planes = pairs.transpose(2, 0, 1)
+        four = np.add(
+            planes[:, :, 0::2], planes[:, :, 1::2], order="C"
+        )  # "C": along a row, not over the three
+        np.right_shift(four, 2, out=part.transpose(2, 0, 1), casting="unsafe", order="C")
+    return out
+
+
+def enlarged(source: Pixels, rows: Indices, cols: Indices, out: Pixels) -> None:
+    """out[i, j] = source[rows[i], cols[j]] of pixels (h, w, 3), for indices that never fall.
+
+    numpy copies samples that are evenly spaced three times as fast as it gathers pixels.
+    """
+    runs = _runs(cols)
+    for top in range(0, len(rows), _BAND_ROWS):
+        band = rows[top : top + _BAND_ROWS]
+        part = source[band[0] : band[-1] + 1]
+        lines = np.empty((len(part), len(cols), 3), np.uint8)
+        for (to, of), c in itertools.product(runs, range(3)):
+            lines[:, to, c] = part[:, of, c]
+        out[top : top + _BAND_ROWS] = lines[band - band[0]]
+
+
+def _runs(index: Indices) -> list[tuple[slice, slice | Indices]]:
+    """Where pixels go, and which ones: evenly spaced slices where those are few, else all at once."""
+    begins = np.flatnonzero(np.diff(index, prepend=index[:1] - 1))
+    times = int(np.median(np.diff(begins, append=len(index)))) if len(begins) else 1
+    breaks = np.flatnonzero(index[times:] - index[:-times] != 1) + times
+    runs: list[tuple[slice, slice | Indices]] = []
+    start = 0
+    while start < len(index):
+        later = breaks[np.searchsorted(breaks, start + times) :]
+        end = int(later[0]) if len(later) else len(index)
+        for first in range(start, min(start + times, end)):
+            of = int(index[first])
+            runs.append((slice(first, end, times), slice(of, of + len(range(first, end, times)))))
+        if len(runs) > _MOST_RUNS:
+            return [(slice(None), index)]
+        start = end
+    return runs
 
 
 def lattice(box: tuple[int, int, int, int], tile_px: tuple[int, int]) -> Iterator[tuple[int, int]]:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from napari_mil.errors import SlideError, reason
 from napari_mil.slides.address import SlidePath
+from napari_mil.slides.boxes import reduced
 from napari_mil.slides.identity import bare_name, fingerprint
 from napari_mil.slides.info import Montage, Pixels
 from napari_mil.slides.tiles import Engine, dask_view
@@ -82,9 +83,11 @@ class Level:
         """The level as a dask array; its slices read only the tiles under them."""
         return dask_view(self, f"slide-{self.engine.token}-{self.index}")
 
-    def read(self, y0: int, x0: int, y1: int, x1: int) -> Pixels:
-        """(y1 − y0, x1 − x0, 3) uint8 of a half-open box in this level's pixels; background outside of it."""
-        return self.engine.box(self.index, y0, x0, y1, x1)
+    def read(self, y0: int, x0: int, y1: int, x1: int, step: tuple[int, int] = (1, 1)) -> Pixels:
+        """(y1 − y0, x1 − x0, 3) uint8 of a half-open box in this level's pixels, or means of so many (rows,
+        columns); background outside of it.
+        """
+        return self.engine.box(self.index, y0, x0, y1, x1, step)
 
     def __len__(self) -> int:
         return self.shape_px[0]
@@ -106,7 +109,7 @@ class Level:
         return whole if dtype is None else whole.astype(dtype)
 
 
-_Read = Callable[[Level, int, int, int, int], Pixels]
+_Read = Callable[[Level, int, int, int, int, tuple[int, int]], Pixels]
 
 
 @dataclass(frozen=True, eq=False)
@@ -322,18 +325,18 @@ def sample_boxes(level: Level, most_px: int) -> list[tuple[int, int, int, int]]:
     ]
 
 
-def _read_dask(level: Level, y0: int, x0: int, y1: int, x1: int) -> Pixels:
+def _read_dask(level: Level, y0: int, x0: int, y1: int, x1: int, step: tuple[int, int]) -> Pixels:
     """Level.read through the dask array."""
     out = np.empty((y1 - y0, x1 - x0, 3), np.uint8)
     out[:] = level.engine.source.info.background
     top, left, bottom, right = max(y0, 0), max(x0, 0), min(y1, level.shape_px[0]), min(x1, level.shape_px[1])
     inside = level.dask[top:bottom, left:right].compute(scheduler="threads")
     out[top - y0 : bottom - y0, left - x0 : right - x0] = inside
-    return out
+    return reduced(out, step)
 
 
 def _resample(
-    read: Callable[[int, int, int, int], Pixels],
+    read: Callable[..., Pixels],
     shape_px: tuple[int, int],
     box: tuple[float, float, float, float],
     out_px: tuple[int, int],
@@ -345,12 +348,10 @@ def _resample(
     size = (snapped[2] - snapped[0], snapped[3] - snapped[1])
     whole = size[0] % height == 0 and size[1] % width == 0
     if whole and all(abs(v - s) < 1e-3 for v, s in zip(box, snapped, strict=True)):
-        step = (size[1] // width, size[0] // height)
-        exact = read(*snapped)
-        return exact if step == (1, 1) else np.asarray(Image.fromarray(exact).reduce(step))
+        return read(*snapped, (size[0] // height, size[1] // width))
     top, bottom = _reach(y0, y1, max(1.0, (y1 - y0) / height) + 1, shape_px[0])
     left, right = _reach(x0, x1, max(1.0, (x1 - x0) / width) + 1, shape_px[1])
-    source = read(top, left, bottom, right)
+    source = read(top, left, bottom, right, (1, 1))
     shrink = (y1 - y0) > height and (x1 - x0) > width
     image = Image.fromarray(source).resize(
         (width, height),

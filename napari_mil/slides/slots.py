@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 
 #: So many pieces are fetched from the system at once.
 AT_ONCE = 32
+#: Pieces begin so many bytes past a multiple of 32: into memory aligned to 32 libjpeg-turbo writes past the
+#: processor's caches, which takes a fifth longer, and who looks at the tile next waits for it.
+_ODD = 16
 _PRIVATE: dict[str, int] = (
     {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
 )
@@ -62,7 +65,8 @@ class Slots:
         try:
             return free.pop()
         except IndexError:
-            whole = memoryview(mmap.mmap(-1, size * AT_ONCE, **_PRIVATE))
-            pieces = [whole[i * size : (i + 1) * size] for i in range(AT_ONCE)]
+            pitch = -(-size // 32) * 32
+            whole = memoryview(mmap.mmap(-1, pitch * AT_ONCE + _ODD, **_PRIVATE))[_ODD:]
+            pieces = [whole[i * pitch : i * pitch + size] for i in range(AT_ONCE)]
             free.extend(pieces[1:])
             return pieces[0]

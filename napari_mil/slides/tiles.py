@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from napari_mil.errors import SlideError, reason
-from napari_mil.slides.boxes import halved, halves, lattice, lay
+from napari_mil.slides.boxes import halves, lattice, lay, reduced
 from napari_mil.slides.cache import Key, TileCache, default_bytes, shared_cache, slots
 from napari_mil.slides.info import Pixels, Sketch, Source
 from napari_mil.slides.workers import DECODE_THREADS, Batch, Workers
@@ -89,18 +89,34 @@ class Engine:
                 self._reading -= 1
                 self._state.notify_all()
 
-    def box(self, level: int, y0: int, x0: int, y1: int, x1: int) -> Pixels:
-        """(y1 − y0, x1 − x0, 3) uint8 of a half-open box in the level's pixels; background outside of it."""
+    def box(self, level: int, y0: int, x0: int, y1: int, x1: int, step: tuple[int, int] = (1, 1)) -> Pixels:
+        """(y1 − y0, x1 − x0, 3) uint8 of a half-open box in the level's pixels; background outside of it.
+
+        With a step (rows, columns) the means of so many pixels, of which the box holds a whole number. Tiles
+        that lie wholly in such a box are not kept: what shows or reads them next seldom wants them so fine.
+        """
         (height, width), (th, tw) = self.levels[level].shape_px, self.levels[level].tile_px
-        out = np.empty((max(0, y1 - y0), max(0, x1 - x0), 3), np.uint8)
         top, left, bottom, right = max(y0, 0), max(x0, 0), min(y1, height), min(x1, width)
+        sy, sx = step
+        if any(at % sy for at in (y0, y1, bottom, th)) or any(at % sx for at in (x0, x1, right, tw)):
+            return reduced(self.box(level, y0, x0, y1, x1), step)  # a mean is over several tiles
+        out = np.empty((max(0, y1 - y0) // sy, max(0, x1 - x0) // sx, 3), np.uint8)
         if (top, left, bottom, right) != (y0, x0, y1, x1):
             out[:] = self.source.info.background
         if top >= bottom or left >= right:
             return out
 
         def paint(key: Key, tile: Pixels) -> None:
-            lay(out, (y0, x0, y1, x1), tile, (key[2] * th, key[3] * tw))
+            y, x = key[2] * th, key[3] * tw
+            if step != (1, 1):
+                tile = reduced(tile[max(0, y0 - y) : y1 - y, max(0, x0 - x) : x1 - x], step)
+                y, x = max(y, y0) // sy, max(x, x0) // sx
+            lay(out, (y0 // sy, x0 // sx, y1 // sy, x1 // sx), tile, (y, x))
+
+        def get(key: Key) -> Pixels:
+            y, x = key[2] * th, key[3] * tw
+            whole = y >= y0 and x >= x0 and min(y + th, height) <= y1 and min(x + tw, width) <= x1
+            return self._decoded(key) if whole and step != (1, 1) else self._tile(key)
 
         with self.reading():
             missing = []
@@ -112,15 +128,15 @@ class Engine:
                 else:
                     paint(key, tile)
             if len(missing) > 2 and DECODE_THREADS > 1 and self._reading == 1:  # else all are busy anyway
-                self._together(missing, paint)
+                self._together(missing, lambda key: paint(key, get(key)))
             else:
                 for key in missing:
-                    paint(key, self._tile(key))
+                    paint(key, get(key))
         return out
 
-    def _together(self, keys: list[Key], paint: Callable[[Key, Pixels], None]) -> None:
+    def _together(self, keys: list[Key], paint: Callable[[Key], None]) -> None:
         """Decode tiles with the help of idle threads."""
-        batch = Batch(len(keys), lambda at: paint(keys[at], self._tile(keys[at])))
+        batch = Batch(len(keys), lambda at: paint(keys[at]))
         self._workers.share(batch)
         try:
             batch.finish()
@@ -250,7 +266,7 @@ class Engine:
                 fine = self.cache.get((self.token, of, r, c))
                 tile = self.decode(of, r, c) if fine is None else fine
                 lay(out, (y, x, y + out.shape[0], x + out.shape[1]), tile, (r * th, c * tw))
-        return halved(out)
+        return reduced(out, (2, 2))
 
 
 def dask_view(array: Any, name: str) -> Any:

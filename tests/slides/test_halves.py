@@ -11,7 +11,7 @@ from slidefiles import picture, write_pyramid
 
 from napari_mil.errors import SlideError
 from napari_mil.slides import open_slide
-from napari_mil.slides.boxes import halved, halves
+from napari_mil.slides.boxes import halves, reduced
 from napari_mil.slides.cache import TileCache
 from napari_mil.slides.info import LevelInfo, Montage, SlideInfo
 from napari_mil.slides.picture import Picture
@@ -106,7 +106,7 @@ def test_only_drawing_sees_a_sketch(slide):
     assert (drawn(slide, 2, box) == 7).all()
     assert sketch.asked
     between = slide.drawn_levels[1]
-    exact = halved(IMAGE)[128:512, 128:512]
+    exact = reduced(IMAGE, (2, 2))[128:512, 128:512]
     assert np.array_equal(between.read(*box), exact)
     assert np.array_equal(between.dask[128:512, 128:512].compute(), exact)
     assert np.array_equal(slide.levels[0].read(0, 0, 300, 300), IMAGE[:300, :300])
@@ -118,7 +118,7 @@ def test_only_drawing_sees_a_sketch(slide):
 def test_a_sketch_that_cannot_be_read_is_done_without(slide):
     slide.engine.draw_with(Paint({2}, broken=True))
     box = (128, 128, 512, 512)
-    assert np.array_equal(drawn(slide, 2, box), halved(IMAGE)[128:512, 128:512])
+    assert np.array_equal(drawn(slide, 2, box), reduced(IMAGE, (2, 2))[128:512, 128:512])
     assert slide.engine.sketch is None
 
 

@@ -17,7 +17,7 @@ from slidefiles import picture, write_pyramid, write_svs
 
 from napari_mil.errors import SlideError
 from napari_mil.slides import open_slide, sidecar, sidecarmake
-from napari_mil.slides.boxes import halved
+from napari_mil.slides.boxes import reduced
 
 IMAGE = picture(1501, 1907)
 GB = 2**30
@@ -51,7 +51,7 @@ def test_a_level_in_between_is_kept_and_drawn_from(slide, own_home):
     assert files(own_home) == ["2.tif"]
     assert sidecar.missing(slide) == ()
     found = sidecar.find(slide)
-    exact = halved(IMAGE).astype(int)
+    exact = reduced(IMAGE, (2, 2)).astype(int)
     tile = found.tile(2, 1, 2)
     assert abs(tile - exact[128:256, 256:384]).mean() < 4
     edge = found.tile(2, 5, 7)
