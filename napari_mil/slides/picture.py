@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_mil.errors import SlideError
-from napari_mil.slides.boxes import lattice, lay
+from napari_mil.slides.boxes import enlarged, lattice, lay
+from napari_mil.slides.canvases import Canvases
 from napari_mil.slides.info import Box, Pixels
 from napari_mil.slides.slide import Level
 
@@ -22,7 +23,8 @@ Where = tuple[int, int, int]  # number of the level in the engine, row, column o
 
 #: A coarsest level of at most so many pixels stays in memory as long as the slide is on show.
 _BASE_PX = 8_000_000
-_BAND_ROWS = 128
+#: So long a view waits for tiles that will be there by then: it is drawn once, and sharp, in place of twice.
+_PATIENCE_S = 0.006
 #: A tile that cannot be read is hatched: lines of this colour, so wide, so far apart.
 _HATCH, _LINE_PX, _PITCH_PX = (214, 0, 110), 3, 24
 
@@ -34,6 +36,8 @@ class Picture:
     ----------
     levels : all levels of the slide that are drawn, the largest first
     arrived : called in a decode thread when there is more to draw; True with the last of what was wanted
+    later : calls a function when what was drawn is on the screen: until then decoding would take processors
+        away from it
 
     Attributes
     ----------
@@ -41,18 +45,25 @@ class Picture:
         them takes them out
     """
 
-    def __init__(self, levels: Sequence[Level], arrived: Callable[[bool], None]) -> None:
+    def __init__(
+        self,
+        levels: Sequence[Level],
+        arrived: Callable[[bool], None],
+        later: Callable[[Callable[[], None]], None] = lambda act: act(),
+    ) -> None:
         self.errors = deque[SlideError]()
         self._levels = {level.index: level for level in levels}
         self._next = {a.index: b.index for a, b in pairwise(levels)}
         self._engine, self._told = levels[0].engine, arrived
         last = levels[-1]
         self._base = last.read(0, 0, *last.shape_px) if last.size // 3 <= _BASE_PX else None
-        self._lock = threading.RLock()
+        self._drawing, self._lock = threading.RLock(), threading.Condition()
+        self._waiting = False
         self._serial = 0
         self._shown: tuple[int, Box] | None = None
         self._canvas: Pixels = np.empty((0, 0, 3), np.uint8)
-        self._memory = [np.empty(0, np.uint8)] * 2
+        self._canvases = Canvases()
+        self._later = later
         self._missing: set[Where] = set()
         self._awaited: set[Where] = set()
         self._came: deque[tuple[Where, Pixels | SlideError]] = deque()
@@ -74,47 +85,49 @@ class Picture:
         return None if level in self._next else self._base
 
     def draw(self, level: int, box: Box) -> Pixels:
-        """(h, w, 3) uint8 of a box y0, x0, y1, x1 within a level; never waits for a tile.
+        """(h, w, 3) uint8 of a box y0, x0, y1, x1 within a level, after at most a few milliseconds.
 
         The same box gives the same array, with what has arrived since painted into it.
         """
-        with self._lock:
+        with self._drawing, self._lock:
             if self._shown != (level, box):
                 self._begin(level, box)
-            elif self._came:
+            else:
                 self._take()
-            self._ask()
-            self._take()  # what came while the coarse pixels were enlarged
+            if self._missing:
+                self._later(self._ask)
             return self._canvas
 
     def _begin(self, level: int, box: Box) -> None:
         """Another view: what the one before showed of it, what is in the cache, and coarser pixels where
-        nothing is. Only then tiles are asked for: threads that decode would slow this down.
+        nothing is.
         """
         self._serial += 1
         before, old, absent = self._shown, self._canvas, self._missing
         self._shown = (level, box)
         self._came.clear()
         self._awaited.clear()
-        self._canvas = self._blank(max(0, box[2] - box[0]), max(0, box[3] - box[1]))
+        self._engine.want(self, (), _nothing)  # what another view wanted
+        self._canvas = self._canvases.blank(max(0, box[2] - box[0]), max(0, box[3] - box[1]))
         there, self._missing = self._cached(level, box)
         kept = before[1] if before is not None and before[0] == level else (0, 0, 0, 0)
         lay(self._canvas, box, old, kept[:2])
         for where, tile in there:
             if where in absent or not self._within(where, box, kept):
                 self._paint(where, tile)
+        if 0 < self._engine.takes_s(len(self._missing)) < _PATIENCE_S:
+            self._wait()
         self._enlarge({where for where in self._missing if not self._within(where, box, kept)})
-        self._ask()
 
-    def _blank(self, height: int, width: int) -> Pixels:
-        """Room for a picture, in the memory of the one before the last: fresh memory costs as much time as
-        the copying.
-        """
-        size = 3 * height * width
-        self._memory.reverse()
-        if len(self._memory[0]) < size:
-            self._memory[0] = np.empty(size, np.uint8)
-        return self._memory[0][:size].reshape(height, width, 3)
+    def _wait(self) -> None:
+        """Paint the tiles that come within a moment; what does not is wanted again later."""
+        self._waiting = True
+        self._want(self._wanted)
+        self._lock.wait_for(lambda: not self._awaited, _PATIENCE_S)
+        self._waiting = False
+        self._engine.want(self, (), _nothing)
+        self._awaited.clear()
+        self._take()
 
     def _within(self, where: Where, box: Box, kept: Box) -> bool:
         """Whether what a box shows of a tile lies in another box."""
@@ -127,17 +140,26 @@ class Picture:
         )
 
     def _ask(self) -> None:
-        """Want what is missing: coarser tiles first, then from the centre out; not what failed just now."""
-        if not self._missing or self._shown is None or self._engine.closed:
-            return
+        """Want what is missing: coarser tiles first, then from the centre out."""
+        with self._lock:
+            wanted = self._wanted
+            if self._shown is not None and not wanted <= self._awaited:
+                self._want(wanted, self._coarser(*self._shown))
+
+    @property
+    def _wanted(self) -> set[Where]:
+        """The missing tiles, but for those that failed just now."""
+        if self._engine.closed:
+            return set()
+        return {where for where in self._missing if self._engine.fault(*where) is None}
+
+    def _want(self, wanted: Iterable[Where], first: Iterable[Where] = ()) -> None:
+        assert self._shown is not None  # noqa: S101 - something was drawn
         level, (y0, x0, y1, x1) = self._shown
-        wanted = {where for where in self._missing if self._engine.fault(*where) is None}
-        if wanted <= self._awaited:
-            return
         th, tw = self._levels[level].tile_px
         middle = ((y0 + y1) / 2 / th - 0.5, (x0 + x1) / 2 / tw - 0.5)
         fine = sorted(wanted, key=lambda w: (w[1] - middle[0]) ** 2 + (w[2] - middle[1]) ** 2)
-        tiles = [*self._coarser(level, (y0, x0, y1, x1)), *fine]
+        tiles = [*first, *fine]
         self._awaited = set(tiles)
         serial = self._serial
 
@@ -148,6 +170,10 @@ class Picture:
                 self._came.append((where, found))
                 self._awaited.discard(where)
                 last = not self._awaited
+                if self._waiting:
+                    if last:
+                        self._lock.notify_all()
+                    return
             self._told(last)
 
         self._engine.want(self, tiles, deliver)
@@ -223,12 +249,7 @@ class Picture:
         (h, w), (ch, cw) = self._levels[level].shape_px, self._levels[coarser].shape_px
         rows = centres(box[0], box[2], ch / h, ch) - under[0]
         cols = centres(box[1], box[3], cw / w, cw) - under[1]
-        # as one item per pixel numpy takes them much faster than as three samples
-        source, target = coarse.view("V3")[..., 0], out.view("V3")[..., 0]
-        for top in range(0, len(rows), _BAND_ROWS):  # bands take little memory, and stay in the processor's
-            band = rows[top : top + _BAND_ROWS]
-            lines = source[band[0] : band[-1] + 1].take(cols, axis=1)
-            target[top : top + _BAND_ROWS] = lines[band - band[0]]
+        enlarged(coarse, rows, cols, out)
 
     def _known(self, level: int, box: Box) -> Pixels:
         """A box of a coarser level from what is in the cache."""
@@ -284,9 +305,17 @@ class Picture:
     def _under(self, level: int, box: Box, coarser: int) -> Box:
         """The box of a coarser level that holds the centres of this one's pixels."""
         (h, w), (ch, cw) = self._levels[level].shape_px, self._levels[coarser].shape_px
-        y0, y1 = centres(box[0], box[2], ch / h, ch)[[0, -1]].tolist()
-        x0, x1 = centres(box[1], box[3], cw / w, cw)[[0, -1]].tolist()
+
+        def at(i: int, ratio: float, length: int) -> int:
+            return min(int((i + 0.5) * ratio), length - 1)  # as in `centres`
+
+        y0, y1 = at(box[0], ch / h, ch), at(box[2] - 1, ch / h, ch)
+        x0, x1 = at(box[1], cw / w, cw), at(box[3] - 1, cw / w, cw)
         return y0, x0, y1 + 1, x1 + 1
+
+
+def _nothing(where: Where, found: Pixels | SlideError) -> None:
+    """Nobody waits for it."""
 
 
 def centres(start: int, stop: int, ratio: float, length: int) -> NDArray[np.intp]:

@@ -186,6 +186,10 @@ class Engine:
 
         self._workers.want(owner, [partial(get, where) for where in tiles])
 
+    def takes_s(self, tiles: int) -> float:
+        """Seconds until so many tiles wanted now would be there, going by those before."""
+        return self._workers.takes_s(tiles)
+
     def fault(self, level: int, row: int, col: int) -> SlideError | None:
         """Why a tile could not be read, until it may be tried again: later and later, 5 s to 5 min."""
         if not self._faults:

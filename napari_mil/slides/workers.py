@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -12,12 +13,14 @@ from collections.abc import Callable, Hashable, Iterable
 DECODE_THREADS = min(
     8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 )
-#: … but for a view one less, so that the thread which draws it has a processor …
-VIEW_THREADS = max(1, DECODE_THREADS - 1)
+#: … but for a view one less where a tile takes so long, that the thread which draws has a processor …
+VIEW_THREADS, LONG_S = max(1, DECODE_THREADS - 1), 0.005
 #: … and so many may be on their way where a file lets one wait rather than compute, as a remote one does.
 WAITING_THREADS = 16
 _WAITS_S = 0.01
 _BUSY = 0.25
+#: How much the task done last counts in what a task takes.
+_NEWEST = 0.2
 
 Task = Callable[[], None]
 
@@ -74,6 +77,7 @@ class Workers:
         self._state = threading.Condition()
         self._idle = self._viewing = 0
         self._most, self._most_viewing = DECODE_THREADS, VIEW_THREADS
+        self._task_s = math.inf
         self._stopped = False
 
     def want(self, owner: Hashable, tasks: Iterable[Task]) -> None:
@@ -84,7 +88,12 @@ class Workers:
             if not queue or self._stopped:
                 return
             self._wanted[owner] = queue
-            self._wake(min(len(queue), self._most_viewing))
+            self._wake(min(len(queue), self._viewers))
+
+    def takes_s(self, tasks: int) -> float:
+        """Seconds that so many tasks of a view would take, by those of late; infinite before the first."""
+        with self._state:
+            return tasks * self._task_s / self._viewers if tasks else 0.0
 
     def share(self, batch: Batch) -> None:
         """Let idle threads help with a batch that somebody is about to finish."""
@@ -139,8 +148,13 @@ class Workers:
             del task, batch  # an idle thread must not keep a slide alive
 
     @property
+    def _viewers(self) -> int:
+        """How many threads may work for a view."""
+        return max(self._most_viewing, DECODE_THREADS if self._task_s < LONG_S else 1)
+
+    @property
     def _may_view(self) -> bool:
-        return bool(self._wanted) and self._viewing < self._most_viewing
+        return bool(self._wanted) and self._viewing < self._viewers
 
     def _next(self) -> tuple[Task | None, Batch | None]:
         if not self._may_view:
@@ -161,8 +175,10 @@ class Workers:
                 self._viewing -= 1
         wall, spent = time.perf_counter() - began, time.thread_time() - spent
         with self._state:
+            known = self._task_s if self._task_s < math.inf else wall
+            self._task_s = known + _NEWEST * (wall - known)
             if wall > _WAITS_S and spent < _BUSY * wall and self._most < WAITING_THREADS:
                 self._most = min(WAITING_THREADS, 2 * self._most)
                 self._most_viewing = min(WAITING_THREADS, 2 * self._most_viewing)
-                left, may = sum(map(len, self._wanted.values())), self._most_viewing - self._viewing
+                left, may = sum(map(len, self._wanted.values())), self._viewers - self._viewing
                 self._wake(max(0, min(left, may)))

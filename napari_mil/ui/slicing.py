@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from qtpy.QtCore import QObject, QTimer, Signal
+from qtpy.QtCore import QObject, Qt, QTimer, Signal
 
 from napari_mil.slides.picture import Picture
 from napari_mil.slides.slide import Level
@@ -97,7 +97,7 @@ class _Centred:
 class Sharpening(QObject):
     """Draws one layer from what is there, and asks for one refresh at a time while tiles arrive."""
 
-    _arrived, _failed = Signal(bool), Signal(str)
+    _arrived, _failed, _drew = Signal(bool), Signal(str), Signal(object)
 
     def __init__(self, layer: Any) -> None:
         super().__init__()
@@ -109,11 +109,12 @@ class Sharpening(QObject):
             timer.timeout.connect(self.refresh)
         self._arrived.connect(self._arrive)
         self._failed.connect(_tell)
+        self._drew.connect(_do, Qt.QueuedConnection)  # after the picture that is being painted
         self._begin(layer)
 
     def _begin(self, layer: Any) -> None:
         """Draw the slide that the layer shows now."""
-        self.picture = Picture(layer.data, self._tell)
+        self.picture = Picture(layer.data, self._tell, self._drew.emit)
         self._drawn = {level.index: _Drawn(self.picture, level) for level in layer.data}
         self._complained = False
         path = layer.metadata["napari-mil"].get("path", "")
@@ -177,6 +178,10 @@ class Sharpening(QObject):
             self._soon.start(0)
         elif not self._soon.isActive():
             self._soon.start(int(max(PAUSE_MS, self._cost_ms / SHARE)))
+
+
+def _do(act: Callable[[], None]) -> None:
+    act()
 
 
 def _tell(sentence: str) -> None:

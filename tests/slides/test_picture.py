@@ -14,7 +14,7 @@ from slidefiles import picture, write_pyramid
 from slowsource import slow_slide
 
 from napari_mil.slides.picture import Picture, blocks, centres
-from napari_mil.slides.workers import VIEW_THREADS, Workers
+from napari_mil.slides.workers import LONG_S, VIEW_THREADS, Workers
 
 IMAGE = picture(1500, 1900)
 BOX = (100, 200, 1100, 1500)
@@ -63,6 +63,51 @@ def test_the_same_box_gives_the_same_array_which_ends_exact(slow):
     assert np.array_equal(first, IMAGE[100:1100, 200:1500])
 
 
+def test_tiles_are_asked_for_when_what_was_drawn_is_on_the_screen(slow):
+    waiting = []
+    made = Picture(slow.levels, lambda _last: None, waiting.append)
+    slow.engine.source.asked.clear()
+    made.draw(0, (0, 0, 600, 600))
+    made.draw(0, BOX)
+    assert not slow.engine.source.asked
+    for act in waiting:
+        act()
+    until(lambda: not made._awaited)
+    assert np.array_equal(made.draw(0, BOX), IMAGE[100:1100, 200:1500])
+
+
+def test_a_view_whose_tiles_are_there_in_a_moment_is_sharp_at_once_and_drawn_once(path, monkeypatch):
+    monkeypatch.setattr("napari_mil.slides.picture._PATIENCE_S", 20)
+    with slow_slide(path, 0.0) as slide:
+        told = []
+        made = Picture(slide.levels, told.append, lambda _act: pytest.fail("nothing is missing"))
+        monkeypatch.setattr(slide.engine, "takes_s", lambda tiles: 0.1 * tiles)
+        assert np.array_equal(made.draw(0, (0, 0, 300, 300)), IMAGE[:300, :300])
+        slide.engine.source.broken.add((0, 3, 0))
+        waiting = []
+        made._later = waiting.append
+        drawn = made.draw(0, (100, 0, 400, 300))
+        assert np.array_equal(drawn[:284], IMAGE[100:384, :300])
+        assert waiting
+        assert not told
+
+
+def test_a_view_waits_no_longer_than_a_moment(path, monkeypatch):
+    with slow_slide(path, 0.0) as slide:
+        asked, told = [], []
+        made = Picture(slide.levels, told.append, asked.append)
+        monkeypatch.setattr(slide.engine, "takes_s", lambda tiles: 1e-6 * tiles)  # which proves wrong
+        slide.engine.source.gate.clear()
+        drawn = made.draw(0, BOX)
+        assert not made.sharp
+        assert abs(drawn.astype(int) - IMAGE[100:1100, 200:1500]).mean() < 30
+        slide.engine.source.gate.set()
+        asked.pop()()
+        until(lambda: True in told and not made._awaited)
+        assert np.array_equal(made.draw(0, BOX), IMAGE[100:1100, 200:1500])
+        assert made.sharp
+
+
 def test_the_latest_view_wins_and_what_nobody_looks_at_is_dropped(slow):
     made = Picture(slow.levels, lambda _last: None)
     slow.engine.source.asked.clear()
@@ -106,7 +151,7 @@ def test_a_pixel_is_drawn_from_the_coarser_one_under_its_centre():
     assert centres(5, 7, 2 / 7, 2).tolist() == [1, 1]
 
 
-def test_a_view_leaves_a_processor_to_the_thread_that_draws():
+def test_a_view_whose_tiles_take_long_leaves_a_processor_to_the_thread_that_draws():
     at_once, most, done = 0, 0, threading.Event()
     lock = threading.Lock()
 
@@ -115,14 +160,16 @@ def test_a_view_leaves_a_processor_to_the_thread_that_draws():
         with lock:
             at_once += 1
             most = max(most, at_once)
-        sum(range(20_000))
+        until = time.perf_counter() + 1.5 * LONG_S
+        while time.perf_counter() < until:
+            pass
         with lock:
             at_once -= 1
         if last:
             done.set()
 
     made = Workers("test")
-    made.want("view", [partial(compute, i == 99) for i in range(100)])
+    made.want("view", [partial(compute, i == 29) for i in range(30)])
     assert done.wait(20)
     made.stop()
     made.join()
