@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from napari_mil.slides.info import Pixels
 
 #: A picture that grows finds memory for so many times as many pixels, up to so many bytes.
-_GROWTH, _FORESEEN = 2.25, 24 * 2**20
+_GROWTH, _FORESEEN = 2.25, 16 * 2**20
 
 
 class Canvases:
