@@ -55,9 +55,8 @@ def _halved(pixels: Pixels) -> Pixels:
         pairs = np.add(band[0::2], band[1::2], dtype=np.uint16)
         pairs += 1
         planes = pairs.transpose(2, 0, 1)
-        four = np.add(
-            planes[:, :, 0::2], planes[:, :, 1::2], order="C"
-        )  # "C": along a row, not over the three
+        # order "C": along the row, not over the three samples
+        four = np.add(planes[:, :, 0::2], planes[:, :, 1::2], order="C")
         np.right_shift(four, 2, out=part.transpose(2, 0, 1), casting="unsafe", order="C")
     return out
 

@@ -19,23 +19,24 @@ from napari_mil.slides.tiffpage import decode_jpeg, decode_jpeg2000
 _JPEG = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")
 _JPEG2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
 _LARGEST_TILE = 2**25
-#: wsidicom's decoder of a file puts each frame into the same dataset: two threads would get the same one.
-_DECODING = threading.Lock()
 _MICROSCOPY = "1.2.840.10008.5.1.4.1.1.77.1.6"
 
 
 class DicomSource:
-    """An open pyramid of instances; wsidicom reads frames under a lock of each file, decoding is outside."""
+    """An open pyramid of instances; wsidicom reads frames under a lock of each file, imagecodecs
+    decodes outside.
+    """
 
     def __init__(self, slide: Any, planes: tuple[Any, ...], info: SlideInfo) -> None:
         self._slide, self._planes, self.info = slide, planes, info
+        self._decoding = [threading.Lock() for _ in planes]
 
     def tile(self, level: int, row: int, col: int) -> Pixels:
         """(h, w, 3) uint8; a frame that was never stored shows the background."""
         (height, width), (th, tw) = self.info.levels[level].shape_px, self.info.levels[level].tile_px
         size = (min(th, height - row * th), min(tw, width - col * tw))
         try:
-            return _cut(_frame(self._planes[level], row, col), size)
+            return _cut(_frame(self._planes[level], row, col, self._decoding[level]), size)
         except Exception as error:
             raise SlideError(
                 f"the frame in row {row}, column {col} of the level of {width} × {height} px is damaged "
@@ -173,16 +174,21 @@ def _associated(slide: Any) -> dict[str, Callable[[], Pixels]]:
         "macro": slide.overviews,
         "thumbnail": slide.pyramids[0].thumbnails or (),
     }
-    return {name: partial(_whole, name, group[0]) for name, group in groups.items() if group and len(group)}
+    return {
+        name: partial(_whole, name, group[0], threading.Lock())
+        for name, group in groups.items()
+        if group and len(group)
+    }
 
 
-def _whole(name: str, image: Any) -> Pixels:
+def _whole(name: str, image: Any, decoding: threading.Lock) -> Pixels:
     """An associated image in one piece."""
     try:
         plane = image.default_instance.image_data
         _check(plane)
         rows, cols = _shape(plane.tiled_size)
-        lines = [np.concatenate([_frame(plane, r, c) for c in range(cols)], axis=1) for r in range(rows)]
+        frames = [[_frame(plane, r, c, decoding) for c in range(cols)] for r in range(rows)]
+        lines = [np.concatenate(line, axis=1) for line in frames]
         height, width = _shape(plane.image_size)
         return np.ascontiguousarray(np.concatenate(lines, axis=0)[:height, :width])
     except Exception as error:
@@ -196,8 +202,10 @@ def _cut(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     return np.ascontiguousarray(pixels[: size[0], : size[1]])
 
 
-def _frame(plane: Any, row: int, col: int) -> Pixels:
-    """(h, w, 3) of a frame; what imagecodecs does not decode is left to wsidicom."""
+def _frame(plane: Any, row: int, col: int, decoding: threading.Lock) -> Pixels:
+    """(h, w, 3) of a frame; what imagecodecs does not decode is left to wsidicom, one frame of a plane at a
+    time: its decoder puts each into the same dataset, and two threads would get the same one.
+    """
     from wsidicom.geometry import Point
 
     where = (Point(col, row), plane.default_z, plane.default_path)
@@ -208,7 +216,7 @@ def _frame(plane: Any, row: int, col: int) -> Pixels:
     elif syntax in _JPEG2000:
         pixels = decode_jpeg2000(plane.get_encoded_tile(*where), _shape(plane.tile_size))
     else:
-        with _DECODING:
+        with decoding:
             pixels = np.asarray(plane.get_decoded_tile(*where))
     if pixels.dtype != np.uint8:
         raise ValueError(f"its samples are {pixels.dtype}")

@@ -1,4 +1,4 @@
-"""What is drawn of a slide: answered at once from what is there, sharper with every tile that arrives.
+"""What is drawn of a slide: within 6 ms, from what is there; sharper with every tile that arrives.
 
 Only drawing sees these pixels. Whoever reads a `Level` gets exact ones, or waits.
 """

@@ -150,7 +150,7 @@ class Workers:
     @property
     def _viewers(self) -> int:
         """How many threads may work for a view."""
-        return max(self._most_viewing, DECODE_THREADS if self._task_s < LONG_S else 1)
+        return max(self._most_viewing, DECODE_THREADS) if self._task_s < LONG_S else self._most_viewing
 
     @property
     def _may_view(self) -> bool:
