@@ -49,6 +49,14 @@ def wide(values: torch.Tensor) -> torch.Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
+def working(values: torch.Tensor) -> torch.Tensor:
+    """The same in the precision of products here: autocast's where it acts, else float32 or wider."""
+    device = values.device.type
+    if torch.is_autocast_enabled(device):
+        return values.to(torch.get_autocast_dtype(device))
+    return wide(values)
+
+
 @contextmanager
 def memory_guard(what: str) -> Iterator[None]:
     """Turn an out-of-memory error inside the block into a DeviceError that says what did not fit and what to

@@ -23,10 +23,10 @@ from napari_mil.blocks.dsmil import CriticalAttention, DSMILPooler, Streams
 from napari_mil.blocks.gat import GraphAttention
 from napari_mil.blocks.hiding import HidesTiles, Hiding
 from napari_mil.blocks.nystrom import NystromAttention, NystromLayer
-from napari_mil.blocks.pooling import AttentionPooler, Pooled, Pooler
+from napari_mil.blocks.pooling import AttentionPooler, Pooled, Pooler, part, whole
 from napari_mil.blocks.ppeg import PPEG
 from napari_mil.blocks.recycle import CrossAttention, GlobalRecycle
-from napari_mil.blocks.rows import Rows, by_rows
+from napari_mil.blocks.rows import Head, Rows, by_rows
 from napari_mil.blocks.selfattention import SelfAttentionPooler
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "GatedScores",
     "GlobalRecycle",
     "GraphAttention",
+    "Head",
     "HidesTiles",
     "Hiding",
     "NystromAttention",
@@ -58,6 +59,8 @@ __all__ = [
     "floor_count",
     "hiding",
     "kaiming",
+    "part",
     "soft_cross_entropy",
+    "whole",
     "xavier",
 ]

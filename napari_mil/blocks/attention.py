@@ -5,9 +5,20 @@ Shape letters: N tiles, D feature width, K heads.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from napari_mil.blocks.basics import ACTIVATIONS, Dropout
+from napari_mil.device import wide
+
+
+def _told_apart(last: nn.Module, hidden: Tensor) -> Tensor:
+    """The scores of the last layer, in float32 or wider: what a softmax over many tiles compares is not told
+    apart in bfloat16.
+    """
+    with torch.autocast(hidden.device.type, enabled=False):
+        scores: Tensor = last(wide(hidden))
+    return scores
 
 
 class AttentionScores(nn.Module):
@@ -21,8 +32,7 @@ class AttentionScores(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         """(N, 1) scores before the softmax over tiles."""
-        scores: Tensor = self.attention(h)
-        return scores
+        return _told_apart(self.attention[2], self.attention[:2](h))
 
 
 class GatedScores(nn.Module):
@@ -39,5 +49,4 @@ class GatedScores(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         """(N, K) scores before the softmax over tiles."""
-        scores: Tensor = self.attention_c(self.attention_a(h) * self.attention_b(h))
-        return scores
+        return _told_apart(self.attention_c, self.attention_a(h) * self.attention_b(h))

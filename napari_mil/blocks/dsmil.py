@@ -6,7 +6,7 @@ Shape letters: N tiles, D feature width, C classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,7 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from napari_mil.blocks.pooling import Pooled, Pooler, together
+from napari_mil.blocks.pooling import Pooled, Pooler
+from napari_mil.blocks.rows import Rows
+from napari_mil.device import wide
+
+#: of some tiles: c (n, C) their own logits, q (n, width) what they are compared by, V (n, D) what they give
+Part = tuple[Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,13 +30,13 @@ class Streams:
     ----------
     scores : (N, C) c_i, the tiles' own logits
     attention : (N, C) A; each column sums to 1 over the tiles
-    values : (N, D) V
+    values : (n, D) V of some tiles after the other, together (N, D)
     vectors : (C, D) B = Aᵀ V, the bag as each class sees it
     """
 
     scores: Tensor
     attention: Tensor
-    values: Tensor
+    values: tuple[Tensor, ...]
     vectors: Tensor
 
     @property
@@ -52,15 +57,30 @@ class CriticalAttention(nn.Module):
         self.v = nn.Sequential(nn.Identity(), nn.Linear(features, features), nn.ReLU(inplace=True))
         self.fcc = nn.Conv1d(classes, classes, features)
 
-    def forward(self, h: Tensor, scores: Tensor) -> Streams:
-        """Tiles h (N, D) and their logits c (N, C) → Streams; the choice of the critical tiles gives no
-        gradient.
-        """
-        queries = self.q(h)
-        critical = queries[scores.argmax(0)]
-        attention = torch.softmax(queries @ critical.T / math.sqrt(queries.shape[1]), 0)
-        values = self.v(h)
-        return Streams(scores, attention, values, attention.T @ values)
+    def part(self, h: Tensor, classify: nn.Linear) -> Part:
+        """What tiles h (n, D) say by themselves; their logits in float32 or wider, also under autocast."""
+        with torch.autocast(h.device.type, enabled=False):
+            scores: Tensor = classify(wide(h))
+        return scores, self.q(h), self.v(h)
+
+    def forward(self, parts: Sequence[Part]) -> Streams:
+        """The bag of all parts; the choice of the critical tiles gives no gradient."""
+        scores, queries = (torch.cat([part[i] for part in parts]) for i in range(2))
+        with torch.autocast(queries.device.type, enabled=False):
+            queries = wide(queries)
+            alike = queries @ queries[scores.argmax(0)].T
+        attention = torch.softmax(alike / math.sqrt(queries.shape[1]), 0)
+        values = tuple(part[2] for part in parts)
+        seen = torch.split(attention, [len(v) for v in values])
+        vectors = torch.stack([a.T.to(v.dtype) @ v for a, v in zip(seen, values, strict=True)]).sum(0)
+        return Streams(scores, attention, values, vectors)
+
+    def stream(self, rows: Rows, classify: nn.Linear, tokens: Tensor | None = None) -> Streams:
+        """The same of rows that are not projected yet, and of tokens (k, D)."""
+        read = (*classify.parameters(), *self.q.parameters(), *self.v.parameters())
+        parts = rows.each(lambda h: self.part(h, classify), read, again=False)
+        streams: Streams = self(parts if tokens is None else [*parts, self.part(tokens, classify)])
+        return streams
 
     def logits(self, seen: Streams) -> Tensor:
         """(C,) of the bag: every class reads the vectors of all."""
@@ -74,7 +94,8 @@ class CriticalAttention(nn.Module):
         """
         parts = torch.zeros_like(seen.scores)
         for k, weight in enumerate(self.fcc.weight.unbind(1)):
-            parts = parts + seen.attention[:, k, None] * linear(seen.values, weight)
+            told = torch.cat([linear(values, weight) for values in seen.values])
+            parts = parts + seen.attention[:, k, None] * told
         return parts
 
 
@@ -96,32 +117,38 @@ class DSMILPooler(Pooler):
         self.i_classifier = nn.Sequential(nn.Linear(features, classes))
         self.b_classifier = CriticalAttention(features, width, classes)
 
+    @property
+    def _classify(self) -> nn.Linear:
+        layer: nn.Linear = self.i_classifier[0]  # type: ignore[assignment]
+        return layer
+
     def forward(self, h: Tensor, tokens: Tensor | None = None) -> Pooled:
         """Pool the tiles h (N, D), and tokens (k, D), into one vector per class."""
-        h = together(h, tokens)
-        seen: Streams = self.b_classifier(h, self.i_classifier(h))
-        return Pooled(seen.vectors, seen.attention, seen)
+        given = [h] if tokens is None else [h, tokens]
+        return _pooled(self.b_classifier([self.b_classifier.part(x, self._classify) for x in given]))
+
+    def stream(self, rows: Rows, tokens: Tensor | None = None) -> Pooled:
+        """The same, a few rows at a time; of the projected tiles nothing is held but what is read of them."""
+        return _pooled(self.b_classifier.stream(rows, self._classify, tokens))
+
+    def survey(self, rows: Rows, predictor: nn.Linear) -> Pooled:  # noqa: ARG002
+        """The same: what is told of a tile rests on its own logits."""
+        return self.stream(rows)
 
     def logits(self, pooled: Pooled, predictor: nn.Linear) -> tuple[Tensor, ...]:  # noqa: ARG002
         """The bag's (C,) logits, and per class the highest of any tile."""
         return self.b_classifier.logits(pooled.seen), pooled.seen.instance_max
 
-    def tiles(self, h: Tensor, pooled: Pooled | None, predictor: nn.Linear) -> Tensor:  # noqa: ARG002
+    def tiles(self, pooled: Pooled, predictor: nn.Linear) -> Tensor:  # noqa: ARG002
         """c_i, which knows nothing of the other tiles."""
-        scores: Tensor = self.i_classifier(h) if pooled is None else pooled.seen.scores
+        scores: Tensor = pooled.seen.scores
         return scores
 
-    def evidence(self, h: Tensor, pooled: Pooled, predictor: nn.Linear) -> Tensor:  # noqa: ARG002
+    def evidence(self, pooled: Pooled, predictor: nn.Linear) -> Tensor:  # noqa: ARG002
         """What each tile adds to the bag's voice; a maximum, the other voice, is no sum."""
         return self.b_classifier.evidence(pooled.seen)
 
-    def confidence(
-        self,
-        h: Tensor,  # noqa: ARG002
-        pooled: Pooled,
-        predictor: nn.Linear,  # noqa: ARG002
-        bias: Tensor | None,  # noqa: ARG002
-    ) -> Tensor:
+    def confidence(self, pooled: Pooled, predictor: nn.Linear, bias: Tensor | None) -> Tensor:  # noqa: ARG002
         """c_i, unweighted, always with the bias of its own classifier."""
         scores: Tensor = pooled.seen.scores
         return scores
@@ -133,3 +160,7 @@ class DSMILPooler(Pooler):
     def looks(self, pooled: Pooled) -> Tensor:
         """The highest attention that any class has for the tile."""
         return pooled.attention.amax(-1)
+
+
+def _pooled(seen: Streams) -> Pooled:
+    return Pooled(seen.vectors, seen.attention, seen)

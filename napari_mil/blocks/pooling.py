@@ -7,8 +7,8 @@ the published networks keep beside it as `predictor`; it is handed in.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -17,6 +17,7 @@ from torch.nn.functional import linear
 
 from napari_mil.blocks.attention import AttentionScores, GatedScores
 from napari_mil.blocks.rows import Rows
+from napari_mil.device import wide
 
 
 def together(h: Tensor, tokens: Tensor | None) -> Tensor:
@@ -43,7 +44,7 @@ class Pooled:
 class Pooler(nn.Module, ABC):
     """Projected tiles h (N, D) → Pooled, and what can be said of it with a classifier (D → C)."""
 
-    #: whether `tiles` scores each tile by itself, so that it can do without the rest of the bag
+    #: whether `tiles` scores each tile by itself, so that a survey of some rows tells their scores
     alone = True
     #: whether the order of the tiles matters
     ordered = False
@@ -67,21 +68,30 @@ class Pooler(nn.Module, ABC):
         """The same for rows that are not projected yet."""
         return self.learn(rows.all(), tokens)
 
+    def survey(self, rows: Rows, predictor: nn.Linear) -> Pooled:  # noqa: ARG002
+        """Pool rows that are not projected yet, to tell of each of them as well. Scores of tiles are never in
+        bfloat16, which does not tell them apart.
+        """
+        h = wide(rows.all())
+        with torch.autocast(h.device.type, enabled=False):
+            pooled: Pooled = self(h)
+        return pooled
+
     def logits(self, pooled: Pooled, predictor: nn.Linear) -> tuple[Tensor, ...]:
         """The bag's (C,) logits, one tensor per voice; the answer is their mean."""
         return (predictor(pooled.vector),)
 
     @abstractmethod
-    def tiles(self, h: Tensor, pooled: Pooled | None, predictor: nn.Linear) -> Tensor:
-        """(N, C) t_i: class scores of every tile; `pooled` may be None where tiles are scored `alone`."""
+    def tiles(self, pooled: Pooled, predictor: nn.Linear) -> Tensor:
+        """(N, C) t_i: class scores of every tile; this and what follows after a `survey`."""
 
-    def evidence(self, h: Tensor, pooled: Pooled, predictor: nn.Linear) -> Tensor | None:
+    def evidence(self, pooled: Pooled, predictor: nn.Linear) -> Tensor | None:
         """(N, C) what each tile adds to the logits that `evidence_name` says; None where they are no sum over
         tiles.
         """
 
     @abstractmethod
-    def confidence(self, h: Tensor, pooled: Pooled, predictor: nn.Linear, bias: Tensor | None) -> Tensor:
+    def confidence(self, pooled: Pooled, predictor: nn.Linear, bias: Tensor | None) -> Tensor:
         """(N, C) class scores of the attention-weighted tiles (methods.md §3.3), before the softmax."""
 
     def salience(self, scores: Tensor) -> Tensor:
@@ -114,40 +124,49 @@ class AttentionPooler(Pooler):
 
     def forward(self, h: Tensor, tokens: Tensor | None = None) -> Pooled:
         """Pool the tiles h (N, D) and tokens (k, D), which are never copied into one."""
-        if tokens is None:
-            attention = torch.softmax(self.attention(h), 0)
-            return Pooled((attention.T @ h)[0], attention)
-        attention = torch.softmax(torch.cat([self.attention(h), self.attention(tokens)]), 0)
-        tiles, others = attention[: len(h)], attention[len(h) :]
-        return Pooled((tiles.T @ h + others.T @ tokens)[0], attention)
+        return whole([part(x, self.attention) for x in ([h] if tokens is None else [h, tokens])])
 
     def stream(self, rows: Rows, tokens: Tensor | None = None) -> Pooled:
-        """The same without ever holding what the rows are projected to: every chunk adds its tiles up by a
-        softmax over them alone, and is weighed by what they are of all.
-        """
-        parts = rows.each(self._part, tuple(self.attention.parameters()))
-        if tokens is not None:
-            parts.append(self._part(tokens))
-        attention = torch.softmax(torch.cat([e for e, _ in parts]), 0)
-        shares = torch.split(attention, [len(e) for e, _ in parts])
-        vectors = [share.sum() * z for share, (_, z) in zip(shares, parts, strict=True)]
-        return Pooled(torch.stack(vectors).sum(0), attention)
+        """The same without ever holding what the rows are projected to."""
+        parts = rows.each(lambda h: part(h, self.attention), tuple(self.attention.parameters()))
+        return whole(parts if tokens is None else [*parts, part(tokens, self.attention)])
 
-    def _part(self, h: Tensor) -> tuple[Tensor, Tensor]:
-        """(n, 1) scores of some tiles, and (D,) what they would be as a bag of their own."""
-        e = self.attention(h)
-        return e, (torch.softmax(e, 0).T @ h)[0]
+    def survey(self, rows: Rows, predictor: nn.Linear) -> Pooled:
+        """The same; `seen` is W h (N, C), which is all that is asked of the tiles afterwards."""
 
-    def tiles(self, h: Tensor, pooled: Pooled | None, predictor: nn.Linear) -> Tensor:  # noqa: ARG002
+        def head(h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            with torch.autocast(h.device.type, enabled=False):
+                told = linear(wide(h), predictor.weight)
+            return *part(h, self.attention), told
+
+        parts = rows.each(head, (*self.attention.parameters(), *predictor.parameters()))
+        return replace(whole(parts), seen=torch.cat([told for *_, told in parts]))
+
+    def tiles(self, pooled: Pooled, predictor: nn.Linear) -> Tensor:
         """The answer for a bag of this tile alone."""
-        scores: Tensor = predictor(h)
+        scores: Tensor = pooled.seen + predictor.bias
         return scores
 
-    def evidence(self, h: Tensor, pooled: Pooled, predictor: nn.Linear) -> Tensor:
+    def evidence(self, pooled: Pooled, predictor: nn.Linear) -> Tensor:  # noqa: ARG002
         """a_i · W h_i; the sum over tiles plus the bias is the logit."""
-        return pooled.attention * linear(h, predictor.weight)
+        shares: Tensor = pooled.attention * pooled.seen
+        return shares
 
-    def confidence(self, h: Tensor, pooled: Pooled, predictor: nn.Linear, bias: Tensor | None) -> Tensor:
+    def confidence(self, pooled: Pooled, predictor: nn.Linear, bias: Tensor | None) -> Tensor:
         """W (a_i h_i), with the bias where asked."""
-        scores = pooled.attention * linear(h, predictor.weight)
+        scores = self.evidence(pooled, predictor)
         return scores if bias is None else scores + bias
+
+
+def part(h: Tensor, attention: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """(n, 1) scores of some tiles (n, D), and (D,) what they are as a bag of their own."""
+    e = attention(h)
+    return e, (torch.softmax(e, 0).to(h.dtype).T @ h)[0]
+
+
+def whole(parts: Sequence[tuple[Tensor, ...]]) -> Pooled:
+    """The bag of all parts, each of which begins as `part` says: weighed by what its tiles are of all."""
+    attention = torch.softmax(torch.cat([e for e, *_ in parts]), 0)
+    shares = torch.split(attention, [len(e) for e, *_ in parts])
+    vectors = [share.sum() * z for share, (_, z, *_) in zip(shares, parts, strict=True)]
+    return Pooled(torch.stack(vectors).sum(0), attention)

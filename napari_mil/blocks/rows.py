@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from napari_mil.blocks.basics import Dropout
-from napari_mil.device import wide
+from napari_mil.device import wide, working
 
 #: rows worked on together: what a core's cache holds, and what keeps a GPU busy
 CPU_ROWS, GPU_ROWS = 2048, 16384
@@ -53,18 +53,33 @@ class Rows:
             return torch.cat([h for (h,) in self.each(lambda h: (h,))])
         return _put_together(len(self), (self.drop(self.act(self.layer(x))) for x in self.chunks()))
 
-    def each(self, head: Head, parameters: Sequence[nn.Parameter] = ()) -> list[tuple[Tensor, ...]]:
-        """What `head`, which reads these parameters, says of one chunk of rows after the other."""
-        if self.features.requires_grad:
+    def each(
+        self, head: Head, parameters: Sequence[nn.Parameter] = (), *, again: bool = True
+    ) -> list[tuple[Tensor, ...]]:
+        """What `head`, which reads these parameters, says of one chunk of rows after the other.
+
+        With `again` it is asked again on the way back, in place of holding what it made.
+        """
+        if self.features.requires_grad or not torch.is_grad_enabled():
             return [head(self.drop(self.act(self.layer(x)))) for x in self.chunks()]
-        work = _Work(self, head, [p for p in parameters if p.requires_grad])
+        work = _Work(self, head, [p for p in parameters if p.requires_grad], again)
         flat = _Streamed.apply(work, self.layer.weight, self.layer.bias, *work.parameters)  # type: ignore[no-untyped-call]
         return [flat[i : i + work.outputs] for i in range(0, len(flat), work.outputs)]
 
-    def chunks(self) -> Iterator[Tensor]:
-        """Features of chunk after chunk."""
-        for some in _slices(len(self), self.features.device):
-            yield wide(self.features[some] if self.at is None else self.features[self.at[some]])
+    def chunks(self, dtype: torch.dtype | None = None) -> Iterator[Tensor]:
+        """Features of chunk after chunk, in this precision or that of products here; one piece of memory
+        serves all that are gathered, unless their gradient is asked for.
+        """
+        x, at, memory = self.features, self.at, None
+        for some in _slices(len(self), x.device):
+            if at is None:
+                found = x[some]
+            elif x.requires_grad:
+                found = x[at[some]]
+            else:
+                memory = x.new_empty(len(at[some]), x.shape[1]) if memory is None else memory
+                found = torch.index_select(x, 0, at[some], out=memory[: len(at[some])])
+            yield working(found) if dtype is None else found.to(dtype)
 
 
 def by_rows(act: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -102,6 +117,7 @@ class _Work:
     rows: Rows
     head: Head
     parameters: list[nn.Parameter]
+    again: bool
     outputs: int = 1
 
     def say(self, z: Tensor, kept: Tensor | None) -> tuple[Tensor, ...]:
@@ -109,21 +125,28 @@ class _Work:
 
 
 class _Streamed(torch.autograd.Function):
-    """Products of the projection are kept, what follows them is made again on the way back."""
+    """Products of the projection are kept; what follows them is made again on the way back, or held."""
 
     @staticmethod
     def forward(ctx: Any, work: _Work, *parameters: Tensor) -> tuple[Tensor, ...]:
+        ctx.set_materialize_grads(False)  # an output that no loss reads gives its parameters no gradient
         device = work.rows.features.device.type
         ctx.work, ctx.mixed = work, (torch.is_autocast_enabled(device), torch.get_autocast_dtype(device))
         made: list[Tensor | None] = []
+        ctx.held = []
         said: list[Tensor] = []
         for x in work.rows.chunks():
             z = work.rows.layer(x)
             kept = work.rows.drop.draw(z)
-            outputs = work.say(z, kept)
+            with torch.set_grad_enabled(not work.again):
+                z = z.detach().requires_grad_(not work.again)
+                outputs = work.say(z, kept)
             work.outputs = len(outputs)
-            made += [z, kept]
-            said += outputs
+            said += [o.detach() for o in outputs]
+            if work.again:
+                made += [z, kept]
+            else:
+                ctx.held.append((z, outputs))
         ctx.save_for_backward(*parameters, *made)
         ctx.count = len(parameters)
         return tuple(said)
@@ -133,12 +156,16 @@ class _Streamed(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         work: _Work = ctx.work
         (weight, bias, *others), made = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
-        sums = [torch.zeros_like(p) for p in (weight, bias, *others)]
+        ours = torch.zeros_like(weight), torch.zeros_like(bias)
+        sums: list[Tensor | None] = [None for _ in others]
         enabled, dtype = ctx.mixed
-        for i, x in enumerate(work.rows.chunks()):
-            z, kept = made[2 * i].detach().requires_grad_(), made[2 * i + 1]
-            with torch.enable_grad(), torch.autocast(x.device.type, dtype, enabled=enabled):
-                outputs = work.say(z, kept)
+        for i, x in enumerate(work.rows.chunks((made[0] if work.again else ctx.held[0][0]).dtype)):
+            if work.again:
+                z = made[2 * i].detach().requires_grad_()
+                with torch.enable_grad(), torch.autocast(x.device.type, dtype, enabled=enabled):
+                    outputs = work.say(z, made[2 * i + 1])
+            else:
+                (z, outputs), ctx.held[i] = ctx.held[i], (None, None)
             asked = gradients[i * work.outputs : (i + 1) * work.outputs]
             pairs = [(o, g) for o, g in zip(outputs, asked, strict=True) if g is not None and o.requires_grad]
             if not pairs:
@@ -148,11 +175,9 @@ class _Streamed(torch.autograd.Function):
             )
             if back is not None:
                 if back.dtype == weight.dtype:
-                    sums[0].addmm_(back.T, x)
+                    ours[0].addmm_(back.T, x)
                 else:
-                    sums[0] += back.T @ x.to(back.dtype)
-                sums[1] += back.sum(0)
-            for all_rows, part in zip(sums[2:], rest, strict=True):
-                if part is not None:
-                    all_rows.add_(part)
-        return None, *sums
+                    ours[0].add_(back.T @ x)
+                ours[1].add_(back.sum(0))
+            sums = [b if a is None else a if b is None else a + b for a, b in zip(sums, rest, strict=True)]
+        return None, *ours, *sums

@@ -120,16 +120,16 @@ class SelfAttentionPooler(Pooler):
     def _encode(self, h: Tensor, *, row: bool) -> Encoded:
         return encode(self.cls_token[0], h, (self.layer1, self.layer2), self.pos_embedding, row=row)
 
-    def tiles(self, h: Tensor, pooled: Pooled | None, predictor: nn.Linear) -> Tensor:
+    def tiles(self, pooled: Pooled, predictor: nn.Linear) -> Tensor:
         """The classifier on every tile after the last norm."""
-        seen: Encoded = (self.learn(h) if pooled is None else pooled).seen
+        seen: Encoded = pooled.seen
         scores: Tensor = predictor(self.norm(seen.tokens[1:]))
         return scores
 
-    def evidence(self, h: Tensor, pooled: Pooled, predictor: nn.Linear) -> None:
+    def evidence(self, pooled: Pooled, predictor: nn.Linear) -> None:
         """None: the answer is no sum over tiles."""
 
-    def confidence(self, h: Tensor, pooled: Pooled, predictor: nn.Linear, bias: Tensor | None) -> Tensor:  # noqa: ARG002
+    def confidence(self, pooled: Pooled, predictor: nn.Linear, bias: Tensor | None) -> Tensor:
         """W of what the class token took from each tile in the first layer, out of its projection."""
         seen: Encoded = pooled.seen
         taken = (seen.rows[0][:, None] * seen.values).flatten(0, 1).T

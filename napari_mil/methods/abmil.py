@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from napari_mil.blocks import ACTIVATIONS, Dropout, by_rows, xavier
+from napari_mil.blocks import ACTIVATIONS, Dropout, Head, Rows, part, whole, xavier
 from napari_mil.labeltree import LabelTree
 from napari_mil.mil import MILModel, Noise, Output, Study
 from napari_mil.options import option
@@ -39,6 +39,8 @@ class _AttentionMIL(MILModel):
     """Project, weigh, add up, classify: z = Σ a_i h_i, logits = W z + b."""
 
     bf16: ClassVar[bool] = True
+    #: whether the scores of tiles are drawn anew by dropout
+    drops = False
     feature: nn.Sequential
 
     def __init__(self, config: Any, in_features: int, tree: LabelTree) -> None:
@@ -55,22 +57,26 @@ class _AttentionMIL(MILModel):
     def head(self) -> nn.Linear:
         """The classifier."""
 
-    def _look(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        h = by_rows(self.feature, features)
-        attention = torch.softmax(by_rows(self.scores, h), 0)
-        return h, attention, (attention.T @ h)[0]
+    def _each(self, features: Tensor, head: Head, at: Tensor | None = None) -> list[tuple[Tensor, ...]]:
+        """What a head says of the projected tiles, or of those at `at`, chunk by chunk. What it made is held
+        where dropout would draw anew.
+        """
+        layer, act, *drop = self.feature
+        rows = Rows(features, at, layer, act, drop[0] if drop else Dropout(0.0))  # type: ignore[arg-type]
+        read = [p for name, p in self.named_parameters() if not name.startswith("feature.")]
+        return rows.each(head, read, again=not self.drops)
 
     def forward(self, features: Tensor, cells: Tensor | None = None) -> Output:  # noqa: ARG002
         """Answer for one bag (N, D)."""
-        h, attention, z = self._look(self.check(features))
         classify = self.head()
-        tiles = classify(h)
+        parts = self._each(self.check(features), lambda h: (*part(h, self.scores), classify(h)))
+        pooled, tiles = whole(parts), torch.cat([told for *_, told in parts])
         return Output(
-            logits=self.lifted(classify(z)),
+            logits=self.lifted(classify(pooled.vector)),
             tile_logits=tiles,
-            attention=attention,
-            maps=self.named("evidence", attention * (tiles - classify.bias)),
-            embedding=z,
+            attention=pooled.attention,
+            maps=self.named("evidence", pooled.attention * (tiles - classify.bias)),
+            embedding=pooled.vector,
         )
 
     def study(
@@ -83,9 +89,11 @@ class _AttentionMIL(MILModel):
         noise: Noise | None = None,  # noqa: ARG002
     ) -> Study:
         """Train as it answers."""
-        h, _, z = self._look(features)
-        classify = self.head()
-        return Study((classify(z),), lambda at: classify(h[at]))
+        pooled, classify = whole(self._each(features, lambda h: part(h, self.scores))), self.head()
+        return Study(
+            (classify(pooled.vector),),
+            lambda at: torch.cat([t for (t,) in self._each(features, lambda h: (classify(h),), at)]),
+        )
 
 
 class ABMIL(_AttentionMIL):
@@ -126,6 +134,7 @@ class GABMIL(_AttentionMIL):
 
     def __init__(self, config: GABMILConfig, in_features: int, tree: LabelTree) -> None:
         super().__init__(config, in_features, tree)
+        self.drops = config.dropout > 0
         width, drop = config.attention_width, [Dropout(config.dropout)] if config.dropout else []
         self.attention_a = nn.Sequential(nn.Linear(config.hidden, width), nn.Tanh(), *drop)
         self.attention_b = nn.Sequential(nn.Linear(config.hidden, width), nn.Sigmoid(), *drop)

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from napari_mil.blocks import ACTIVATIONS, CriticalAttention, Dropout, Streams, by_rows, xavier
+from napari_mil.blocks import ACTIVATIONS, CriticalAttention, Dropout, Rows, Streams, xavier
 from napari_mil.correction import Target
 from napari_mil.labeltree import LabelTree
 from napari_mil.mil import MILModel, Noise, Output, Study
@@ -56,9 +56,7 @@ class DSMIL(MILModel):
 
     def look(self, features: Tensor) -> Streams:
         """Both streams of a bag (N, D)."""
-        h = by_rows(self.feature, features)
-        seen: Streams = self.b_classifier(h, self.i_classifier(h))
-        return seen
+        return self.b_classifier.stream(Rows(features, None, *self.feature), self.i_classifier)
 
     def forward(self, features: Tensor, cells: Tensor | None = None) -> Output:  # noqa: ARG002
         """Answer for one bag (N, D)."""

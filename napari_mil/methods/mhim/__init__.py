@@ -22,6 +22,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from napari_mil.bag import Bag
 from napari_mil.blocks import Hiding, Pooled, hiding, soft_cross_entropy
 from napari_mil.correction import Target
+from napari_mil.device import working
 from napari_mil.errors import ModelError
 from napari_mil.labeltree import LabelTree
 from napari_mil.methods.mhim.config import GRID, PRESETS, MHIMConfig
@@ -79,12 +80,12 @@ class MHIM(MILModel):
     def forward(self, features: Tensor, cells: Tensor | None = None) -> Output:  # noqa: ARG002
         """Answer of the student for one bag (N, D), on all tiles."""
         net = self.student
-        h = net.embed(self.check(features))
-        pooler, pooled = net.online_encoder, net.online_encoder(h)
-        evidence = pooler.evidence(h, pooled, net.predictor)
+        pooler = net.online_encoder
+        pooled = pooler.survey(net.rows(self.check(features)), net.predictor)
+        evidence = pooler.evidence(pooled, net.predictor)
         return Output(
             logits=self.lifted(self._answer(pooled)),
-            tile_logits=pooler.tiles(h, pooled, net.predictor),
+            tile_logits=pooler.tiles(pooled, net.predictor),
             attention=pooled.attention,
             maps=pooler.maps(pooled)
             | ({} if evidence is None else self.named(pooler.evidence_name, evidence)),
@@ -116,10 +117,8 @@ class MHIM(MILModel):
         """
         net = self._teacher()
         pooler, bias = net.online_encoder, net.predictor.bias if self.config.score_bias else None
-        with torch.autocast(features.device.type, enabled=False):
-            h = net.embed(features)
-            pooled = pooler(h)
-            scores = pooler.confidence(h, pooled, net.predictor, bias)
+        pooled = pooler.survey(net.rows(features), net.predictor)
+        scores = pooler.confidence(pooled, net.predictor, bias)
         if self.config.compat == "clean" and scores.device.type != "mps":
             scores = scores.double()  # in a large bag they differ by less than float32 resolves near 1 / C
         score = pooler.salience(scores) if self._by_class else pooler.looks(pooled)
@@ -226,14 +225,15 @@ class MHIM(MILModel):
         noise: Noise | None = None,
     ) -> Study:
         """Teacher on all tiles, student on what is left: classify, and agree with the teacher."""
-        net, pooler = self.student, self.student.online_encoder
+        net, pooler, features = self.student, self.student.online_encoder, working(features)
         if self.config.pure:
-            h = net.embed(features)
-            pooled = pooler.learn(h)
+            pooled = pooler.stream(net.rows(features))
             voices = pooler.logits(pooled, net.predictor)
             return Study(
                 (torch.stack(voices).mean(0),),
-                lambda at: pooler.tiles(h, pooled, net.predictor)[at],
+                lambda at: (
+                    net.tiles(features, at) if pooler.alone else pooler.tiles(pooled, net.predictor)[at]
+                ),
                 seen=Step(voices),
             )
         seen = self.look(features)

@@ -63,8 +63,7 @@ class Network(nn.Module):
 
     def tiles(self, features: Tensor, at: Tensor) -> Tensor:
         """(n, C) class scores of some tiles of a bag (N, D_in); alone, where a pooler scores them alone."""
-        pooler = self.online_encoder
+        pooler, predictor = self.online_encoder, self.predictor
         if pooler.alone:
-            return pooler.tiles(self.embed(features[at]), None, self.predictor)
-        h = self.embed(features)
-        return pooler.tiles(h, pooler.learn(h), self.predictor)[at]
+            return pooler.tiles(pooler.survey(self.rows(features, at), predictor), predictor)
+        return pooler.tiles(pooler.stream(self.rows(features)), predictor)[at]
