@@ -242,7 +242,8 @@ def peers_table(n: int, device: str, repeats: int) -> list[str]:
     ]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for name, peer in torchmil_models().items():
-        mine = methods.create(name, {"dropout": 0.0}, in_features=D, tree=FLAT)  # torchmil's have none
+        same = {"dropout": 0.0, "act": "relu"}  # as torchmil's have it
+        mine = methods.create(name, same, in_features=D, tree=FLAT)
         models = {"peer": peer.to(device).eval(), "here": mine.to(device).eval()}
         bags = {"peer": x[None], "here": x}
         with torch.inference_mode():

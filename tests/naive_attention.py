@@ -7,7 +7,7 @@ from torch.nn.functional import conv2d, pad
 
 
 def attention(layer, x):
-    """Tokens (n, D) after the layer, the first token's row (H, n − 1), the values (H, d, n − 1)."""
+    """Tokens (n, D) after the layer, the first token's row (H, n − 1), the values (H, n − 1, d)."""
     att = layer.attn
     n, features = x.shape
     width, m, heads = features // 8, features // 2, att.heads
@@ -24,7 +24,7 @@ def attention(layer, x):
         z = z @ (13 * unit - a @ (15 * unit - a @ (7 * unit - a))) / 4
     out = (one @ z) @ (three @ v) + att.res_conv(v[None])[0]
     row = (one[:, start : start + 1] @ z @ three)[:, 0, start + 1 :]
-    return x + att.to_out(out.transpose(0, 1).flatten(1))[start:], row, v[:, start + 1 :].mT
+    return x + att.to_out(out.transpose(0, 1).flatten(1))[start:], row, v[:, start + 1 :]
 
 
 def position(block, x, least=7):

@@ -73,7 +73,9 @@ def test_more_is_hidden_by_a_higher_ratio_and_never_less():
 def test_the_teacher_looks_once(monkeypatch):
     model, looks = make(), []
     pooler = model.teacher.online_encoder
-    monkeypatch.setattr(pooler, "survey", lambda *given, act=pooler.survey: looks.append(1) or act(*given))
+    monkeypatch.setattr(
+        pooler, "survey", lambda *given, act=pooler.survey, **more: looks.append(1) or act(*given, **more)
+    )
     answer = masks.Simulator(model, TILES)
     for i in range(5):
         answer(mask_ratio=0.01 * i, seed=i, draws=3)

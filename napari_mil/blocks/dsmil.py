@@ -131,7 +131,7 @@ class DSMILPooler(Pooler):
         """The same, a few rows at a time; of the projected tiles nothing is held but what is read of them."""
         return _pooled(self.b_classifier.stream(rows, self._classify, tokens))
 
-    def survey(self, rows: Rows, predictor: nn.Linear) -> Pooled:  # noqa: ARG002
+    def survey(self, rows: Rows, predictor: nn.Linear, *, maps: bool = True) -> Pooled:  # noqa: ARG002
         """The same: what is told of a tile rests on its own logits."""
         return self.stream(rows)
 

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, linear, pad, scaled_dot_product_attention
+from torch.nn.functional import linear, pad, scaled_dot_product_attention
 
 from napari_mil.blocks.basics import Dropout
+from napari_mil.blocks.depthwise import along
+from napari_mil.device import wide
 
 #: tokens, and landmarks of one head, that are worked on together where no gradient is kept
 TOKENS, LANDMARKS = 4096, 128
@@ -32,7 +34,7 @@ class Attended:
     tokens : (n, D)
     row : (H, n − 1) how the first token looked at the others, without gradient; (H, 0) where nobody asked.
         A Nyström row approximates a softmax: entries may be negative and do not sum to 1
-    values : (H, d, n − 1) what it looked at
+    values : (H, n − 1, d) what it looked at
     """
 
     tokens: Tensor
@@ -56,14 +58,12 @@ class NystromAttention(nn.Module):
         self.res_conv = nn.Conv2d(heads, heads, (TAPS, 1), padding=(TAPS // 2, 0), groups=heads, bias=False)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries and keys (H, n', d), values (H, d, n') of x (n, D), filled up in front: each in the layout
-        that its products want.
-        """
+        """Queries, keys and values (H, n', d) of x (n, D), filled up in front."""
         x = pad(x, (0, 0, -len(x) % self.landmarks, 0))
         to_q, to_k, to_v = self.to_qkv.weight.chunk(3)
-        scale = (len(to_q) // self.heads) ** -0.5
-        q, k = (linear(x, w).view(len(x), self.heads, -1).transpose(0, 1) for w in (to_q * scale, to_k))
-        return q, k, (to_v @ x.T).view(self.heads, -1, len(x))
+        weights = (to_q * (len(to_q) // self.heads) ** -0.5, to_k, to_v)
+        q, k, v = (linear(x, w).view(len(x), self.heads, -1).transpose(0, 1) for w in weights)
+        return q, k, v
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, onto: Tensor, *, row: bool = False) -> Attended:
         """`onto` (n, D) plus what its tokens, projected, take from each other; in place where no gradient is
@@ -74,15 +74,14 @@ class NystromAttention(nn.Module):
         learning, start = torch.is_grad_enabled(), q.shape[1] - len(onto)
         q_mean, k_mean = (t.view(self.heads, self.landmarks, -1, t.shape[2]).mean(2) for t in (q, k))
         empty = start * self.landmarks // q.shape[1]  # landmarks that are the mean of zero rows alone
-        inverse = pseudo_inverse(torch.softmax(q_mean @ k_mean.mT, -1), same=empty)
-        seen = q.new_empty(self.heads, q.shape[1] if row else 0)
+        with torch.autocast(q.device.type, enabled=False):
+            inverse = pseudo_inverse(torch.softmax(q_mean @ k_mean.mT, -1), same=empty)
+        seen = q.new_empty(self.heads, 0)
         if row:
-            with torch.no_grad():
-                first = torch.softmax(q[:, start : start + 1] @ k_mean.mT, -1) @ inverse.to(q.dtype)
-                read = _read(q_mean, k, v, first, seen)
+            read, seen = _look(q, k, v, q_mean, k_mean, inverse, start)
         if learning or not row:
-            read = _attend(q_mean, k, v.mT.contiguous())
-        read = inverse.to(read.dtype) @ read
+            read = _attend(q_mean, k, v)
+        read = (inverse.to(read.dtype) @ read).to(q.dtype)
         tokens = onto
         if learning:
             tokens = onto + self._write(q[:, start:], k_mean, read, v, start)
@@ -90,21 +89,18 @@ class NystromAttention(nn.Module):
             for at in range(0, len(onto), TOKENS):
                 some = q[:, start + at : start + at + TOKENS]
                 tokens[at : at + TOKENS] += self._write(some, k_mean, read, v, start + at)
-        return Attended(tokens, seen[:, start + 1 :], v[..., start + 1 :])
+        return Attended(tokens, seen[:, start + 1 :], v[:, start + 1 :])
 
     def _write(self, q: Tensor, k_mean: Tensor, read: Tensor, v: Tensor, start: int) -> Tensor:
         """(tokens, D) what the tokens of q (H, tokens, d), from number `start` on, take from landmarks and
-        from the values v (H, d, n) of their neighbours.
+        from the values v (H, n, d) of their neighbours.
         """
         reach, stop = TAPS // 2, start + q.shape[1]
-        low, high = max(0, start - reach), min(v.shape[2], stop + reach)
-        kernel = self.res_conv.weight.repeat_interleave(v.shape[1], 0)
-        around = v[..., low:high].flatten(0, 1)[None, ..., None]
-        near = conv2d(around, kernel, padding=(reach, 0), groups=len(kernel))[
-            0, :, start - low : stop - low, 0
-        ]
+        low, high = max(0, start - reach), min(v.shape[1], stop + reach)
+        kernel = self.res_conv.weight.flatten(1).repeat_interleave(v.shape[2], 0)
+        near = along(v[:, low:high].transpose(0, 1).flatten(1), kernel)[start - low : stop - low]
         far = _attend(q, k_mean, read).transpose(0, 1).flatten(1)
-        taken: Tensor = self.to_out(far + near.T)
+        taken: Tensor = self.to_out(far + near)
         return taken
 
 
@@ -151,14 +147,22 @@ def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return scaled_dot_product_attention(q[None], k[None], v[None], scale=1.0)[0]
 
 
-def _read(q: Tensor, k: Tensor, v: Tensor, first: Tensor, seen: Tensor) -> Tensor:
-    """K3 v (H, m, d) of landmarks q (H, m, d), k (H, n, d), v (H, d, n); fills seen (H, n) with first K3."""
-    read = q.new_empty(q.shape)
-    seen.zero_()
-    for head in range(len(q)):
-        for at in range(0, q.shape[1], LANDMARKS):
-            some = slice(at, at + LANDMARKS)
-            look = torch.softmax(q[head, some] @ k[head].T, -1)
-            read[head, some] = look @ v[head].T
-            seen[head] += first[head, 0, some] @ look
-    return read
+@torch.no_grad()
+def _look(
+    q: Tensor, k: Tensor, v: Tensor, q_mean: Tensor, k_mean: Tensor, inverse: Tensor, token: int
+) -> tuple[Tensor, Tensor]:
+    """K3 v (H, m, d), and how one token, number `token`, looks at all (H, n); not in bfloat16 under autocast,
+    which does not tell the tokens apart.
+    """
+    with torch.autocast(q.device.type, enabled=False):
+        if inverse.dtype != q.dtype:  # what autocast projected, or a network in half precision
+            q, k, v, q_mean, k_mean = (wide(t) for t in (q, k, v, q_mean, k_mean))
+        first = torch.softmax(q[:, token : token + 1] @ k_mean.mT, -1) @ inverse
+        read, seen = q.new_empty(q_mean.shape), q.new_zeros(q.shape[:2])
+        for head in range(len(q)):
+            for at in range(0, q_mean.shape[1], LANDMARKS):
+                some = slice(at, at + LANDMARKS)
+                look = torch.softmax(q_mean[head, some] @ k[head].T, -1)
+                read[head, some] = look @ v[head]
+                seen[head] += first[head, 0, some] @ look
+        return read, seen

@@ -68,14 +68,12 @@ class Pooler(nn.Module, ABC):
         """The same for rows that are not projected yet."""
         return self.learn(rows.all(), tokens)
 
-    def survey(self, rows: Rows, predictor: nn.Linear) -> Pooled:  # noqa: ARG002
-        """Pool rows that are not projected yet, to tell of each of them as well. Scores of tiles are never in
-        bfloat16, which does not tell them apart.
+    @abstractmethod
+    def survey(self, rows: Rows, predictor: nn.Linear, *, maps: bool = True) -> Pooled:
+        """Pool rows that are not projected yet, to tell of each of them as well; without `maps` what only
+        `maps` and `columns` say may be left out. Scores of tiles are never in bfloat16, which does not tell
+        them apart.
         """
-        h = wide(rows.all())
-        with torch.autocast(h.device.type, enabled=False):
-            pooled: Pooled = self(h)
-        return pooled
 
     def logits(self, pooled: Pooled, predictor: nn.Linear) -> tuple[Tensor, ...]:
         """The bag's (C,) logits, one tensor per voice; the answer is their mean."""
@@ -131,7 +129,7 @@ class AttentionPooler(Pooler):
         parts = rows.each(lambda h: part(h, self.attention), tuple(self.attention.parameters()))
         return whole(parts if tokens is None else [*parts, part(tokens, self.attention)])
 
-    def survey(self, rows: Rows, predictor: nn.Linear) -> Pooled:
+    def survey(self, rows: Rows, predictor: nn.Linear, *, maps: bool = True) -> Pooled:  # noqa: ARG002
         """The same; `seen` is W h (N, C), which is all that is asked of the tiles afterwards."""
 
         def head(h: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -6,7 +6,9 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, pad
+from torch.nn.functional import pad
+
+from napari_mil.blocks.depthwise import over
 
 #: channels that are convolved together where no gradient is kept
 CHANNELS = 64
@@ -33,25 +35,23 @@ class PPEG(nn.Module):
         image = torch.cat([tokens, tokens[: side**2 - n]])
         if side < least:
             image, side = pad(image, (0, 0, 0, least**2 - side**2)), least
-        image = image.T.contiguous().view(1, -1, side, side)
+        image = image.view(side, side, -1)
         kernel, bias = self._kernel()
         if torch.is_grad_enabled():
-            image = conv2d(image, kernel, bias, padding=3, groups=len(kernel))
+            image = over(image, kernel, bias)
         else:
-            for at in range(0, len(kernel), CHANNELS):
-                some = slice(at, at + CHANNELS)
-                part = image[:, some]
-                image[:, some] = conv2d(part, kernel[some], bias[some], padding=3, groups=part.shape[1])
-        return image[0].flatten(1).T[:n]
+            for some in (slice(at, at + CHANNELS) for at in range(0, len(kernel), CHANNELS)):
+                image[..., some] = over(image[..., some], kernel[some], bias[some])
+        return image.flatten(0, 1)[:n]
 
     def _kernel(self) -> tuple[Tensor, Tensor]:
-        """The sum of the convolutions and of the identity: weights (D, 1, 7, 7), bias (D,)."""
+        """The sum of the convolutions and of the identity: weights (D, 7, 7), bias (D,)."""
         kernel = self.proj.weight + pad(self.proj1.weight, (1,) * 4) + pad(self.proj2.weight, (2,) * 4)
         itself = pad(kernel.new_ones(1, 1, 1, 1), (3,) * 4)
         # added one by one: the gradients of a stacked sum share their memory, and would be counted thrice
         # where the losses of several bags are accumulated
         bias: Tensor = self.proj.bias + self.proj1.bias + self.proj2.bias  # type: ignore[operator]
-        return kernel + itself, bias
+        return (kernel + itself)[:, 0], bias
 
 
 def side_of(n: int) -> int:

@@ -18,6 +18,8 @@ from torch.nn.functional import linear
 from napari_mil.blocks.nystrom import NystromLayer
 from napari_mil.blocks.pooling import Pooled, Pooler, together
 from napari_mil.blocks.ppeg import PPEG
+from napari_mil.blocks.rows import Rows
+from napari_mil.device import wide
 
 NOTES = {
     **dict.fromkeys(
@@ -40,7 +42,7 @@ class Encoded:
     tokens : (1 + N, D) the class token first, before the last norm
     rows : per layer, (H, N) how the class token looked at the tiles, possibly negative; (H, 0) where nobody
         asked
-    values : (H, d, N) what it looked at in the first layer
+    values : (H, N, d) what it looked at in the first layer
     """
 
     tokens: Tensor
@@ -55,18 +57,18 @@ def encode(
     position: PPEG,
     *,
     least: int = 7,
-    row: bool,
+    rows: int,
 ) -> Encoded:
     """Attention, position, attention, over the class token (1, D) and the tiles (N, D).
 
     Parameters
     ----------
     least : width that the image of the positional block has at least
-    row : whether the attention of the class token is wanted
+    rows : of how many layers the attention of the class token is wanted
     """
-    one = layers[0](torch.cat([token, tiles]), row=row)
+    one = layers[0](torch.cat([token, tiles]), row=rows > 0)
     placed = torch.cat([one.tokens[:1], position(one.tokens[1:], least=least)])
-    two = layers[1](placed, row=row)
+    two = layers[1](placed, row=rows > 1)
     return Encoded(two.tokens, (one.row, two.row), one.values)
 
 
@@ -109,16 +111,21 @@ class SelfAttentionPooler(Pooler):
 
     def forward(self, h: Tensor, tokens: Tensor | None = None) -> Pooled:
         """Pool the tiles h (N, D), and tokens (k, D) behind them."""
-        seen = self._encode(together(h, tokens), row=True)
+        seen = self._encode(together(h, tokens), rows=2)
         return Pooled(self.norm(seen.tokens[0]), shares(seen.rows[0]), seen)
 
     def learn(self, h: Tensor, tokens: Tensor | None = None) -> Pooled:
         """Pool without looking at the attention, which is left out: (0, 1)."""
-        seen = self._encode(together(h, tokens), row=False)
+        seen = self._encode(together(h, tokens), rows=0)
         return Pooled(self.norm(seen.tokens[0]), h.new_empty(0, 1), seen)
 
-    def _encode(self, h: Tensor, *, row: bool) -> Encoded:
-        return encode(self.cls_token[0], h, (self.layer1, self.layer2), self.pos_embedding, row=row)
+    def survey(self, rows: Rows, predictor: nn.Linear, *, maps: bool = True) -> Pooled:  # noqa: ARG002
+        """Pool rows that are not projected yet; how the class token looked at them is not in bfloat16."""
+        seen = self._encode(wide(rows.all()), rows=2 if maps else 1)
+        return Pooled(self.norm(seen.tokens[0]), shares(seen.rows[0]), seen)
+
+    def _encode(self, h: Tensor, *, rows: int) -> Encoded:
+        return encode(self.cls_token[0], h, (self.layer1, self.layer2), self.pos_embedding, rows=rows)
 
     def tiles(self, pooled: Pooled, predictor: nn.Linear) -> Tensor:
         """The classifier on every tile after the last norm."""
@@ -132,7 +139,7 @@ class SelfAttentionPooler(Pooler):
     def confidence(self, pooled: Pooled, predictor: nn.Linear, bias: Tensor | None) -> Tensor:
         """W of what the class token took from each tile in the first layer, out of its projection."""
         seen: Encoded = pooled.seen
-        taken = (seen.rows[0][:, None] * seen.values).flatten(0, 1).T
+        taken = (seen.rows[0][..., None] * seen.values).transpose(0, 1).flatten(1)
         project: nn.Linear = self.layer1.attn.to_out[0]  # type: ignore[assignment]
         if self.training:  # dropout stands between the two
             scores = linear(self.layer1.attn.to_out(taken), predictor.weight)

@@ -55,11 +55,11 @@ class TransMIL(MILModel):
                 if part.bias is not None:
                     nn.init.zeros_(part.bias)
 
-    def _encode(self, features: Tensor, *, row: bool) -> Encoded:
+    def _encode(self, features: Tensor, *, rows: int) -> Encoded:
         """The bag with its first tiles again behind the last, up to a square number of tokens."""
         h = by_rows(self.feature, features)
         h = torch.cat([h, h[: side_of(len(h)) ** 2 - len(h)]])
-        return encode(self.cls_token[0], h, (self.layer1, self.layer2), self.pos_layer, least=1, row=row)
+        return encode(self.cls_token[0], h, (self.layer1, self.layer2), self.pos_layer, least=1, rows=rows)
 
     def _tiles(self, seen: Encoded, count: int) -> Tensor:
         scores: Tensor = self.classifier(self.norm(seen.tokens[1 : 1 + count]))
@@ -67,7 +67,7 @@ class TransMIL(MILModel):
 
     def forward(self, features: Tensor, cells: Tensor | None = None) -> Output:  # noqa: ARG002
         """Answer for one bag (N, D)."""
-        seen, n = self._encode(self.check(features), row=True), len(features)
+        seen, n = self._encode(self.check(features), rows=2), len(features)
         rows = tuple(row[:, :n] for row in seen.rows)
         z = self.norm(seen.tokens[0])
         return Output(
@@ -89,6 +89,6 @@ class TransMIL(MILModel):
         noise: Noise | None = None,  # noqa: ARG002
     ) -> Study:
         """Train as it answers."""
-        seen = self._encode(features, row=False)
+        seen = self._encode(features, rows=0)
         answer = self.classifier(self.norm(seen.tokens[0]))
         return Study((answer,), lambda at: self._tiles(seen, len(features))[at])

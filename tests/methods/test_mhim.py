@@ -429,3 +429,17 @@ def test_queries_start_within_their_bounds():
     assert bound == pytest.approx(0.06847, abs=1e-5)
     assert queries.abs().max() <= bound
     assert queries.abs().max() > 0.9 * bound
+
+
+@pytest.mark.parametrize("score", ["class", "attention"])
+@pytest.mark.parametrize("encoder", ["attn", "gated", "dsmil", "selfattn"])
+def test_in_bfloat16_the_teacher_still_tells_tiles_apart(encoder, score):
+    model, x = make(encoder=encoder, score=score, hidden=64), features(500)
+    whole = model.look(x).score
+    with torch.autocast("cpu", torch.bfloat16):
+        half = model.look(x).score
+    assert half.dtype == whole.dtype
+    for some, same in zip(torch.atleast_2d(half), torch.atleast_2d(whole), strict=True):
+        assert len(some.unique()) > 0.98 * len(same.unique())
+        order, rank = some.argsort().argsort().double(), same.argsort().argsort().double()
+        assert torch.corrcoef(torch.stack([order, rank]))[0, 1] > 0.98

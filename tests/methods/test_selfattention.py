@@ -130,7 +130,7 @@ def test_the_score_is_the_confidence_of_what_the_first_layer_took(mode):
     net, x = model.teacher, features(40)
     pooler, h = net.online_encoder, net.feature(x)
     _, row, values = attention(pooler.layer1, torch.cat([pooler.cls_token[0], h]))
-    taken = pooler.layer1.attn.to_out((row[:, None] * values).flatten(0, 1).T)
+    taken = pooler.layer1.attn.to_out((row[..., None] * values).transpose(0, 1).flatten(1))
     seen = model.look(x)
     expected = torch.softmax(taken @ net.predictor.weight.T, 1)
     assert torch.allclose(seen.probability.float(), expected, atol=1e-6)

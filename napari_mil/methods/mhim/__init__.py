@@ -112,14 +112,17 @@ class MHIM(MILModel):
 
     @torch.no_grad()
     def look(self, features: Tensor) -> Look:
-        """What the teacher sees in a bag (N, D), in the mode it is in; never in bfloat16, which tells no
-        scores apart.
+        """What the teacher sees in a bag (N, D), in the mode it is in. Under autocast its projections are in
+        bfloat16, unless they are as published; scores of tiles never, which it does not tell apart.
         """
         net = self._teacher()
         pooler, bias = net.online_encoder, net.predictor.bias if self.config.score_bias else None
-        pooled = pooler.survey(net.rows(features), net.predictor)
-        scores = pooler.confidence(pooled, net.predictor, bias)
-        if self.config.compat == "clean" and scores.device.type != "mps":
+        device, clean = features.device.type, self.config.compat == "clean"
+        with torch.autocast(device, enabled=clean and torch.is_autocast_enabled(device)):
+            pooled = pooler.survey(net.rows(features), net.predictor, maps=False)
+        with torch.autocast(device, enabled=False):
+            scores = pooler.confidence(pooled, net.predictor, bias)
+        if clean and device != "mps":
             scores = scores.double()  # in a large bag they differ by less than float32 resolves near 1 / C
         score = pooler.salience(scores) if self._by_class else pooler.looks(pooled)
         return Look(score, pooled.attention.mean(1), torch.softmax(scores, -1), pooled.vector)
@@ -225,7 +228,9 @@ class MHIM(MILModel):
         noise: Noise | None = None,
     ) -> Study:
         """Teacher on all tiles, student on what is left: classify, and agree with the teacher."""
-        net, pooler, features = self.student, self.student.online_encoder, working(features)
+        net, pooler = self.student, self.student.online_encoder
+        if self.config.compat == "clean":
+            features = working(features)  # rounded once, in place of at every look
         if self.config.pure:
             pooled = pooler.stream(net.rows(features))
             voices = pooler.logits(pooled, net.predictor)
