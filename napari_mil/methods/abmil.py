@@ -39,8 +39,6 @@ class _AttentionMIL(MILModel):
     """Project, weigh, add up, classify: z = Σ a_i h_i, logits = W z + b."""
 
     bf16: ClassVar[bool] = True
-    #: whether the scores of tiles are drawn anew by dropout
-    drops = False
     feature: nn.Sequential
 
     def __init__(self, config: Any, in_features: int, tree: LabelTree) -> None:
@@ -58,13 +56,11 @@ class _AttentionMIL(MILModel):
         """The classifier."""
 
     def _each(self, features: Tensor, head: Head, at: Tensor | None = None) -> list[tuple[Tensor, ...]]:
-        """What a head says of the projected tiles, or of those at `at`, chunk by chunk. What it made is held
-        where dropout would draw anew.
-        """
+        """What a head says of the projected tiles, or of those at `at`, chunk by chunk."""
         layer, act, *drop = self.feature
         rows = Rows(features, at, layer, act, drop[0] if drop else Dropout(0.0))  # type: ignore[arg-type]
         read = [p for name, p in self.named_parameters() if not name.startswith("feature.")]
-        return rows.each(head, read, again=not self.drops)
+        return rows.each(head, read, again=False)
 
     def forward(self, features: Tensor, cells: Tensor | None = None) -> Output:  # noqa: ARG002
         """Answer for one bag (N, D)."""
@@ -134,7 +130,6 @@ class GABMIL(_AttentionMIL):
 
     def __init__(self, config: GABMILConfig, in_features: int, tree: LabelTree) -> None:
         super().__init__(config, in_features, tree)
-        self.drops = config.dropout > 0
         width, drop = config.attention_width, [Dropout(config.dropout)] if config.dropout else []
         self.attention_a = nn.Sequential(nn.Linear(config.hidden, width), nn.Tanh(), *drop)
         self.attention_b = nn.Sequential(nn.Linear(config.hidden, width), nn.Sigmoid(), *drop)
