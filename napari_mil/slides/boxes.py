@@ -39,6 +39,8 @@ def reduced(pixels: Pixels, step: tuple[int, int]) -> Pixels:
     """(h, w, 3) uint8 made of the means of `step` (rows, columns) of pixels; of fewer at an uneven border."""
     if step == (1, 1):
         return pixels
+    if not pixels.size:
+        return np.empty((-(-pixels.shape[0] // step[0]), -(-pixels.shape[1] // step[1]), 3), np.uint8)
     if step == (2, 2) and pixels.shape[0] % 2 == pixels.shape[1] % 2 == 0:
         return _halved(pixels)
     return np.array(Image.fromarray(pixels).reduce(step[::-1]))

@@ -86,3 +86,10 @@ def test_memory_of_tiles_begins_beside_a_multiple_of_32():
     for i, one in enumerate(kept):
         one[:] = i
     assert all((one == i).all() for i, one in enumerate(kept))
+
+
+@pytest.mark.parametrize("step", [(1, 1), (2, 2), (3, 5), (4, 4)])
+@pytest.mark.parametrize(("height", "width"), [(0, 30), (30, 0), (0, 0)])
+def test_means_of_nothing_are_none(level, height, width, step):
+    shape = (-(-height // step[0]), -(-width // step[1]), 3)
+    assert level.read(7, 9, 7 + height, 9 + width, step).shape == shape
