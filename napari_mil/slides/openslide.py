@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import openslide
+import tifffile
 
 from napari_mil.errors import SlideError, reason
 from napari_mil.slides.dicomfiles import first_dicom
@@ -20,6 +22,8 @@ from napari_mil.slides.tiffpage import over
 CACHE_BYTES = 64 * 2**20
 _SMALLEST_TILE = 256
 _LARGEST_TILE = 1024
+#: A file's own tiles hold at most so many pixels, of 4 bytes each.
+_MOST_PX = 2**29
 
 
 class OpenSlideSource:
@@ -56,6 +60,7 @@ def open_source(path: Path) -> OpenSlideSource:
     """
     if path.is_dir():
         path = first_dicom(path) or path
+    _refuse_boards(path)
     try:
         handle = openslide.OpenSlide(path)
     except openslide.OpenSlideUnsupportedFormatError as error:
@@ -70,6 +75,21 @@ def open_source(path: Path) -> OpenSlideSource:
     except BaseException:
         handle.close()
         raise
+
+
+def _refuse_boards(path: Path) -> None:
+    """SlideError for a TIFF with tiles that no memory holds, as a damaged one claims: OpenSlide would ask for
+    that memory all the same, and end the program.
+    """
+    try:
+        with tifffile.TiffFile(path) as tif:
+            tiles = () if tif.is_ndpi else tuple(page.tile or () for page in tif.pages)
+    except Exception:  # noqa: BLE001 - no TIFF, or damaged in another way, which OpenSlide tells
+        return
+    largest = max(tiles, key=math.prod, default=())
+    if math.prod(largest) > _MOST_PX:
+        size = " × ".join(map(str, reversed(largest)))
+        raise SlideError(f"it claims tiles of {size} px, as a damaged file does")
 
 
 def _understand(handle: openslide.OpenSlide, path: Path) -> SlideInfo:

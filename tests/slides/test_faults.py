@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from dicomslides import write_dicom
 from slidefamilies import FAMILIES
 from slidefiles import half, picture, write_pyramid, write_svs, write_zarr
@@ -172,6 +173,15 @@ def test_a_tiff_that_claims_a_terapixel_without_data(tmp_path):
     (tmp_path / "a.tif").write_bytes(data)
     with pytest.raises(SlideError, match=r"is a damaged TIFF \(its table lists 12 of 15264649 tiles\); copy"):
         open_slide(tmp_path / "a.tif")
+
+
+def test_tiles_that_no_memory_holds_are_refused_before_openslide_asks_for_it(originals, tmp_path):
+    path = originals("SCN", tmp_path)
+    with tifffile.TiffFile(path, mode="r+b") as tif:
+        tif.pages[0].tags["TileLength"].overwrite(2130706688)
+    with pytest.raises(SlideError, match="it claims tiles of 256 × 2130706688 px") as caught:
+        open_slide(path)
+    one_sentence(caught.value)
 
 
 @pytest.mark.parametrize("family", [f for f in FAMILIES if FAMILIES[f][0] != "openslide"])
