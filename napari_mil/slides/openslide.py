@@ -83,10 +83,11 @@ def _refuse_boards(path: Path) -> None:
     """
     try:
         with tifffile.TiffFile(path) as tif:
-            tiles = () if tif.is_ndpi else tuple(page.tile or () for page in tif.pages)
+            tiles = [] if tif.is_ndpi else [page.tile or () for page in tif.pages]
     except Exception:  # noqa: BLE001 - no TIFF, or damaged in another way, which OpenSlide tells
         return
-    largest = max(tiles, key=math.prod, default=())
+    sizes = [tile for tile in tiles if all(isinstance(n, int) for n in tile)]  # a damaged tag may hold more
+    largest = max(sizes, key=math.prod, default=())
     if math.prod(largest) > _MOST_PX:
         size = " × ".join(map(str, reversed(largest)))
         raise SlideError(f"it claims tiles of {size} px, as a damaged file does")
