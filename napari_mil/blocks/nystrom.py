@@ -75,7 +75,7 @@ class NystromAttention(nn.Module):
         q_mean, k_mean = (t.view(self.heads, self.landmarks, -1, t.shape[2]).mean(2) for t in (q, k))
         empty = start * self.landmarks // q.shape[1]  # landmarks that are the mean of zero rows alone
         with torch.autocast(q.device.type, enabled=False):
-            inverse = pseudo_inverse(torch.softmax(q_mean @ k_mean.mT, -1), same=empty)
+            inverse = pseudo_inverse(torch.softmax(wide(q_mean) @ wide(k_mean).mT, -1), same=empty)
         seen = q.new_empty(self.heads, 0)
         if row:
             read, seen = _look(q, k, v, q_mean, k_mean, inverse, start)
