@@ -8,6 +8,7 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterable
+from statistics import median
 
 #: As many tiles are decoded at once as there are processors for it …
 DECODE_THREADS = min(
@@ -19,8 +20,8 @@ VIEW_THREADS, LONG_S = max(1, DECODE_THREADS - 1), 0.005
 WAITING_THREADS = 16
 _WAITS_S = 0.01
 _BUSY = 0.25
-#: How much the task done last counts in what a task takes.
-_NEWEST = 0.2
+#: What a task takes is the median of so many done last: one that was held up says nothing of the file.
+_LATE = 7
 
 Task = Callable[[], None]
 
@@ -76,8 +77,9 @@ class Workers:
         self._threads: list[threading.Thread] = []
         self._state = threading.Condition()
         self._idle = self._viewing = 0
-        self._most, self._most_viewing = DECODE_THREADS, VIEW_THREADS
-        self._task_s = math.inf
+        self._most = DECODE_THREADS
+        self._late: deque[tuple[float, float]] = deque(maxlen=_LATE)
+        self._task_s, self._waits = math.inf, False
         self._stopped = False
 
     def want(self, owner: Hashable, tasks: Iterable[Task]) -> None:
@@ -150,7 +152,9 @@ class Workers:
     @property
     def _viewers(self) -> int:
         """How many threads may work for a view."""
-        return max(self._most_viewing, DECODE_THREADS) if self._task_s < LONG_S else self._most_viewing
+        if self._waits:
+            return self._most
+        return DECODE_THREADS if self._task_s < LONG_S else VIEW_THREADS
 
     @property
     def _may_view(self) -> bool:
@@ -175,10 +179,10 @@ class Workers:
                 self._viewing -= 1
         wall, spent = time.perf_counter() - began, time.thread_time() - spent
         with self._state:
-            known = self._task_s if self._task_s < math.inf else wall
-            self._task_s = known + _NEWEST * (wall - known)
-            if wall > _WAITS_S and spent < _BUSY * wall and self._most < WAITING_THREADS:
+            self._late.append((wall, spent))
+            self._task_s, computed = map(median, zip(*self._late, strict=True))
+            self._waits = self._task_s > _WAITS_S and computed < _BUSY * self._task_s
+            if self._waits and self._most < WAITING_THREADS:
                 self._most = min(WAITING_THREADS, 2 * self._most)
-                self._most_viewing = min(WAITING_THREADS, 2 * self._most_viewing)
                 left, may = sum(map(len, self._wanted.values())), self._viewers - self._viewing
                 self._wake(max(0, min(left, may)))

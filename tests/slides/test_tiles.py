@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,7 +23,7 @@ from napari_mil.slides.cache import TileCache
 from napari_mil.slides.slots import Slots
 from napari_mil.slides.tiff import open_source
 from napari_mil.slides.tiles import Engine
-from napari_mil.slides.workers import DECODE_THREADS, WAITING_THREADS
+from napari_mil.slides.workers import DECODE_THREADS, WAITING_THREADS, Workers
 
 IMAGE = picture(700, 900)
 
@@ -247,6 +248,21 @@ def test_tiles_that_let_one_wait_are_fetched_many_at_once(path):
         slide.engine.want("view", tiles, deliver)
         assert all_there.wait(20)
         assert DECODE_THREADS < len(decoders(slide.engine.token)) <= WAITING_THREADS
+
+
+def test_a_tile_that_was_held_up_starts_no_more_threads():
+    workers, done = Workers("held-up"), threading.Semaphore(0)
+    try:
+        for held_up in [0, 0, 0, 0.2, 0, 0.3, 0, 0, 0.2, 0]:
+            workers.want("view", [partial(threading.Event().wait, held_up), done.release])
+            assert done.acquire(timeout=20)
+        workers.want("view", [*[partial(threading.Event().wait, 0.001)] * 40, done.release])
+        assert done.acquire(timeout=20)
+        names = [thread.name for thread in threading.enumerate()]
+        assert 1 <= sum(name.startswith("held-up") for name in names) <= DECODE_THREADS
+    finally:
+        workers.stop()
+        workers.join()
 
 
 def test_tiles_use_the_same_memory_again_and_give_it_back():
