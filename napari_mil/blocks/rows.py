@@ -58,9 +58,11 @@ class Rows:
     ) -> list[tuple[Tensor, ...]]:
         """What `head`, which reads these parameters, says of one chunk of rows after the other.
 
-        With `again` it is asked again on the way back, in place of holding what it made.
+        With `again` it is asked again on the way back, in place of holding what it made; not for few rows,
+        of which it costs little to hold it.
         """
-        if self.features.requires_grad or not torch.is_grad_enabled():
+        few = len(self) <= CPU_ROWS
+        if few or self.features.requires_grad or not torch.is_grad_enabled():
             return [head(self.drop(self.act(self.layer(x)))) for x in self.chunks()]
         work = _Work(self, head, [p for p in parameters if p.requires_grad], again)
         flat = _Streamed.apply(work, self.layer.weight, self.layer.bias, *work.parameters)  # type: ignore[no-untyped-call]
