@@ -231,8 +231,9 @@ def over_seeds(rows: Sequence[dict[str, Any]]) -> str:
     against = {arm: (base,) for arm, base in BASELINE.items()}
     parts = [quality_summary.compared(found, [a for a in ARMS if a in found], against, seconds)]
     names = ("fine macro F1", "coarse macro F1", "consistency")
-    found = quality_summary.figured([r for r in told if r["arm"] in FLAT], names, TREE)
-    if found:
+    flat = [row for row in told if row["arm"] in FLAT]
+    if flat:
+        found = quality_summary.figured(flat, names, TREE)
         against = {"hmil": ("abmil", "gabmil"), "gabmil": ("abmil",)}
         parts.append(quality_summary.compared(found, [a for a in FLAT if a in found], against, seconds))
     about = (
