@@ -6,7 +6,7 @@ Shape letters: N tiles, D feature width, C classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from napari_mil.blocks.pooling import Pooled, Pooler
-from napari_mil.blocks.rows import Rows
+from napari_mil.blocks.rows import Rows, Values
 from napari_mil.device import wide
 
-#: of some tiles: c (n, C) their own logits, q (n, width) what they are compared by, V (n, D) what they give
-Part = tuple[Tensor, Tensor, Tensor]
+#: of some tiles: c (n, C) their own logits, q (n, width) what they are compared by
+Told = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,30 +57,39 @@ class CriticalAttention(nn.Module):
         self.v = nn.Sequential(nn.Identity(), nn.Linear(features, features), nn.ReLU(inplace=True))
         self.fcc = nn.Conv1d(classes, classes, features)
 
-    def part(self, h: Tensor, classify: nn.Linear) -> Part:
-        """What tiles h (n, D) say by themselves; their logits in float32 or wider, also under autocast."""
+    def part(self, h: Tensor, classify: nn.Linear) -> tuple[Tensor, Tensor, Tensor]:
+        """What tiles h (n, D) say by themselves: c, in float32 or wider also under autocast, q, and V (n, D),
+        what they give.
+        """
         with torch.autocast(h.device.type, enabled=False):
             scores: Tensor = classify(wide(h))
         return scores, self.q(h), self.v(h)
 
-    def forward(self, parts: Sequence[Part]) -> Streams:
-        """The bag of all parts; the choice of the critical tiles gives no gradient."""
-        scores, queries = (torch.cat([part[i] for part in parts]) for i in range(2))
+    def forward(self, h: Tensor, classify: nn.Linear, tokens: Tensor | None = None) -> Streams:
+        """The bag of tiles h (N, D), and of tokens (k, D)."""
+        *told, values = self.part(h, classify)
+        return self._bag([tuple(told)], Values((values,)), classify, tokens)
+
+    def stream(self, rows: Rows, classify: nn.Linear, tokens: Tensor | None = None) -> Streams:
+        """The same of rows that are not projected yet."""
+        read = (*classify.parameters(), *self.q.parameters(), *self.v.parameters())
+        return self._bag(*rows.summed(lambda h: self.part(h, classify), read), classify, tokens)
+
+    def _bag(self, told: list[Told], values: Values, classify: nn.Linear, tokens: Tensor | None) -> Streams:
+        """The bag of all that was told of tiles, and of tokens; the choice of the critical tiles gives no
+        gradient.
+        """
+        more = () if tokens is None else self.part(tokens, classify)
+        scores, queries = (torch.cat(each) for each in zip(*told, *([more[:2]] if more else []), strict=True))
         with torch.autocast(queries.device.type, enabled=False):
             queries = wide(queries)
             alike = queries @ queries[scores.argmax(0)].T
         attention = torch.softmax(alike / math.sqrt(queries.shape[1]), 0)
-        values = tuple(part[2] for part in parts)
-        seen = torch.split(attention, [len(v) for v in values])
-        vectors = torch.stack([a.T.to(v.dtype) @ v for a, v in zip(seen, values, strict=True)]).sum(0)
-        return Streams(scores, attention, values, vectors)
-
-    def stream(self, rows: Rows, classify: nn.Linear, tokens: Tensor | None = None) -> Streams:
-        """The same of rows that are not projected yet, and of tokens (k, D)."""
-        read = (*classify.parameters(), *self.q.parameters(), *self.v.parameters())
-        parts = rows.each(lambda h: self.part(h, classify), read, again=False)
-        streams: Streams = self(parts if tokens is None else [*parts, self.part(tokens, classify)])
-        return streams
+        if not more:
+            return Streams(scores, attention, values.parts, values.sum(attention))
+        tiles, others = torch.split(attention, [len(attention) - len(more[2]), len(more[2])])
+        vectors = values.sum(tiles) + others.T.to(more[2].dtype) @ more[2]
+        return Streams(scores, attention, (*values.parts, more[2]), vectors)
 
     def logits(self, seen: Streams) -> Tensor:
         """(C,) of the bag: every class reads the vectors of all."""
@@ -124,8 +133,7 @@ class DSMILPooler(Pooler):
 
     def forward(self, h: Tensor, tokens: Tensor | None = None) -> Pooled:
         """Pool the tiles h (N, D), and tokens (k, D), into one vector per class."""
-        given = [h] if tokens is None else [h, tokens]
-        return _pooled(self.b_classifier([self.b_classifier.part(x, self._classify) for x in given]))
+        return _pooled(self.b_classifier(h, self._classify, tokens))
 
     def stream(self, rows: Rows, tokens: Tensor | None = None) -> Pooled:
         """The same, a few rows at a time; of the projected tiles nothing is held but what is read of them."""

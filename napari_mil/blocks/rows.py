@@ -1,8 +1,8 @@
 """Rows of a bag, projected a few at a time.
 
-Most of what a network makes of a tile is read once. Worked through in chunks it stays in the cache, and it is
-never held for the whole bag: only the projection's products wait for the way back, and what follows them,
-which costs little, is made anew there.
+Most of what a network makes of a tile is read once. Worked through in chunks it stays in the cache, and
+little of it is held for the whole bag: the projection's products wait for the way back, but not h, which
+follows from them at little cost and is made anew there.
 
 Shape letters: N tiles of a bag, n of them that are looked at, D_in and D feature widths.
 """
@@ -10,21 +10,24 @@ Shape letters: N tiles of a bag, n of them that are looked at, D_in and D featur
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.autograd.graph import get_gradient_edge, saved_tensors_hooks
 
 from napari_mil.blocks.basics import Dropout
 from napari_mil.device import wide, working
 
 #: rows worked on together: what a core's cache holds, and what keeps a GPU busy
 CPU_ROWS, GPU_ROWS = 2048, 16384
-#: h of some rows → tensors, for which no other row need be known; asked again it must say the same
+#: h of some rows → tensors, for which no other row need be known
 Head = Callable[[Tensor], tuple[Tensor, ...]]
+#: shape, strides and offset of what looks into other memory
+_View = tuple[torch.Size, tuple[int, ...], int]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,20 +56,27 @@ class Rows:
             return torch.cat([h for (h,) in self.each(lambda h: (h,))])
         return _put_together(len(self), (self.drop(self.act(self.layer(x))) for x in self.chunks()))
 
-    def each(
-        self, head: Head, parameters: Sequence[nn.Parameter] = (), *, again: bool = True
-    ) -> list[tuple[Tensor, ...]]:
-        """What `head`, which reads these parameters, says of one chunk of rows after the other.
+    def each(self, head: Head, parameters: Sequence[nn.Parameter] = ()) -> list[tuple[Tensor, ...]]:
+        """What `head`, which reads these parameters, says of one chunk of rows after the other."""
+        return self._each(head, parameters)[0]
 
-        With `again` it is asked again on the way back, in place of holding what it made; not for few rows,
-        of which it costs little to hold it.
-        """
-        few = len(self) <= CPU_ROWS
+    def summed(
+        self, head: Head, parameters: Sequence[nn.Parameter] = ()
+    ) -> tuple[list[tuple[Tensor, ...]], Values]:
+        """The same, but that what the head says last of the rows, (n, D), will be summed by weights."""
+        said, work = self._each(head, parameters)
+        values = Values(tuple(last for *_, last in said), work, None if work is None else said[0][-1])
+        return [tuple(others) for *others, _ in said], values
+
+    def _each(
+        self, head: Head, parameters: Sequence[nn.Parameter]
+    ) -> tuple[list[tuple[Tensor, ...]], _Work | None]:
+        few = len(self) <= CPU_ROWS // 4  # it costs little to hold all that is made of them
         if few or self.features.requires_grad or not torch.is_grad_enabled():
-            return [head(self.drop(self.act(self.layer(x)))) for x in self.chunks()]
-        work = _Work(self, head, [p for p in parameters if p.requires_grad], again)
+            return [head(self.drop(self.act(self.layer(x)))) for x in self.chunks()], None
+        work = _Work(self, head, [p for p in parameters if p.requires_grad])
         flat = _Streamed.apply(work, self.layer.weight, self.layer.bias, *work.parameters)  # type: ignore[no-untyped-call]
-        return [flat[i : i + work.outputs] for i in range(0, len(flat), work.outputs)]
+        return [flat[i : i + work.outputs] for i in range(0, len(flat), work.outputs)], work
 
     def chunks(self, dtype: torch.dtype | None = None) -> Iterator[Tensor]:
         """Features of chunk after chunk, in this precision or that of products here; one piece of memory
@@ -115,66 +125,140 @@ def _put_together(count: int, parts: Iterator[Tensor]) -> Tensor:
 
 @dataclass(slots=True, eq=False)
 class _Work:
-    """What the two ways need of each other."""
+    """What the two ways need of each other.
+
+    Attributes
+    ----------
+    sums : of each sum of the values that was asked for its gradient, the weights (n, k) and that gradient
+    """
 
     rows: Rows
     head: Head
     parameters: list[nn.Parameter]
-    again: bool
     outputs: int = 1
+    sums: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
-    def say(self, z: Tensor, kept: Tensor | None) -> tuple[Tensor, ...]:
-        return self.head(self.rows.drop.keep(self.rows.act(z), kept))
+
+@dataclass(slots=True, eq=False)
+class Values:
+    """What of rows is only ever summed by weights.
+
+    Attributes
+    ----------
+    parts : (n, D) of chunk after chunk; where they were streamed, no gradient flows through these
+    """
+
+    parts: tuple[Tensor, ...]
+    work: _Work | None = None
+    link: Tensor | None = None
+
+    def sum(self, weights: Tensor) -> Tensor:
+        """(k, D) Σ weightsᵀ values, for weights (n, k).
+
+        The values' gradient, weights times that of the sum, is as large as they are: it is made in chunks.
+        """
+        if self.work is None:
+            return _sum(weights, self.parts)
+        made: Tensor = _Summed.apply(weights, self.link, self)  # type: ignore[no-untyped-call]
+        return made
+
+
+def _sum(weights: Tensor, parts: Sequence[Tensor]) -> Tensor:
+    each = torch.split(weights, [len(part) for part in parts])
+    return torch.stack([w.T.to(v.dtype) @ v for w, v in zip(each, parts, strict=True)]).sum(0)
+
+
+class _Summed(torch.autograd.Function):
+    """A sum whose values learn of its gradient when their chunk has its turn on the way back."""
+
+    @staticmethod
+    def forward(ctx: Any, weights: Tensor, link: Tensor, values: Values) -> Tensor:  # noqa: ARG004
+        ctx.save_for_backward(weights)
+        ctx.values = values
+        return _sum(weights, [part.detach() for part in values.parts])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (weights,), (asked,), values = ctx.saved_tensors, gradients, ctx.values
+        values.work.sums.append((weights, asked))
+        back = torch.cat([(part.detach() @ asked.T).to(weights.dtype) for part in values.parts])
+        return back, None, None
+
+
+class _Chunk:
+    """Some rows between the two ways: z (n, D), what was dropped of them, and h while it is asked for."""
+
+    def __init__(self, rows: Rows, z: Tensor) -> None:
+        self.rows, self.z = rows, z.detach()
+        self.kept = rows.drop.draw(self.z)
+        self._h: Tensor | None = None
+
+    def say(self, head: Head) -> tuple[Tensor, ...]:
+        """What the head says of h, with a graph that holds z, and h nowhere."""
+        with torch.enable_grad():
+            self.z.requires_grad_()
+            h = self._make()
+            memory = h.untyped_storage().data_ptr()
+
+            def hold(x: Tensor) -> Tensor | _View:
+                if x.untyped_storage().data_ptr() != memory:
+                    return x
+                return x.shape, x.stride(), int(x.storage_offset())
+
+            with saved_tensors_hooks(hold, self._again):
+                return head(h)
+
+    def _make(self) -> Tensor:
+        return self.rows.drop.keep(self.rows.act(self.z), self.kept)
+
+    def _again(self, held: Tensor | _View) -> Tensor:
+        if isinstance(held, Tensor):
+            return held
+        if self._h is None:
+            with torch.no_grad():
+                self._h = self._make()
+        return self._h.as_strided(*held)
 
 
 class _Streamed(torch.autograd.Function):
-    """Products of the projection are kept; what follows them is made again on the way back, or held."""
+    """The graph of each chunk is held, but for h, which is made again of the projection's products."""
 
     @staticmethod
     def forward(ctx: Any, work: _Work, *parameters: Tensor) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)  # an output that no loss reads gives its parameters no gradient
-        device = work.rows.features.device.type
-        ctx.work, ctx.mixed = work, (torch.is_autocast_enabled(device), torch.get_autocast_dtype(device))
-        made: list[Tensor | None] = []
-        ctx.held = []
+        ctx.work, ctx.held = work, []
+        ctx.save_for_backward(*parameters)
         said: list[Tensor] = []
         for x in work.rows.chunks():
-            z = work.rows.layer(x)
-            kept = work.rows.drop.draw(z)
-            with torch.set_grad_enabled(not work.again):
-                z = z.detach().requires_grad_(not work.again)
-                outputs = work.say(z, kept)
+            chunk = _Chunk(work.rows, work.rows.layer(x))
+            outputs = chunk.say(work.head)
+            # where gradients enter, without what was said there
+            ctx.held.append((chunk, [get_gradient_edge(o) if o.requires_grad else None for o in outputs]))
             work.outputs = len(outputs)
             said += [o.detach() for o in outputs]
-            if work.again:
-                made += [z, kept]
-            else:
-                ctx.held.append((z, outputs))
-        ctx.save_for_backward(*parameters, *made)
-        ctx.count = len(parameters)
         return tuple(said)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         work: _Work = ctx.work
-        (weight, bias, *others), made = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
+        weight, bias, *others = ctx.saved_tensors
         ours = torch.zeros_like(weight), torch.zeros_like(bias)
         sums: list[Tensor | None] = [None for _ in others]
-        enabled, dtype = ctx.mixed
-        for i, x in enumerate(work.rows.chunks((made[0] if work.again else ctx.held[0][0]).dtype)):
-            if work.again:
-                z = made[2 * i].detach().requires_grad_()
-                with torch.enable_grad(), torch.autocast(x.device.type, dtype, enabled=enabled):
-                    outputs = work.say(z, made[2 * i + 1])
-            else:
-                (z, outputs), ctx.held[i] = ctx.held[i], (None, None)
-            asked = gradients[i * work.outputs : (i + 1) * work.outputs]
-            pairs = [(o, g) for o, g in zip(outputs, asked, strict=True) if g is not None and o.requires_grad]
+        at = 0
+        for i, x in enumerate(work.rows.chunks(ctx.held[0][0].z.dtype)):
+            (chunk, edges), ctx.held[i] = ctx.held[i], (None, None)
+            asked = list(gradients[i * work.outputs : (i + 1) * work.outputs])
+            for weights, of_sum in work.sums:
+                more = weights[at : at + len(x)].to(of_sum.dtype) @ of_sum
+                asked[-1] = more if asked[-1] is None else asked[-1] + more
+            at += len(x)
+            pairs = [(e, g) for e, g in zip(edges, asked, strict=True) if e is not None and g is not None]
             if not pairs:
                 continue
             back, *rest = torch.autograd.grad(
-                [o for o, _ in pairs], [z, *others], [g for _, g in pairs], allow_unused=True
+                [e for e, _ in pairs], [chunk.z, *others], [g for _, g in pairs], allow_unused=True
             )
             if back is not None:
                 if back.dtype == weight.dtype:

@@ -60,7 +60,7 @@ class _AttentionMIL(MILModel):
         layer, act, *drop = self.feature
         rows = Rows(features, at, layer, act, drop[0] if drop else Dropout(0.0))  # type: ignore[arg-type]
         read = [p for name, p in self.named_parameters() if not name.startswith("feature.")]
-        return rows.each(head, read, again=False)
+        return rows.each(head, read)
 
     def forward(self, features: Tensor, cells: Tensor | None = None) -> Output:  # noqa: ARG002
         """Answer for one bag (N, D)."""

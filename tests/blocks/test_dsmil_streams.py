@@ -19,10 +19,10 @@ def _seed():
 
 
 def seen_by(block, h, scores):
-    """What a block makes of tiles with these logits, in two parts where there are enough."""
-    sizes = [len(h) // 3, len(h) - len(h) // 3]
-    parts = zip(scores.split(sizes), h.split(sizes), strict=True)
-    return block([(c, block.q(x), block.v(x)) for c, x in parts])
+    """What a block makes of tiles with these logits; those behind a third of them come as tokens."""
+    tiles, tokens = h.split([len(h) // 3, len(h) - len(h) // 3])
+    told = {len(part): part for part in scores.split([len(tiles), len(tokens)])}
+    return block(tiles, lambda x: told[len(x)], tokens)
 
 
 def streams(n=N, classes=C):

@@ -110,20 +110,37 @@ def test_bfloat16_streams_as_it_pools():
         torch.testing.assert_close(mine.grad, theirs.grad, atol=5e-2, rtol=5e-2)
 
 
-def test_only_the_products_of_the_projection_wait_for_the_way_back():
-    net, x = network("attn", drop=0.25).train(), bag(2000).float()
-    net.float()
-    held = {}
+@pytest.mark.parametrize(("pooler", "more"), [("attn", 3), ("dsmil", D + 3 + 3)])
+def test_of_the_rows_nothing_waits_that_is_soon_made_again(monkeypatch, pooler, more):
+    """`more`: numbers of a row that wait beside its product: those of the attention's layers, and values."""
+    monkeypatch.setattr(rows, "CPU_ROWS", 1000)
+    net, x = network(pooler, drop=0.25).float().train(), bag(4000).float()
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as seen:
+        pooled = net["pool"].stream(asked(net, x))
+    changes = [e.nbytes() for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]
+    products, mask, told = 4 * D, D, 4 * 4 * pooled.attention.shape[1]
+    assert 0 < sum(changes) < 1.05 * len(x) * (products + mask + 4 * more + told)
+    pooled.vector.sum().backward()
 
-    def note(tensor):
-        held[tensor.data_ptr()] = tensor.nbytes
-        return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        net["pool"].stream(asked(net, x))
-    products, masks = 2000 * D * 4, 2000 * D
-    scores = 2000 * 4 * 2  # attention, once before and once after the softmax
-    assert sum(held.values()) < 1.1 * (products + masks + scores) + 20_000
+@pytest.mark.parametrize("n", [3, 13])
+def test_what_is_summed_by_weights_has_the_gradients_of_a_plain_sum(n):
+    net, x = network("attn"), bag(n)
+    other = copy.deepcopy(net)
+    twice = nn.Linear(D, D).double()
+    told, values = asked(net, x).summed(lambda h: (h.sum(1), twice(h)), tuple(twice.parameters()))
+    weights = torch.softmax(torch.stack([torch.cat([s for (s,) in told]), torch.arange(n) / n], 1), 0)
+    once, again = values.sum(weights), values.sum(weights[:, :1] ** 2)
+    (once.square().sum() + again.sum()).backward()
+    got, twice.weight.grad = twice.weight.grad, None
+    h = other["act"](other["layer"](x))
+    weights = torch.softmax(torch.stack([h.sum(1), torch.arange(n) / n], 1), 0)
+    ((weights.T @ twice(h)).square().sum() + ((weights[:, :1] ** 2).T @ twice(h)).sum()).backward()
+    torch.testing.assert_close(got, twice.weight.grad)
+    for name in ("weight", "bias"):
+        torch.testing.assert_close(getattr(net["layer"], name).grad, getattr(other["layer"], name).grad)
 
 
 @pytest.mark.parametrize("n", [0, 1, 4, 9])
