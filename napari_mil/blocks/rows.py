@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.autograd.graph import get_gradient_edge, saved_tensors_hooks
+from torch.autograd.graph import GradientEdge, get_gradient_edge, saved_tensors_hooks
 
 from napari_mil.blocks.basics import Dropout
 from napari_mil.device import wide, working
@@ -78,21 +78,25 @@ class Rows:
         flat = _Streamed.apply(work, self.layer.weight, self.layer.bias, *work.parameters)  # type: ignore[no-untyped-call]
         return [flat[i : i + work.outputs] for i in range(0, len(flat), work.outputs)], work
 
-    def chunks(self, dtype: torch.dtype | None = None) -> Iterator[Tensor]:
-        """Features of chunk after chunk, in this precision or that of products here; one piece of memory
-        serves all that are gathered, unless their gradient is asked for.
+    def chunks(self) -> Iterator[Tensor]:
+        """Features of chunk after chunk, in the precision of products here; one piece of memory serves all
+        that are gathered, unless their gradient is asked for.
         """
-        x, at, memory = self.features, self.at, None
-        worked = dtype or working(x[:0]).dtype
+        x, memory = self.features, None
+        worked = working(x[:0]).dtype
         for some in _slices(len(self), x.device, half=worked.itemsize == 2):
-            if at is None:
-                found = x[some]
-            elif x.requires_grad:
-                found = x[at[some]]
-            else:
-                memory = x.new_empty(len(at[some]), x.shape[1]) if memory is None else memory
-                found = torch.index_select(x, 0, at[some], out=memory[: len(at[some])])
-            yield found.to(worked)
+            if memory is None and self.at is not None and not x.requires_grad:
+                memory = x.new_empty(len(self.at[some]), x.shape[1])
+            yield self.some(some, memory).to(worked)
+
+    def some(self, some: slice, memory: Tensor | None = None) -> Tensor:
+        """(n, D_in) features of some rows, gathered into this memory where there is some."""
+        if self.at is None:
+            return self.features[some]
+        at = self.at[some]
+        if memory is None:
+            return self.features[at]
+        return torch.index_select(self.features, 0, at, out=memory[: len(at)])
 
 
 def by_rows(act: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -189,13 +193,15 @@ class _Summed(torch.autograd.Function):
 class _Chunk:
     """Some rows between the two ways: z (n, D), what was dropped of them, and h while it is asked for."""
 
-    def __init__(self, rows: Rows, z: Tensor) -> None:
-        self.rows, self.z = rows, z.detach()
+    def __init__(self, rows: Rows, some: slice, x: Tensor) -> None:
+        self.rows, self.some = rows, some
+        self.z = rows.layer(x).detach()
         self.kept = rows.drop.draw(self.z)
+        self.edges: list[GradientEdge | None] = []
         self._h: Tensor | None = None
 
-    def say(self, head: Head) -> tuple[Tensor, ...]:
-        """What the head says of h, with a graph that holds z, and h nowhere."""
+    def say(self, head: Head) -> list[Tensor]:
+        """What the head says of h; of its graph z is held, and h nowhere."""
         with torch.enable_grad():
             self.z.requires_grad_()
             h = self._make()
@@ -207,7 +213,32 @@ class _Chunk:
                 return x.shape, x.stride(), int(x.storage_offset())
 
             with saved_tensors_hooks(hold, self._again):
-                return head(h)
+                said = head(h)
+        self.edges = [get_gradient_edge(one) if one.requires_grad else None for one in said]
+        return [one.detach() for one in said]
+
+    def back(
+        self, asked: Sequence[Tensor | None], others: Sequence[Tensor], weight: Tensor, bias: Tensor
+    ) -> list[Tensor | None]:
+        """Gradients of the head's parameters, for those of what was said; the projection's are added to these
+        sums. Features are gathered last: they are the largest of all.
+        """
+        pairs = [(e, g) for e, g in zip(self.edges, asked, strict=True) if e is not None and g is not None]
+        if not pairs:
+            return [None] * len(others)
+        inner: tuple[Tensor | None, ...] = torch.autograd.grad(
+            [e for e, _ in pairs], [self.z, *others], [g for _, g in pairs], allow_unused=True
+        )
+        back, *rest = inner
+        self._h = None
+        if back is not None:
+            x = self.rows.some(self.some).to(back.dtype)
+            if back.dtype == weight.dtype:
+                weight.addmm_(back.T, x)
+            else:
+                weight.add_(back.T @ x)
+            bias.add_(back.sum(0))
+        return rest
 
     def _make(self) -> Tensor:
         return self.rows.drop.keep(self.rows.act(self.z), self.kept)
@@ -230,13 +261,12 @@ class _Streamed(torch.autograd.Function):
         ctx.work, ctx.held = work, []
         ctx.save_for_backward(*parameters)
         said: list[Tensor] = []
+        start = 0
         for x in work.rows.chunks():
-            chunk = _Chunk(work.rows, work.rows.layer(x))
-            outputs = chunk.say(work.head)
-            # where gradients enter, without what was said there
-            ctx.held.append((chunk, [get_gradient_edge(o) if o.requires_grad else None for o in outputs]))
-            work.outputs = len(outputs)
-            said += [o.detach() for o in outputs]
+            chunk = _Chunk(work.rows, slice(start, start := start + len(x)), x)
+            said += chunk.say(work.head)
+            ctx.held.append(chunk)
+        work.outputs = len(said) // len(ctx.held)
         return tuple(said)
 
     @staticmethod
@@ -246,25 +276,14 @@ class _Streamed(torch.autograd.Function):
         weight, bias, *others = ctx.saved_tensors
         ours = torch.zeros_like(weight), torch.zeros_like(bias)
         sums: list[Tensor | None] = [None for _ in others]
-        at = 0
-        for i, x in enumerate(work.rows.chunks(ctx.held[0][0].z.dtype)):
-            (chunk, edges), ctx.held[i] = ctx.held[i], (None, None)
-            asked = list(gradients[i * work.outputs : (i + 1) * work.outputs])
+        ctx.held.reverse()
+        for i in range(0, len(gradients), work.outputs):
+            chunk: _Chunk = ctx.held.pop()  # nobody else has it: it goes when it has had its turn
+            asked = list(gradients[i : i + work.outputs])
             for weights, of_sum in work.sums:
-                more = weights[at : at + len(x)].to(of_sum.dtype) @ of_sum
+                more = weights[chunk.some].to(of_sum.dtype) @ of_sum
                 asked[-1] = more if asked[-1] is None else asked[-1] + more
-            at += len(x)
-            pairs = [(e, g) for e, g in zip(edges, asked, strict=True) if e is not None and g is not None]
-            if not pairs:
-                continue
-            back, *rest = torch.autograd.grad(
-                [e for e, _ in pairs], [chunk.z, *others], [g for _, g in pairs], allow_unused=True
-            )
-            if back is not None:
-                if back.dtype == weight.dtype:
-                    ours[0].addmm_(back.T, x)
-                else:
-                    ours[0].add_(back.T @ x)
-                ours[1].add_(back.sum(0))
+                del more
+            rest = chunk.back(asked, others, *ours)
             sums = [b if a is None else a if b is None else a + b for a, b in zip(sums, rest, strict=True)]
         return None, *ours, *sums
