@@ -6,6 +6,7 @@ Only drawing sees these pixels. Whoever reads a `Level` gets exact ones, or wait
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
@@ -43,6 +44,7 @@ class Picture:
     ----------
     errors : one SlideError per tile that could not be read, in the order in which they failed; whoever shows
         them takes them out
+    drawn_at : when it was asked for last, time.monotonic()
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Picture:
         later: Callable[[Callable[[], None]], None] = lambda act: act(),
     ) -> None:
         self.errors = deque[SlideError]()
+        self.drawn_at = 0.0
         self._levels = {level.index: level for level in levels}
         self._next = {a.index: b.index for a, b in pairwise(levels)}
         self._engine, self._told = levels[0].engine, arrived
@@ -75,6 +78,12 @@ class Picture:
             return not self._missing
 
     @property
+    def behind(self) -> bool:
+        """Whether something has come for what was drawn last that is not painted yet."""
+        with self._lock:
+            return bool(self._came)
+
+    @property
     def retry_s(self) -> float | None:
         """Seconds until a tile on show that failed may be tried again, or None when none has failed."""
         with self._lock:
@@ -96,6 +105,7 @@ class Picture:
                 self._take()
             if self._missing:
                 self._later(self._ask)
+            self.drawn_at = time.monotonic()
             return self._canvas
 
     def _begin(self, level: int, box: Box) -> None:

@@ -182,7 +182,7 @@ class Workers:
             self._late.append((wall, spent))
             self._task_s, computed = map(median, zip(*self._late, strict=True))
             self._waits = self._task_s > _WAITS_S and computed < _BUSY * self._task_s
-            if self._waits and self._most < WAITING_THREADS:
+            if self._waits:  # idle threads may come to help now, and more than there are
                 self._most = min(WAITING_THREADS, 2 * self._most)
                 left, may = sum(map(len, self._wanted.values())), self._viewers - self._viewing
                 self._wake(max(0, min(left, may)))

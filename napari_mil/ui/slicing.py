@@ -19,7 +19,8 @@ from napari_mil.slides.picture import Picture
 from napari_mil.slides.slide import Level
 from napari_mil.ui.sidecars import Companion
 
-#: While tiles arrive the layer is drawn anew so often at most, and for so small a share of the time.
+#: While tiles arrive the layer is drawn anew so often at most, and for so small a share of the time; and so
+#: long after the view moved, which draws what has arrived by itself.
 PAUSE_MS, SHARE = 60, 0.25
 WAITS = (
     "This napari ({version}) slices layers in a way that napari-mil does not know: slides are drawn exactly, "
@@ -102,11 +103,12 @@ class Sharpening(QObject):
     def __init__(self, layer: Any) -> None:
         super().__init__()
         self._layer = weakref.ref(layer)
-        self._told, self._cost_ms = False, 0.0
+        self._told = self._all_there = False
+        self._cost_ms = 0.0
         self._soon, self._again = QTimer(), QTimer()
-        for timer in (self._soon, self._again):
+        for timer, act in ((self._soon, self._sharpen), (self._again, self.refresh)):
             timer.setSingleShot(True)
-            timer.timeout.connect(self.refresh)
+            timer.timeout.connect(act)
         self._arrived.connect(self._arrive)
         self._failed.connect(_tell)
         self._drew.connect(_do, Qt.QueuedConnection)  # after the picture that is being painted
@@ -143,9 +145,21 @@ class Sharpening(QObject):
         """Whether something has arrived that was not drawn yet."""
         return self._told or self._soon.isActive()
 
+    def _sharpen(self) -> None:
+        """Draw what has arrived, unless it was drawn with a view since; while the view moves, later."""
+        still_ms = (time.monotonic() - self.picture.drawn_at) * 1000
+        if not self._all_there and still_ms < PAUSE_MS:
+            self._soon.start(int(PAUSE_MS - still_ms) + 1)
+            return
+        self._told = self._all_there = False
+        if self.picture.behind:
+            self.refresh()
+        else:
+            self._look_after()
+
     def refresh(self) -> None:
         """Draw the layer anew with what has arrived."""
-        self._told = False
+        self._told = self._all_there = False
         layer = self._layer()
         if layer is None:
             return
@@ -175,6 +189,7 @@ class Sharpening(QObject):
 
     def _arrive(self, last: bool) -> None:
         if last:
+            self._all_there = True
             self._soon.start(0)
         elif not self._soon.isActive():
             self._soon.start(int(max(PAUSE_MS, self._cost_ms / SHARE)))

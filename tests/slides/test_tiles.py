@@ -250,6 +250,31 @@ def test_tiles_that_let_one_wait_are_fetched_many_at_once(path):
         assert DECODE_THREADS < len(decoders(slide.engine.token)) <= WAITING_THREADS
 
 
+def test_many_are_fetched_at_once_again_after_some_that_came_quickly():
+    workers, done = Workers("again"), threading.Semaphore(0)
+    at_once, most, lock = 0, 0, threading.Lock()
+
+    def slow():
+        nonlocal at_once, most
+        with lock:
+            at_once += 1
+            most = max(most, at_once)
+        threading.Event().wait(0.03)
+        with lock:
+            at_once -= 1
+        done.release()
+
+    try:
+        for tasks in ([slow] * 60, [done.release] * 60, [slow] * 60):
+            most = 0
+            workers.want("view", tasks)
+            assert all(done.acquire(timeout=20) for _ in tasks)
+        assert most > 2 * DECODE_THREADS
+    finally:
+        workers.stop()
+        workers.join()
+
+
 def test_a_tile_that_was_held_up_starts_no_more_threads():
     workers, done = Workers("held-up"), threading.Semaphore(0)
     try:

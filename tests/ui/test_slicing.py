@@ -147,6 +147,22 @@ def test_a_tile_that_cannot_be_read_is_hatched_told_once_and_tried_again(shown, 
     assert "row 2, column 3" in told[0] or "row 3, column 3" in told[0]
 
 
+def test_what_was_drawn_with_a_view_is_not_drawn_again(shown, qtbot, monkeypatch):
+    _, layer, slide = shown
+    sharpening, refreshed = sharpening_of(layer), []
+    slide.engine.source.gate.clear()
+    look(layer, 0, 0, 0, 1000, 1600)
+    with monkeypatch.context() as patch:
+        patch.setattr(layer, "refresh", lambda **_: refreshed.append(sharpening.picture.behind))
+        sharpening._tell(False)  # of a tile of the view before, say
+        assert sharpening.pending
+        qtbot.waitUntil(lambda: not sharpening.pending, timeout=5000)
+        assert not refreshed
+        slide.engine.source.gate.set()
+        qtbot.waitUntil(lambda: bool(refreshed), timeout=20_000)
+    assert all(refreshed)
+
+
 def test_a_slide_that_was_closed_is_still_drawn(shown):
     _, layer, slide = shown
     slide.close()
