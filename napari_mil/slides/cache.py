@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import psutil
@@ -21,12 +22,15 @@ _SHARE, _MOST_BYTES = 10, 2 * 2**30
 
 
 class TileCache:
-    """Least recently used tiles, bounded in bytes; safe from many threads."""
+    """Least recently used tiles, bounded in bytes together with the pictures made of them; safe from many
+    threads.
+    """
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.used = 0
         self._tiles: OrderedDict[Key, NDArray[np.uint8]] = OrderedDict()
+        self._pictures: WeakKeyDictionary[object, int] = WeakKeyDictionary()
         self._lock = threading.Lock()
 
     def get(self, key: Key) -> NDArray[np.uint8] | None:
@@ -47,6 +51,12 @@ class TileCache:
             self._tiles[key] = tile
             self._shrink()
 
+    def make_room(self, picture: object, size: int) -> None:
+        """Count so many bytes of a picture, as long as it lives; half of the bound is left to tiles."""
+        with self._lock:
+            self._pictures[picture] = size
+            self._shrink()
+
     def resize(self, capacity: int) -> None:
         """Another bound in bytes; what no longer fits leaves at once."""
         with self._lock:
@@ -60,7 +70,8 @@ class TileCache:
                 self.used -= self._tiles.pop(key).nbytes
 
     def _shrink(self) -> None:
-        while self.used > self.capacity:
+        room = max(self.capacity // 2, self.capacity - sum(self._pictures.values()))
+        while self.used > room:
             _, gone = self._tiles.popitem(last=False)
             self.used -= gone.nbytes
 

@@ -26,6 +26,11 @@ class Canvases:
         self._spare: list[NDArray[np.uint8]] = []
         self._foreseen = 0
 
+    @property
+    def nbytes(self) -> int:
+        """What is held, used or not."""
+        return sum(len(one) for one in (*self._memory, *self._spare))
+
     def blank(self, height: int, width: int) -> Pixels:
         """(height, width, 3) uint8 with anything in it, in the memory of the picture before the last."""
         size = 3 * height * width

@@ -119,6 +119,8 @@ class Picture:
         self._awaited.clear()
         self._engine.want(self, (), _nothing)  # what another view wanted
         self._canvas = self._canvases.blank(max(0, box[2] - box[0]), max(0, box[3] - box[1]))
+        held = self._canvases.nbytes + (0 if self._base is None else self._base.nbytes)
+        self._engine.cache.make_room(self, held)
         there, self._missing = self._cached(level, box)
         kept = before[1] if before is not None and before[0] == level else (0, 0, 0, 0)
         lay(self._canvas, box, old, kept[:2])

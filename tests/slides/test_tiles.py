@@ -91,6 +91,24 @@ def test_the_least_recently_used_tile_leaves_first():
     assert [cache.get((0, 0, 0, n)) is not None for n in range(3)] == [True, False, True]
 
 
+def test_pictures_count_as_long_as_they_live_and_leave_tiles_half_of_the_bound():
+    cache = TileCache(100)
+    one, other = type("Picture", (), {})(), type("Picture", (), {})()
+    for name in range(10):
+        cache.put((0, 0, 0, name), np.zeros(10, np.uint8))
+    cache.make_room(one, 15)
+    assert cache.used == 80
+    cache.make_room(one, 25)
+    cache.make_room(other, 5)
+    assert cache.used == 70
+    cache.make_room(other, 500)
+    assert cache.used == 50
+    del one, other
+    for name in range(10):
+        cache.put((1, 0, 0, name), np.zeros(10, np.uint8))
+    assert cache.used == 100
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.tuples(*[st.integers(-150, 1100)] * 4).map(
