@@ -20,6 +20,7 @@ from qtpy.QtWidgets import QApplication
 
 from napari_mil.slides import cache, open_slide
 from napari_mil.ui import compat
+from napari_mil.ui.activation import spare_the_window
 from napari_mil.ui.layers import slide_layer
 from napari_mil.ui.slicing import place_levels, sharpening_of
 
@@ -87,6 +88,7 @@ def viewer_with(what: str, path: str) -> tuple[Any, Any, Any]:
         data = [np.tile(noise, (s.shape_px[0] // 1024, s.shape_px[1] // 1024, 1)) for s in slide.drawn_levels]
         layer = viewer.add_image(data, rgb=True, multiscale=True, contrast_limits=(0, 255), scale=(MPP, MPP))
     else:
+        spare_the_window(viewer)
         compat.watch_layers(viewer, place_levels)
         levels, options, _ = slide_layer(slide)
         layer = viewer.add_image(levels, **options)
