@@ -274,8 +274,7 @@ def missed(
             need(f"{arm}: tile AUC", value["tile AUC"], 0.85)
         need(f"{arm}: slowest run, CPU seconds", max(r["seconds"] for r in by_arm[arm]), high=30)
     for arm, (value, _, _) in differences.items():
-        if arm.startswith("mhim"):
-            need(f"{arm} − its baseline", value, -0.005)
+        need(f"{arm} − its baseline", value, -0.005)
     return wrong
 
 
