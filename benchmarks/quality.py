@@ -5,7 +5,8 @@
 Every finished run is a line of FOLDER/quality.jsonl (the sample cohort) or FOLDER/sets.jsonl, so the command
 resumes run by run. At the end it writes the tables to docs/benchmarks.md between their markers. Real sets are
 read from $NAPARI_MIL_TEST_DATA and passed over, with a word, where they are not. --sweep asks further options
-of MHIM where it is compared with its baseline. Exits with 1 if a target of the sample cohort is missed.
+of MHIM where it is compared with its baseline, and writes their table alone. Exits with 1 if a target of the
+sample cohort is missed.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def rows_of(given: argparse.Namespace, names: Sequence[str]) -> dict[str, list[r
         for name in names
         for seed in range(given.seeds)
         for fold in range(measured.SETS[name].folds)
-        for arm in [*measured.SETS[name].arms, *(measured.SETS[name].tried if given.sweep else ())]
+        for arm in (summary.swept(name) if given.sweep else measured.SETS[name].arms)
         if not given.arms or arm in given.arms
     ]
     jobs = [measured.Job(*run, given.data) for run in wanted if run not in done]
@@ -80,19 +81,27 @@ def heading(given: argparse.Namespace, names: Sequence[str], found: dict[str, li
     )
 
 
+def about_sweep(given: argparse.Namespace, names: Sequence[str]) -> str:
+    return (
+        "## What decides whether MHIM beats its baseline\n\n"
+        f"`python benchmarks/quality.py --sets {' '.join(dict.fromkeys(n.split()[0] for n in names))} "
+        f"--sweep --seeds {given.seeds}`, {surroundings()}; seeds 0–{given.seeds - 1}.\n\n"
+    )
+
+
 def measure(given: argparse.Namespace, names: Sequence[str]) -> None:
+    if given.sweep:
+        names = [n for n in names if measured.SETS[n].tried]
     found = rows_of(given, names)
-    text = heading(given, names, found) + "\n\n".join(summary.section(n, found[n]) for n in names)
+    if given.sweep:
+        section, text = "quality-sweep", about_sweep(given, names)
+        text += "\n\n".join(summary.tried(n, found[n]) for n in names)
+    else:
+        section, text = "quality-sets", heading(given, names, found)
+        text += "\n\n".join(summary.section(n, found[n]) for n in names)
     print(text)
-    swept = [n for n in names if measured.SETS[n].tried] if given.sweep else []
-    more = "\n\n".join(summary.tried(n, found[n]) for n in swept)
-    print(more)
-    if given.no_docs:
-        return
-    write_section(given.docs, "quality-sets", text)
-    if more:
-        about = "## What decides whether MHIM beats its baseline\n\nThe same command with `--sweep`, "
-        write_section(given.docs, "quality-sweep", f"{about}{surroundings()}.\n\n{more}")
+    if not given.no_docs:
+        write_section(given.docs, section, text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -100,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     data = os.environ.get("NAPARI_MIL_TEST_DATA")
-    words = {"sample", *(n for name in measured.SETS for n in (name, name.split()[0]))}
+    words = {"sample", "bf16", *(n for name in measured.SETS for n in (name, name.split()[0]))}
     parser.add_argument(
         "--sets", nargs="*", default=[], choices=sorted(words), help="all where none is named"
     )
@@ -118,8 +127,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     alone.add_argument("--cohort", type=int, default=0, help="the seed it is drawn from; 0, unless to check")
     alone.add_argument("--recipe", nargs="*", default=[], metavar="KEY=VALUE", help="to try another recipe")
     given = parser.parse_args(argv)
-    if names := chosen(given.sets, given.data) if given.sets != ["sample"] else []:
+    if names := chosen(given.sets, given.data):
         measure(given, names)
+    if not given.sets or "bf16" in given.sets:
+        sample_quality.measure_bf16(given)
     return int(bool(sample_quality.measure(given))) if not given.sets or "sample" in given.sets else 0
 
 

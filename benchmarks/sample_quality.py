@@ -47,6 +47,7 @@ ARMS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 }
 BASELINE = {"mhim (attn)": "pure (attn)", "mhim (gated)": "pure (gated)", "hmil": "hmil (no presence)"}
 FLAT = ("abmil", "gabmil", "hmil")  #: compared in how they use the tree
+HALF = ("abmil", "gabmil", "mhim (attn)", "mhim (gated)")  #: compared with their training in bfloat16
 CALLS = (
     *("calls/lesion", "calls/right_leaf", "calls/normal_negative", "calls/normal_positive"),
     *("groups/lesion", "groups/right", "groups/normal_negative", "groups/normal_positive"),
@@ -224,8 +225,7 @@ def report(
 
 def over_seeds(rows: Sequence[dict[str, Any]]) -> str:
     """The figures that tell methods apart: mean ± deviation over the seeds, and paired differences."""
-    told = [row | {"cases": dict(zip(row["cases"], map(classed, row["cases"].values()), strict=True))}
-            for row in rows if not row["arm"].startswith("random")]  # fmt: skip
+    told = [classed(row) for row in rows if not row["arm"].startswith("random")]
     seconds = quality_summary.seconds_of(told)
     found = quality_summary.figured(told, ("slide AUC",), TREE)
     against = {arm: (base,) for arm, base in BASELINE.items()}
@@ -244,10 +244,14 @@ def over_seeds(rows: Sequence[dict[str, Any]]) -> str:
     return "\n\n".join((about, *parts))
 
 
-def classed(told: dict[str, Any]) -> dict[str, Any]:
-    """What the summary reads of a case."""
-    truth = {name: TREE.class_index(told["node"], level) for level, name in enumerate(("coarse_y", "y"))}
-    return {"fine": told["fine"], "coarse": told["coarse"], **truth}
+def classed(row: dict[str, Any]) -> dict[str, Any]:
+    """A run with what the summary reads of its cases."""
+
+    def one(told: dict[str, Any]) -> dict[str, Any]:
+        truth = {name: TREE.class_index(told["node"], level) for level, name in enumerate(("coarse_y", "y"))}
+        return {"fine": told["fine"], "coarse": told["coarse"], **truth}
+
+    return row | {"cases": {case: one(told) for case, told in row["cases"].items()}}
 
 
 def missed(
@@ -288,26 +292,64 @@ def kept_rows(file: Path, recipe: dict[str, Any], slides: int, seed: int) -> dic
     return {(row["arm"], row["seed"], row["fold"]): row for row in runs.kept(file, fits)}
 
 
-def measure(given: argparse.Namespace) -> list[str]:
-    """Do what is missing, write the section; the targets that are missed."""
-    recipe = {k: json.loads(v) for k, v in (pair.split("=", 1) for pair in given.recipe)}
-    known = cohort(given.work, given.slides, given.cohort)
+def finished(given: argparse.Namespace, recipe: dict[str, Any], names: Sequence[str]) -> list[dict[str, Any]]:
+    """The runs of arms over seeds and folds; those not kept yet are done."""
     file = given.work / "quality.jsonl"
     done = kept_rows(file, recipe, given.slides, given.cohort)
-    chosen = [a for a in ARMS if a in (given.arms or ARMS)]
-    names = [*chosen, *(f"random {a}" for a in chosen if a not in BASELINE.values())]
     wanted = [(a, s, f) for s in range(given.seeds) for f in given.folds for a in names]
     jobs = [Job(run, given.work, given.slides, given.cohort, recipe) for run in wanted if run not in done]
     print(f"sample: {len(wanted)} runs, {len(wanted) - len(jobs)} of them done already", flush=True)
     for row in runs.finish(do, jobs, file, given.jobs):
         done[row["arm"], row["seed"], row["fold"]] = row
-    rows = [done[run] for run in wanted]
+    return [done[run] for run in wanted]
+
+
+def measure(given: argparse.Namespace) -> list[str]:
+    """Do what is missing, write the section; the targets that are missed."""
+    recipe = {k: json.loads(v) for k, v in (pair.split("=", 1) for pair in given.recipe)}
+    chosen = [a for a in ARMS if a in (given.arms or ARMS)]
+    randoms = [f"random {a}" for a in chosen if a not in BASELINE.values()]
+    known = cohort(given.work, given.slides, given.cohort)
+    rows = finished(given, recipe, [*chosen, *randoms])
     table, wrong = report(rows, list(known.cases))
     text = "\n\n".join((heading(given, known) + table, over_seeds(rows), verdict(wrong)))
     print(text)
     if not given.no_docs:
         write_section(given.docs, "quality" if not given.cohort else f"quality-{given.cohort}", text)
     return wrong
+
+
+def beside_bf16(rows: Iterable[dict[str, Any]]) -> tuple[str, list[str]]:
+    """Trainings in float32 and (arms that end in `, bf16`) in bfloat16: table, and the targets missed."""
+    told = [classed(row) for row in rows]
+    found = quality_summary.figured(told, ("slide AUC", "fine AUC"), TREE)
+    arms = [name for a in HALF if a in found for name in (a, f"{a}, bf16")]
+    against = {f"{a}, bf16": (a,) for a in HALF}
+    wrong = []
+    for arm, (base,) in against.items():
+        if arm in found:
+            apart = (found[arm]["slide AUC"].seeds - found[base]["slide AUC"].seeds)[:, 0].mean()
+            if abs(apart) > 0.005:
+                wrong.append(f"{arm}: slide AUC differs by {apart:+.3f}; 0.005 at most was asked for")
+    return quality_summary.compared(found, arms, against, quality_summary.seconds_of(told)), wrong
+
+
+def measure_bf16(given: argparse.Namespace) -> None:
+    """Train in bfloat16 too what keeps its AUC there, and write the section."""
+    arms = [a for a in HALF if a in (given.arms or HALF)]
+    rows = finished(given, {}, arms)
+    half = finished(given, {"precision": "bf16"}, arms)
+    table, wrong = beside_bf16([*rows, *(row | {"arm": f"{row['arm']}, bf16"} for row in half)])
+    about = (
+        "## Training in bfloat16\n\n"
+        f"`python benchmarks/quality.py --sets bf16 --seeds {given.seeds} --work FOLDER`, {surroundings()}. "
+        "The same runs as above with `precision=bf16`: projections and attention in bfloat16, weights, "
+        "losses and answers in float32; same first weights, draws and folds.\n\n"
+    )
+    text = about + table + "\n\n" + verdict(wrong)
+    print(text)
+    if not given.no_docs:
+        write_section(given.docs, "quality-bf16", text)
 
 
 def heading(given: argparse.Namespace, known: sample_cohort.Cohort) -> str:

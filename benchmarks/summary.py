@@ -179,16 +179,27 @@ def compared(
     return table(heads, lines)
 
 
+#: what a sweep compares everything with, and arms of every table that it names anew
+BASE, NAMED = (
+    "pure (attn)",
+    {"mhim (attn)": "as by default", "mhim (attn), init_student=none": "init_student=none"},
+)
+
+
+def swept(name: str) -> list[str]:
+    """The arms that a sweep runs."""
+    return [BASE, *NAMED, *SETS[name].tried]
+
+
 def tried(name: str, rows: Sequence[Row]) -> str:
     """What a sweep tried, each against the baseline of the first MHIM."""
     known = SETS[name]
-    first, base = known.figures[0], "pure (attn)"
+    first = known.figures[0]
     found = figured(rows, [first], known.tree)
-    named = {"mhim (attn)": "as by default", "mhim (attn), init_student=none": "init_student=none"}
     lines = [
-        [named.get(arm, arm), str(found[arm][first]), found[arm][first].beside(found[base][first])]
-        for arm in [*named, *known.tried]
+        [NAMED.get(arm, arm), str(found[arm][first]), found[arm][first].beside(found[BASE][first])]
+        for arm in swept(name)[1:]
         if arm in found
     ]
-    lines.insert(0, [base, str(found[base][first]), ""])
-    return f"### {known.title}\n\n" + table(["MHIM", first, f"less {base}, seeds above"], lines)
+    lines.insert(0, [BASE, str(found[BASE][first]), ""])
+    return f"### {known.title}\n\n" + table(["MHIM", first, f"less {BASE}, seeds above"], lines)

@@ -103,12 +103,17 @@ DSMIL = {
     "pure (dsmil)": mhim("dsmil", pure=True),
     "mhim (dsmil)": mhim("dsmil"),
 }
-MORE = {"10 %": GATED, "2 %": DSMIL}
+SELFATTENTION = {
+    "pure (selfattn)": mhim("selfattn", pure=True),
+    "mhim (selfattn)": mhim("selfattn"),
+}
+MORE = {"10 %": GATED | SELFATTENTION, "2 %": DSMIL}
 AGAINST = {
     "mhim (attn)": ("pure (attn)", "mhim (attn), init_student=none"),
     "mhim (attn), init_student=none": ("pure (attn)",),
     "mhim (gated)": ("pure (gated)",),
     "mhim (dsmil)": ("pure (dsmil)",),
+    "mhim (selfattn)": ("pure (selfattn)",),
 }
 #: what a sweep asks: is it the time, the start, the recycled, the hidden, or the teacher?
 TRIED = {
@@ -118,7 +123,13 @@ TRIED = {
     "mask_ratio=0": mhim(mask_ratio=0.0),
     "keep_ratio=0.2": mhim(keep_ratio=0.2),
     "teacher as published": mhim(compat="official"),
+    "pure, as many epochs as with a long stage 1": Arm(
+        "mhim", {**NARROW, "pure": True}, SHORT | {"epochs": 30}
+    ),
     "stage 1 of 15 epochs": Arm("mhim", NARROW, SHORT | {"stage1_epochs": 15}),
+    "stage 1 of 15 epochs, no recycling": Arm(
+        "mhim", {**NARROW, "recycle_tokens": 0}, SHORT | {"stage1_epochs": 15}
+    ),
 }
 
 

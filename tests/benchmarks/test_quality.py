@@ -215,6 +215,58 @@ def test_the_sample_cohort_is_told_over_seeds_too():
     assert "− abmil:" in said
 
 
+def run_of(arm, seed, scores):
+    """A run of the sample cohort whose cases with a lesion have these scores of it."""
+    tree = sample_quality.TREE
+    cases = {}
+    for i, (node, p) in enumerate(zip(tree.leaves, scores, strict=True)):
+        fine = np.full(len(tree.leaves), p / 6)
+        fine[tree.normal_classes()] = (1 - p) / tree.normal_classes().sum()
+        cases[str(i)] = {"node": node, "coarse": [1 - p, p / 2, p / 2], "fine": fine.tolist()}
+    return {"arm": arm, "seed": seed, "fold": 0, "seconds": 1.0, "cases": cases}
+
+
+def test_bfloat16_is_told_beside_float32_and_a_lost_auc_is_said():
+    normal = sample_quality.TREE.normal_classes()
+    good, poor = np.where(normal, 0.1, 0.9), np.where(normal, 0.9, 0.1)
+    same = [run_of(arm, s, good) for arm in ("abmil", "abmil, bf16") for s in range(2)]
+    table, wrong = sample_quality.beside_bf16(same)
+    assert "| abmil, bf16 | 1.000 ± 0.000 |" in table
+    assert "− abmil: +0.000" in table
+    assert wrong == []
+    _, wrong = sample_quality.beside_bf16([*same[:2], *(run_of("abmil, bf16", s, poor) for s in range(2))])
+    assert wrong == ["abmil, bf16: slide AUC differs by -1.000; 0.005 at most was asked for"]
+
+
+@pytest.mark.slow
+def test_a_sweep_runs_and_writes_what_it_compares_alone(tmp_path, monkeypatch):
+    for name, value in {"TRAIN": 6, "VALIDATION": 2, "TEST": 8, "TILES": 12}.items():
+        monkeypatch.setattr(planted, name, value)
+    quick = {"epochs": 1, "min_epochs": 1, "stage1_epochs": 1}
+    first = planted.SETS["planted 10 %"]
+    arms = {name: replace(arm, config={"hidden": 8}, recipe=quick) for name, arm in first.arms.items()}
+    tried = {"no recycling": replace(first.tried["no recycling"], config={"hidden": 8}, recipe=quick)}
+    monkeypatch.setitem(
+        measured.SETS, "planted 10 %", replace(first, arms=arms, tried=tried, edition="tiny sweep")
+    )
+    measured.drawn.cache_clear()
+    docs = tmp_path / "benchmarks.md"
+    given = ["--sets", "planted", "--sweep", "--seeds", "1", "--jobs", "1"]
+    assert quality.main([*given, "--work", str(tmp_path), "--docs", str(docs)]) == 0
+    measured.drawn.cache_clear()
+    page = docs.read_text(encoding="utf-8")
+    assert "<!-- quality-sets: begin -->" not in page
+    assert "--sweep --seeds 1`" in page
+    assert "| no recycling |" in page
+    assert "### Planted lesion tiles, 2 %" not in page
+    assert {row["arm"] for row in runs.kept(tmp_path / "sets.jsonl", lambda _: True)} == {
+        "pure (attn)",
+        "mhim (attn)",
+        "mhim (attn), init_student=none",
+        "no recycling",
+    }
+
+
 @pytest.mark.parametrize("arm", list(sample_quality.ARMS))
 def test_every_arm_of_the_sample_cohort_is_a_method_with_its_recipe(arm):
     method, config, recipe = sample_quality.ARMS[arm]
