@@ -17,7 +17,7 @@ from napari_mil.slides.address import SlidePath
 from napari_mil.slides.boxes import reduced
 from napari_mil.slides.identity import bare_name, fingerprint
 from napari_mil.slides.info import Montage, Pixels
-from napari_mil.slides.tiles import Engine, dask_view
+from napari_mil.slides.tiles import WIDEN_PX, Engine, dask_view
 
 MPP_RANGE = (0.05, 20.0)
 _BAND_PX = 32_000_000  # source pixels resampled at once
@@ -75,8 +75,8 @@ class Level:
 
     @property
     def chunks(self) -> tuple[int, int, int]:
-        """The file's tiles, in the words of zarr: what a viewer should widen its requests to."""
-        return (*self.tile_px, 3)
+        """What a viewer should widen its requests to, in the words of zarr."""
+        return (WIDEN_PX, WIDEN_PX, 3)
 
     @property
     def dask(self) -> Any:

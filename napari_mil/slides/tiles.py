@@ -25,6 +25,9 @@ from napari_mil.slides.info import Pixels, Sketch, Source
 from napari_mil.slides.workers import DECODE_THREADS, Batch, Workers
 
 DASK_CHUNK_PX = 4096
+#: A viewer draws whole multiples of so many pixels: more, and it hands the graphics card much that is not
+#: seen; fewer, and a view that is dragged is drawn anew too often.
+WIDEN_PX = 128
 #: How soon a tile that failed is tried again for drawing; twice as long after each failure.
 RETRY_S, LONGEST_RETRY_S = 5.0, 300.0
 #: In the cache, sketches of a level are numbered from here on.
@@ -281,7 +284,7 @@ def dask_view(array: Any, name: str) -> Any:
     import dask.array as da
 
     # fancy=True only names dask's getter: with the other one its optimiser does not fuse slices
-    chunks = tuple(max(tile, DASK_CHUNK_PX // tile * tile) for tile in array.chunks[:2])
+    chunks = tuple(max(tile, DASK_CHUNK_PX // tile * tile) for tile in array.tile_px)
     return da.from_array(
         array, chunks=(*chunks, 3), name=name, asarray=True, fancy=True, meta=np.empty((0, 0, 0), np.uint8)
     )

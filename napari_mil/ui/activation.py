@@ -20,6 +20,7 @@ def activate(_context: Any = None) -> None:
     viewer = compat.current_viewer()
     if viewer is not None:
         spare_the_window(viewer)
+        compat.slice_before_painting(viewer)
         compat.watch_layers(viewer, place_levels)
         compat.watch_layers(viewer, partial(opening.lie_beside, viewer))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from qtpy.QtWidgets import QMainWindow, QShortcut, QWidget
 
 from napari_mil.errors import MILError
 
+_BEFORE = "napari_mil_before"
 #: A press that moved no further than this is a click.
 STILL_PX = 4
 
@@ -40,6 +42,25 @@ def is_open(viewer: Any) -> bool:
 def canvas_widget(viewer: Any) -> QWidget:
     """The Qt widget that the canvas is drawn on."""
     return main_window(viewer)._qt_viewer.canvas.native
+
+
+def slice_before_painting(viewer: Any) -> None:
+    """Let napari choose what its layers show of a moved view before it paints it; twice is once.
+
+    It does so afterwards: it paints what the view before showed, and then all of it again.
+    """
+    canvas = main_window(viewer)._qt_viewer.canvas
+    draw = canvas._scene_canvas.events.draw
+    if _BEFORE in draw.callback_refs:
+        return
+    choose = weakref.WeakMethod(canvas.on_draw)
+
+    def before(event: Any) -> None:
+        act = choose()
+        if act is not None:
+            act(event)
+
+    draw.connect(before, ref=_BEFORE, position="first")
 
 
 def float_over_canvas(panel: QWidget, viewer: Any) -> None:

@@ -70,6 +70,7 @@ class Desk(QObject):
         self.views = Views(viewer, self)
         self._fit: float | None = None
         self.keys: dict[str, Any] = {}
+        compat.slice_before_painting(viewer)
         compat.watch_layers(viewer, place_levels)
         self._ends = [
             compat.watch_layers(viewer, self._layer_added),

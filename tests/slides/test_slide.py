@@ -39,7 +39,7 @@ def test_levels_say_exactly_how_much_smaller_they_are(slide):
 def test_a_level_has_what_a_napari_layer_needs(slide):
     level = slide.levels[1]
     assert (level.shape, level.ndim, level.dtype, level.size) == ((265, 203, 3), 3, np.uint8, 265 * 203 * 3)
-    assert (level.chunks, len(level), level.nbytes) == ((64, 48, 3), 265, level.size)
+    assert (level.chunks, len(level), level.nbytes) == ((128, 128, 3), 265, level.size)
     assert np.array_equal(np.asarray(level), half(IMAGE))
     assert np.asarray(level, float).dtype == float
 

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from napari.layers import Image
+from qtpy.QtWidgets import QApplication
 from slidefiles import picture, write_pyramid
 from slowsource import slow_slide
 
@@ -204,3 +205,41 @@ def test_a_napari_that_slices_otherwise_draws_exactly_and_says_why(shown, monkey
     assert len(told) == 1
     assert "slides are drawn exactly" in told[0]
     slicing.say_unknown.cache_clear()
+
+
+def paintings(viewer, layer, qtbot, centre):
+    """Whether each painting that a moved view leads to begins with the layer holding what is looked at."""
+    draw, held = compat.main_window(viewer)._qt_viewer.canvas._scene_canvas.events.draw, []
+
+    def note(_event):
+        (y0, x0, y1, x1), (low, high) = compat.visible_box(viewer), layer.corner_pixels[:, :2]
+        held.append(bool((low <= (y0, x0)).all() and (high >= (y1 - 1, x1 - 1)).all()))
+
+    for _ in range(5):
+        QApplication.processEvents()
+    # before the scene is drawn, after what else is called before that
+    draw.connect(note, after=[compat._BEFORE] if compat._BEFORE in draw.callback_refs else None)
+    compat.camera(viewer).center = (0, *centre)
+    qtbot.waitUntil(lambda: bool(held))
+    for _ in range(5):
+        QApplication.processEvents()
+    draw.disconnect(note)
+    return held
+
+
+@pytest.mark.parametrize("ours", [False, True])
+def test_a_moved_view_is_painted_once_with_what_is_in_it(make_napari_viewer, path, qtbot, ours):
+    viewer = make_napari_viewer(show=True)
+    compat.main_window(viewer).resize(900, 700)
+    compat.watch_layers(viewer, place_levels)
+    for _ in range(2 * ours):  # twice is once
+        compat.slice_before_painting(viewer)
+    with slow_slide(path, 0.0) as slide:
+        slide.levels[0].read(0, 0, *slide.levels[0].shape_px)  # nothing has to come later
+        levels, options, _ = slide_layer(slide)
+        layer = viewer.add_image(levels, **(options | {"scale": (1, 1), "units": ("pixel", "pixel")}))
+        compat.camera(viewer).zoom = 2
+        paintings(viewer, layer, qtbot, (600, 700))
+        held = paintings(viewer, layer, qtbot, (1300, 1900))
+        # napari alone paints the view before, and then again
+        assert held == ([True] if ours else [False, True])
