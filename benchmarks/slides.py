@@ -46,6 +46,8 @@ ROUNDS, TILES = 15, 512
 #: How often the window goes through its script, for each kind of slide.
 WINDOW_ROUNDS = 5
 SIZES = {"16k": (16_384, 16_384), "4 gigapixel": (65_536, 65_536), "30 gigapixel": (150_000, 200_000)}
+#: What is timed until it is sharp.
+KINDS = ("pan", "zoom", "rested")
 Read = Callable[[int, int, int], Any]  # level, y, x in pixels of the level
 
 
@@ -284,7 +286,7 @@ def _steps(told: dict[str, list[dict[str, Any]]]) -> str:
         keys = ("steps", "first", "cpu")
         bare = {key: np.median(each("bare", key), 0) for key in keys}
         over, first, cpu = (np.median(each(what, key), 0) - bare[key] for key in keys)
-        pan, zoom = (f"{np.median(each(what, k)):.0f} ({np.max(each(what, k)):.0f})" for k in ("pan", "zoom"))
+        pan, zoom, rested = (f"{np.median(each(what, k)):.0f} ({np.max(each(what, k)):.0f})" for k in KINDS)
         rows.append(
             [
                 {"remote": "JPEG, 80 ms per tile"}.get(what, what),
@@ -295,6 +297,7 @@ def _steps(told: dict[str, list[dict[str, Any]]]) -> str:
                 high(np.concatenate([one["ours"] for one in told[what]])),
                 pan,
                 zoom,
+                rested,
             ]
         )
     steps, first = each("bare", "steps"), each("bare", "first")
@@ -305,7 +308,7 @@ def _steps(told: dict[str, list[dict[str, Any]]]) -> str:
         f"together {np.median(steps):.0f} ms ({steps.max():.0f}). Here it is painted once, with what is in "
         "it, so that the first painting, taken alone, takes longer and there is no second one. Our own code "
         "may wait up to 6 ms for tiles; a picture that becomes sharp later is drawn twice. The sidecars "
-        "were there."
+        f"were there. Steps follow upon each other at once; a rest takes {told['jpeg'][0]['rest']:g} s."
     )
     heads = [
         "slide",
@@ -316,6 +319,7 @@ def _steps(told: dict[str, list[dict[str, Any]]]) -> str:
         "our own code, p95 / longest",
         "sharp after pan",
         "after zoom",
+        "sharp after a pan after a rest",
     ]
     return f"### GUI thread, ms per step of pan or zoom\n\n{table(heads, rows)}\n\n{note}"
 

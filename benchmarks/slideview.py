@@ -27,6 +27,7 @@ from napari_mil.ui.slicing import place_levels, sharpening_of
 SIZE = (1600, 1000)
 BOUND_MB = 256
 MPP = 0.25
+REST_S = 0.7  #: somebody looks before moving on
 
 
 def camera_steps(side_um: float, count: int = 40) -> Iterator[tuple[float, float, float]]:
@@ -135,8 +136,11 @@ def steps(what: str, path: str) -> dict[str, Any]:
         rest = 0.0 if what == "remote" and i % 3 else settle(layer)
         (zoom if z != last else pan).append(spent + rest)
         last = z
+    rested = rests(viewer, layer, side) if sharpening is not None else [0.0]
     viewer.close()
     return {
+        "rested": rested,
+        "rest": REST_S,
         "first": first,
         "steps": blocked,
         "cpu": computed,
@@ -144,6 +148,24 @@ def steps(what: str, path: str) -> dict[str, Any]:
         "pan": pan,
         "zoom": zoom or [0.0],
     }
+
+
+def rests(viewer: Any, layer: Any, side_um: float, count: int = 12) -> list[float]:
+    """Ms until sharp after pans of a third of the window at full resolution, each after a rest, as when
+    somebody looks at what is there.
+    """
+    rng, y, x, found = np.random.default_rng(6), side_um / 3, side_um / 3, []
+    for _ in range(count):
+        angle = rng.uniform(0, 2 * np.pi)
+        y += np.sin(angle) * SIZE[1] / 3 / 4
+        x += np.cos(angle) * SIZE[0] / 3 / 4
+        _, spent, _ = look(viewer, y, x, 4.0)
+        found.append(spent + settle(layer))
+        end = time.monotonic() + REST_S
+        while time.monotonic() < end:
+            QApplication.processEvents()
+            time.sleep(0.002)
+    return found[1:]  # the first comes from elsewhere
 
 
 def memory(path: str, minutes: float) -> dict[str, float]:

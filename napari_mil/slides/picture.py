@@ -15,12 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mil.errors import SlideError
+from napari_mil.slides.ahead import Ahead, Where
 from napari_mil.slides.boxes import enlarged, lattice, lay
 from napari_mil.slides.canvases import Canvases
 from napari_mil.slides.info import Box, Pixels
 from napari_mil.slides.slide import Level
-
-Where = tuple[int, int, int]  # number of the level in the engine, row, column of a tile
 
 #: A coarsest level of at most so many pixels stays in memory as long as the slide is on show.
 _BASE_PX = 8_000_000
@@ -66,9 +65,11 @@ class Picture:
         self._shown: tuple[int, Box] | None = None
         self._canvas: Pixels = np.empty((0, 0, 3), np.uint8)
         self._canvases = Canvases()
+        self._ahead = Ahead(levels)
         self._later = later
         self._missing: set[Where] = set()
         self._awaited: set[Where] = set()
+        self._failed: set[Where] = set()
         self._came: deque[tuple[Where, Pixels | SlideError]] = deque()
 
     @property
@@ -88,6 +89,12 @@ class Picture:
         """Seconds until a tile on show that failed may be tried again, or None when none has failed."""
         with self._lock:
             return self._engine.pause_s(self._missing) if self._missing else None
+
+    def look_ahead(self) -> None:
+        """The view rests: once it is sharp, decode what the next step is likely to show."""
+        with self._lock:
+            if self._shown is not None and not self._missing and not self._awaited:
+                self._ahead.begin(*self._shown)
 
     def exact(self, level: int) -> Pixels | None:
         """The whole level where it is held in memory, as the coarsest one is."""
@@ -117,6 +124,8 @@ class Picture:
         self._shown = (level, box)
         self._came.clear()
         self._awaited.clear()
+        self._failed.clear()
+        self._ahead.stop()
         self._engine.want(self, (), _nothing)  # what another view wanted
         self._canvas = self._canvases.blank(max(0, box[2] - box[0]), max(0, box[3] - box[1]))
         held = self._canvases.nbytes + (0 if self._base is None else self._base.nbytes)
@@ -157,6 +166,17 @@ class Picture:
             wanted = self._wanted
             if self._shown is not None and not wanted <= self._awaited:
                 self._want(wanted, self._coarser(*self._shown))
+            before = [where for where in self._missing - wanted - self._failed if self._fail(where)]
+        if before:
+            self._told(not wanted)
+
+    def _fail(self, where: Where, error: SlideError | None = None) -> bool:
+        """A tile of this view cannot be read, or could not just now when nobody looked at it."""
+        error = error or self._engine.fault(*where)
+        if error is not None:
+            self._failed.add(where)
+            self.errors.append(error)
+        return error is not None
 
     @property
     def _wanted(self) -> set[Where]:
@@ -206,7 +226,7 @@ class Picture:
         while self._came:
             where, found = self._came.popleft()
             if isinstance(found, SlideError):
-                self.errors.append(found)
+                self._fail(where, found)
                 anew |= self._missing & {where}
             elif where in self._missing:
                 self._missing.discard(where)

@@ -69,6 +69,11 @@ class Engine:
         """True after `close`."""
         return self._closed
 
+    @property
+    def idle(self) -> bool:
+        """Whether nobody reads from it, and no tile is being decoded."""
+        return not self._reading
+
     def close(self) -> None:
         """Wait for reads under way, end the threads, forget the tiles, give the file back; idempotent."""
         with self._state:
@@ -192,6 +197,11 @@ class Engine:
     def takes_s(self, tiles: int) -> float:
         """Seconds until so many tiles wanted now would be there, going by those before."""
         return self._workers.takes_s(tiles)
+
+    @property
+    def spare(self) -> int:
+        """How many tiles may be decoded at once for later, so that a view finds as many threads free."""
+        return max(1, self._workers.viewers // 2)
 
     def fault(self, level: int, row: int, col: int) -> SlideError | None:
         """Why a tile could not be read, until it may be tried again: later and later, 5 s to 5 min."""

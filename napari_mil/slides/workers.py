@@ -90,12 +90,12 @@ class Workers:
             if not queue or self._stopped:
                 return
             self._wanted[owner] = queue
-            self._wake(min(len(queue), self._viewers))
+            self._wake(min(len(queue), self.viewers))
 
     def takes_s(self, tasks: int) -> float:
         """Seconds that so many tasks of a view would take, by those of late; infinite before the first."""
         with self._state:
-            return tasks * self._task_s / self._viewers if tasks else 0.0
+            return tasks * self._task_s / self.viewers if tasks else 0.0
 
     def share(self, batch: Batch) -> None:
         """Let idle threads help with a batch that somebody is about to finish."""
@@ -150,7 +150,7 @@ class Workers:
             del task, batch  # an idle thread must not keep a slide alive
 
     @property
-    def _viewers(self) -> int:
+    def viewers(self) -> int:
         """How many threads may work for a view."""
         if self._waits:
             return self._most
@@ -158,7 +158,7 @@ class Workers:
 
     @property
     def _may_view(self) -> bool:
-        return bool(self._wanted) and self._viewing < self._viewers
+        return bool(self._wanted) and self._viewing < self.viewers
 
     def _next(self) -> tuple[Task | None, Batch | None]:
         if not self._may_view:
@@ -184,5 +184,5 @@ class Workers:
             self._waits = self._task_s > _WAITS_S and computed < _BUSY * self._task_s
             if self._waits:  # idle threads may come to help now, and more than there are
                 self._most = min(WAITING_THREADS, 2 * self._most)
-                left, may = sum(map(len, self._wanted.values())), self._viewers - self._viewing
+                left, may = sum(map(len, self._wanted.values())), self.viewers - self._viewing
                 self._wake(max(0, min(left, may)))

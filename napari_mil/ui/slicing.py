@@ -22,6 +22,8 @@ from napari_mil.ui.sidecars import Companion
 #: While tiles arrive the layer is drawn anew so often at most, and for so small a share of the time; and so
 #: long after the view moved, which draws what has arrived by itself.
 PAUSE_MS, SHARE = 60, 0.25
+#: A view that rests so long looks ahead.
+REST_MS = 150
 WAITS = (
     "This napari ({version}) slices layers in a way that napari-mil does not know: slides are drawn exactly, "
     "and the window waits for their tiles. Use napari 0.6 to 0.9."
@@ -105,8 +107,12 @@ class Sharpening(QObject):
         self._layer = weakref.ref(layer)
         self._told = self._all_there = False
         self._cost_ms = 0.0
-        self._soon, self._again = QTimer(), QTimer()
-        for timer, act in ((self._soon, self._sharpen), (self._again, self.refresh)):
+        self._soon, self._again, self._rest = QTimer(), QTimer(), QTimer()
+        for timer, act in (
+            (self._soon, self._sharpen),
+            (self._again, self.refresh),
+            (self._rest, self._look_ahead),
+        ):
             timer.setSingleShot(True)
             timer.timeout.connect(act)
         self._arrived.connect(self._arrive)
@@ -125,6 +131,7 @@ class Sharpening(QObject):
 
     def drawn(self, request: Any) -> Any:
         """The same request, answered from what is there."""
+        self._rest.start(REST_MS)
         fields = getattr(request, "__dataclass_fields__", {})
         if "data_at_data_level" in fields:
             level = request.data_at_data_level
@@ -156,6 +163,9 @@ class Sharpening(QObject):
             self.refresh()
         else:
             self._look_after()
+
+    def _look_ahead(self) -> None:
+        self.picture.look_ahead()
 
     def refresh(self) -> None:
         """Draw the layer anew with what has arrived."""

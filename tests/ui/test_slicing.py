@@ -104,6 +104,18 @@ def test_no_step_waits_for_tiles_and_every_view_ends_exact(shown, qtbot):
     assert np.array_equal(seen(layer), slide.levels[level].read(*box))
 
 
+def test_a_view_that_rests_looks_ahead(shown, qtbot):
+    _, layer, slide = shown
+    slide.engine.source.seconds = 0.0
+    look(layer, 0, 512, 512, 1024, 1152)
+    qtbot.waitUntil(lambda: sharpening_of(layer).picture.sharp)
+    beside = [(0, row, 9) for row in range(4, 8)]
+    qtbot.waitUntil(lambda: all(slide.engine.cached(*where) is not None for where in beside))
+    look(layer, 0, 512, 640, 1024, 1280)
+    assert sharpening_of(layer).picture.sharp
+    assert np.array_equal(seen(layer), IMAGE[512:1024, 640:1280])
+
+
 def test_what_is_drawn_first_is_the_coarser_picture_enlarged(shown):
     _, layer, slide = shown
     look(layer, 0, 128, 256, 640, 1024)

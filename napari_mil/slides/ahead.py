@@ -1,0 +1,105 @@
+"""Tiles that the next step of a view is likely to show, decoded while the view rests."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+
+from napari_mil.errors import SlideError
+from napari_mil.slides.boxes import lattice
+from napari_mil.slides.info import Box, Pixels
+from napari_mil.slides.slide import Level
+
+Where = tuple[int, int, int]  # number of the level in the engine, row, column of a tile
+
+#: They may take this part of the cache; what was looked at is not to be lost for what may be.
+_PART = 4
+
+
+def near(levels: Sequence[Level], at: int, box: Box) -> Iterator[tuple[Level, Box]]:
+    """What may be shown after box y0, x0, y1, x1 of levels[at] (the largest first), the likeliest first:
+    half a view more on every side, the middle at the next finer level, and the surroundings at the coarser
+    one. The coarsest level is held in memory as a whole.
+    """
+    (y0, x0, y1, x1), here = box, levels[at]
+    h, w = y1 - y0, x1 - x0
+    yield here, _within(here, (y0 - h // 2, x0 - w // 2, y1 + h // 2, x1 + w // 2))
+    for other in (*levels[max(0, at - 1) : at], *levels[at + 1 : -1][:1]):
+        (fh, fw), (th, tw) = here.shape_px, other.shape_px
+        y, x = int((y0 + y1) / 2 * th / fh) - h // 2, int((x0 + x1) / 2 * tw / fw) - w // 2
+        yield other, _within(other, (y, x, y + h, x + w))
+
+
+def _within(level: Level, box: Box) -> Box:
+    (h, w), (y0, x0, y1, x1) = level.shape_px, box
+    return max(0, y0), max(0, x0), min(h, y1), min(w, x1)
+
+
+class Ahead:
+    """Wants such tiles of one slide, few at a time, until the view moves.
+
+    Parameters
+    ----------
+    levels : all that are drawn, the largest first
+    """
+
+    def __init__(self, levels: Sequence[Level]) -> None:
+        self._levels, self._engine = levels, levels[0].engine
+        self._lock = threading.RLock()
+        self._left: deque[Where] = deque()
+        self._serial = self._open = 0
+
+    def begin(self, level: int, box: Box) -> None:
+        """A view rests: decode what is near it, unless somebody reads from the slide, who goes first."""
+        at = next(i for i, one in enumerate(self._levels) if one.index == level)
+        with self._lock:
+            if self._left or self._open or self._engine.closed or not self._engine.idle:
+                return
+            self._left.extend(self._wanted(at, box))
+            self._more()
+
+    def stop(self) -> None:
+        """The view moves: begin nothing more."""
+        with self._lock:
+            if self._left or self._open:
+                self._left.clear()
+                self._serial, self._open = self._serial + 1, 0
+                self._engine.want(self, (), _nothing)
+
+    def _wanted(self, at: int, box: Box) -> list[Where]:
+        """The tiles that are not there, as many as may be."""
+        found: dict[Where, None] = {}
+        room, engine = self._engine.cache.capacity // _PART, self._engine
+        for level, (y0, x0, y1, x1) in near(self._levels, at, box):
+            if not engine.quick(level.index) or y0 >= y1 or x0 >= x1:
+                continue
+            th, tw = level.tile_px
+            middle = (y0 + y1) / 2 / th - 0.5, (x0 + x1) / 2 / tw - 0.5
+            cells = lattice((y0, x0, y1, x1), (th, tw))
+            for row, col in sorted(cells, key=lambda c: (c[0] - middle[0]) ** 2 + (c[1] - middle[1]) ** 2):
+                where = (level.index, row, col)
+                if engine.cached(*where) is None and engine.fault(*where) is None:
+                    room -= 3 * th * tw
+                    if room < 0:
+                        return list(found)
+                    found[where] = None
+        return list(found)
+
+    def _more(self) -> None:
+        some = [self._left.popleft() for _ in range(min(self._engine.spare, len(self._left)))]
+        serial, self._open = self._serial, len(some)
+
+        def come(where: Where, found: Pixels | SlideError) -> None:  # noqa: ARG001 - it is in the cache now
+            with self._lock:
+                if serial == self._serial:
+                    self._open -= 1
+                    if not self._open and not self._engine.closed:
+                        self._more()
+
+        if some:
+            self._engine.want(self, some, come)
+
+
+def _nothing(where: Where, found: Pixels | SlideError) -> None:
+    """Nobody waits for it."""

@@ -1,0 +1,165 @@
+"""While a view rests, what its next step is likely to show is decoded; a view that moves goes first."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from slidefiles import picture, write_pyramid
+from slowsource import slow_slide
+
+from napari_mil.slides import ahead
+from napari_mil.slides import picture as picture_module
+from napari_mil.slides.picture import Picture
+
+IMAGE = picture(3000, 4000)
+BOX = (1000, 1400, 1500, 2000)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return write_pyramid(tmp_path_factory.mktemp("ahead") / "a.tif", IMAGE, levels=4, tile=(128, 128))
+
+
+@pytest.fixture
+def slide(path):
+    with slow_slide(path, 0.0) as slide:
+        yield slide
+
+
+def until(condition, seconds=20.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def resting(slide, level=1, box=BOX):
+    """A picture whose view is sharp."""
+    made = Picture(slide.levels, lambda _last: None)
+    made.draw(level, box)
+    until(lambda: not made._awaited)
+    made.draw(level, box)
+    assert made.sharp
+    return made
+
+
+def looked_ahead(made):
+    made.look_ahead()
+    until(lambda: not made._ahead._open)
+
+
+MOVES = {
+    "half a view to the right": (1, (500, 1000, 1000, 1600)),
+    "half a view up and left": (1, (250, 400, 750, 1000)),
+    "in by two": (0, (1250, 1700, 1750, 2300)),
+    "out by two": (2, (125, 200, 625, 800)),
+}
+
+
+@pytest.mark.parametrize(("level", "box"), MOVES.values(), ids=MOVES)
+def test_the_next_step_finds_its_tiles(slide, level, box):
+    made = resting(slide, 1, (500, 700, 1000, 1300))
+    before = list(slide.engine.source.asked)
+    looked_ahead(made)
+    asked = slide.engine.source.asked
+    assert len(asked) > len(before)
+    assert len(asked) == len(set(asked))  # nothing twice
+    count = len(asked)
+    drawn = made.draw(level, box)
+    assert made.sharp
+    assert len(asked) == count
+    assert np.array_equal(drawn, slide.levels[level].read(*box))
+
+
+def test_a_view_that_moves_leaves_what_was_not_begun(slide):
+    made, source = resting(slide), slide.engine.source
+    source.asked.clear()
+    source.gate.clear()
+    made.look_ahead()
+    until(lambda: len(source.asked) > 0)
+    box = (0, 0, 300, 300)
+    view = {(1, row, col) for row in range(3) for col in range(3)}
+    made.draw(1, box)
+    source.gate.set()
+    until(lambda: not made._awaited)
+    made.draw(1, box)
+    assert made.sharp
+    assert len(set(source.asked) - view) <= slide.engine.spare + 9  # begun before; and the coarser level's
+
+
+def test_looking_ahead_takes_a_part_of_the_cache_alone(path):
+    with slow_slide(path, 0.0, cache_bytes=8 * 2**20) as slide:
+        made = resting(slide, 1, (500, 700, 900, 1200))
+        count = len(slide.engine.source.asked)
+        looked_ahead(made)
+        more = len(slide.engine.source.asked) - count
+        assert more == 8 * 2**20 // 4 // (3 * 128 * 128)
+
+
+def test_nothing_is_looked_at_ahead_while_somebody_reads_or_the_view_is_not_sharp(slide):
+    made = resting(slide)
+    source = slide.engine.source
+    source.asked.clear()
+    with slide.engine.reading():
+        made.look_ahead()
+    assert source.asked == []
+    source.gate.clear()
+    made.draw(0, (0, 0, 400, 400))
+    made.look_ahead()
+    assert not made._ahead._open
+    source.gate.set()
+    until(lambda: not made._awaited)
+
+
+def test_a_tile_that_failed_unseen_is_hatched_and_told_when_it_is_looked_at(slide):
+    told = []
+    made, source = Picture(slide.levels, told.append), slide.engine.source
+    made.draw(1, (500, 700, 1000, 1300))
+    until(lambda: not made._awaited)
+    made.draw(1, (500, 700, 1000, 1300))
+    source.broken.add((1, 8, 6))
+    looked_ahead(made)
+    assert (1, 8, 6) in source.asked
+    assert not made.errors  # nobody has looked at it
+    told.clear()
+    for _ in range(2):
+        drawn = made.draw(1, (600, 700, 1150, 1300))
+    assert made._missing == {(1, 8, 6)}
+    assert (drawn[8 * 128 - 600 + 40, 6 * 128 - 700 :][:128] == picture_module._HATCH).all(1).any()
+    assert [str(error) for error in made.errors] == [
+        "a.tif: the tile in row 8, column 6 is damaged; get another copy."
+    ]
+    assert told == [True]
+
+
+def test_a_closed_slide_is_left_alone(path):
+    with slow_slide(path, 0.0) as slide:
+        made = resting(slide)
+    made.look_ahead()
+    assert not made._ahead._open
+
+
+@pytest.fixture(scope="module")
+def levels(path):
+    with slow_slide(path, 0.0) as slide:
+        yield slide.levels
+
+
+@given(st.integers(0, 3), st.data())
+def test_what_is_near_lies_in_its_level_and_holds_the_view(levels, at, data):
+    h, w = levels[at].shape_px
+    y0, x0 = data.draw(st.integers(0, h - 2)), data.draw(st.integers(0, w - 2))
+    box = y0, x0, data.draw(st.integers(y0 + 1, h)), data.draw(st.integers(x0 + 1, w))
+    found = list(ahead.near(levels, at, box))
+    assert found[0][0] is levels[at]
+    assert {level.index for level, _ in found[1:]} <= {at - 1, at + 1}
+    for level, (a, b, c, d) in found:
+        assert 0 <= a <= c <= level.shape_px[0]
+        assert 0 <= b <= d <= level.shape_px[1]
+    a, b, c, d = found[0][1]
+    assert a <= box[0] <= box[2] <= c
+    assert b <= box[1] <= box[3] <= d
