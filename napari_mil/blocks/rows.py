@@ -79,24 +79,30 @@ class Rows:
         return [flat[i : i + work.outputs] for i in range(0, len(flat), work.outputs)], work
 
     def chunks(self) -> Iterator[Tensor]:
-        """Features of chunk after chunk, in the precision of products here; one piece of memory serves all
-        that are gathered, unless their gradient is asked for.
-        """
-        x, memory = self.features, None
+        """Features of chunk after chunk, in the precision of products here."""
+        x, gather = self.features, self.gatherer()
         worked = working(x[:0]).dtype
         for some in _slices(len(self), x.device, half=worked.itemsize == 2):
-            if memory is None and self.at is not None and not x.requires_grad:
-                memory = x.new_empty(len(self.at[some]), x.shape[1])
-            yield self.some(some, memory).to(worked)
+            yield gather(some).to(worked)
 
-    def some(self, some: slice, memory: Tensor | None = None) -> Tensor:
-        """(n, D_in) features of some rows, gathered into this memory where there is some."""
-        if self.at is None:
-            return self.features[some]
-        at = self.at[some]
-        if memory is None:
-            return self.features[at]
-        return torch.index_select(self.features, 0, at, out=memory[: len(at)])
+    def gatherer(self) -> Callable[[slice], Tensor]:
+        """What gives (n, D_in) features of some rows; what it gave before is overwritten where rows are
+        gathered, unless their gradient is asked for.
+        """
+        memory = self.features[:0]
+
+        def gather(some: slice) -> Tensor:
+            nonlocal memory
+            if self.at is None:
+                return self.features[some]
+            at = self.at[some]
+            if self.features.requires_grad:
+                return self.features[at]
+            if len(memory) < len(at):
+                memory = self.features.new_empty(len(at), self.features.shape[1])
+            return torch.index_select(self.features, 0, at, out=memory[: len(at)])
+
+        return gather
 
 
 def by_rows(act: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -218,7 +224,12 @@ class _Chunk:
         return [one.detach() for one in said]
 
     def back(
-        self, asked: Sequence[Tensor | None], others: Sequence[Tensor], weight: Tensor, bias: Tensor
+        self,
+        asked: Sequence[Tensor | None],
+        others: Sequence[Tensor],
+        weight: Tensor,
+        bias: Tensor,
+        gather: Callable[[slice], Tensor],
     ) -> list[Tensor | None]:
         """Gradients of the head's parameters, for those of what was said; the projection's are added to these
         sums. Features are gathered last: they are the largest of all.
@@ -232,7 +243,7 @@ class _Chunk:
         back, *rest = inner
         self._h = None
         if back is not None:
-            x = self.rows.some(self.some).to(back.dtype)
+            x = gather(self.some).to(back.dtype)
             if back.dtype == weight.dtype:
                 weight.addmm_(back.T, x)
             else:
@@ -276,6 +287,7 @@ class _Streamed(torch.autograd.Function):
         weight, bias, *others = ctx.saved_tensors
         ours = torch.zeros_like(weight), torch.zeros_like(bias)
         sums: list[Tensor | None] = [None for _ in others]
+        gather = work.rows.gatherer()
         ctx.held.reverse()
         for i in range(0, len(gradients), work.outputs):
             chunk: _Chunk = ctx.held.pop()  # nobody else has it: it goes when it has had its turn
@@ -284,6 +296,6 @@ class _Streamed(torch.autograd.Function):
                 more = weights[chunk.some].to(of_sum.dtype) @ of_sum
                 asked[-1] = more if asked[-1] is None else asked[-1] + more
                 del more
-            rest = chunk.back(asked, others, *ours)
+            rest = chunk.back(asked, others, *ours, gather)
             sums = [b if a is None else a if b is None else a + b for a, b in zip(sums, rest, strict=True)]
         return None, *ours, *sums
