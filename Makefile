@@ -78,7 +78,9 @@ $(MATRIX:%=.venv-%/.ready): .venv-%/.ready: pyproject.toml constraints.txt scrip
 	touch $@
 
 bench-quality: $(READY) ## how well the methods work, on sample, planted and real sets: tables in docs/benchmarks.md, resumes run by run
-	$(BIN)/python benchmarks/quality.py
+	$(BIN)/python benchmarks/quality.py --sets planted hazard photographs hierarchy lung survival musk1 elephant bf16
+	$(BIN)/python benchmarks/quality.py --sets planted --sweep --seeds 20
+	$(BIN)/python benchmarks/quality.py --sets sample --seeds 10
 
 bench-methods: $(READY) ## speed and memory of the methods, beside the published order of operations
 	OMP_NUM_THREADS=2 $(BIN)/python benchmarks/methods.py
