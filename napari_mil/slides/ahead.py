@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections import deque
 from collections.abc import Iterator, Sequence
 
 from napari_mil.errors import SlideError
@@ -37,7 +35,7 @@ def _within(level: Level, box: Box) -> Box:
 
 
 class Ahead:
-    """Wants such tiles of one slide, few at a time, until the view moves.
+    """Wants such tiles of one slide, after all that anybody waits for, until the view moves.
 
     Parameters
     ----------
@@ -46,33 +44,28 @@ class Ahead:
 
     def __init__(self, levels: Sequence[Level]) -> None:
         self._levels, self._engine = levels, levels[0].engine
-        self._lock = threading.RLock()
-        self._left: deque[Where] = deque()
-        self._serial = self._open = 0
 
     def begin(self, level: int, box: Box) -> None:
-        """A view rests: decode what is near it, unless somebody reads from the slide, who goes first."""
-        at = next(i for i, one in enumerate(self._levels) if one.index == level)
-        with self._lock:
-            if self._left or self._open or self._engine.closed or not self._engine.idle:
-                return
-            self._left.extend(self._wanted(at, box))
-            self._more()
+        """A view rests: decode what is near it, unless somebody reads from the slide."""
+        if not self._engine.closed and self._engine.idle:
+            at = next(i for i, one in enumerate(self._levels) if one.index == level)
+            self._engine.want(self, self._wanted(at, box), self._come, later=True)
 
     def stop(self) -> None:
         """The view moves: begin nothing more."""
-        with self._lock:
-            if self._left or self._open:
-                self._left.clear()
-                self._serial, self._open = self._serial + 1, 0
-                self._engine.want(self, (), _nothing)
+        self._engine.want(self, (), self._come, later=True)
+
+    def _come(self, where: Where, found: Pixels | SlideError) -> None:  # noqa: ARG002 - it is in the cache now
+        if isinstance(found, SlideError):  # a server that is gone need not be asked for the rest
+            self.stop()
 
     def _wanted(self, at: int, box: Box) -> list[Where]:
-        """The tiles that are not there, as many as may be."""
+        """The tiles that are not there, as many as may be, those of the file first."""
         found: dict[Where, None] = {}
         room, engine = self._engine.cache.capacity // _PART, self._engine
-        for level, (y0, x0, y1, x1) in near(self._levels, at, box):
-            if not engine.quick(level.index) or y0 >= y1 or x0 >= x1:
+        views = sorted(near(self._levels, at, box), key=lambda view: not engine.quick(view[0].index))
+        for level, (y0, x0, y1, x1) in views:
+            if y0 >= y1 or x0 >= x1:
                 continue
             th, tw = level.tile_px
             middle = (y0 + y1) / 2 / th - 0.5, (x0 + x1) / 2 / tw - 0.5
@@ -85,21 +78,3 @@ class Ahead:
                         return list(found)
                     found[where] = None
         return list(found)
-
-    def _more(self) -> None:
-        some = [self._left.popleft() for _ in range(min(self._engine.spare, len(self._left)))]
-        serial, self._open = self._serial, len(some)
-
-        def come(where: Where, found: Pixels | SlideError) -> None:  # noqa: ARG001 - it is in the cache now
-            with self._lock:
-                if serial == self._serial:
-                    self._open -= 1
-                    if not self._open and not self._engine.closed:
-                        self._more()
-
-        if some:
-            self._engine.want(self, some, come)
-
-
-def _nothing(where: Where, found: Pixels | SlideError) -> None:
-    """Nobody waits for it."""

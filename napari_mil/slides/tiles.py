@@ -30,6 +30,8 @@ DASK_CHUNK_PX = 4096
 WIDEN_PX = 128
 #: How soon a tile that failed is tried again for drawing; twice as long after each failure.
 RETRY_S, LONGEST_RETRY_S = 5.0, 300.0
+#: So long closing waits for reads under way.
+CLOSES_S = 3.0
 #: In the cache, sketches of a level are numbered from here on.
 SKETCHED = 1000
 _tokens = itertools.count()
@@ -57,8 +59,8 @@ class Engine:
         self._pending: dict[Key, Future[Pixels]] = {}
         self._faults: dict[Key, _Fault] = {}
         self._state = threading.Condition()
-        self._reading = 0
-        self._closed = False
+        self._reading = self._ahead = 0
+        self._closed = self._left = False
         self._workers = Workers(f"slide-{self.token}")
         self._release = weakref.finalize(
             self, _release, source, cache, self.token, self._workers, self._sketches
@@ -75,27 +77,37 @@ class Engine:
         return not self._reading
 
     def close(self) -> None:
-        """Wait for reads under way, end the threads, forget the tiles, give the file back; idempotent."""
+        """Wait for reads under way, end the threads, forget the tiles, give the file back; idempotent.
+
+        A server that does not answer is waited for no longer than CLOSES_S: then the last read gives back.
+        """
         with self._state:
             self._closed = True
-            self._state.wait_for(lambda: self._reading == 0)
-        self._workers.stop()
-        self._workers.join()
-        self._release()
+            self._workers.stop()
+            over = self._state.wait_for(lambda: self._reading == 0, CLOSES_S)
+            self._left = not over
+        if over:
+            self._workers.join()
+            self._release()
 
     @contextmanager
-    def reading(self) -> Iterator[None]:
+    def reading(self, *, ahead: bool = False) -> Iterator[None]:
         """Hold the file open while something is read from it."""
         with self._state:
             if self._closed:
                 raise SlideError(f"{self.name} has been closed; open the slide again to read from it.")
             self._reading += 1
+            self._ahead += ahead
         try:
             yield
         finally:
             with self._state:
                 self._reading -= 1
+                self._ahead -= ahead
                 self._state.notify_all()
+                last = self._left and not self._reading
+            if last:
+                self._release()
 
     def box(self, level: int, y0: int, x0: int, y1: int, x1: int, step: tuple[int, int] = (1, 1)) -> Pixels:
         """(y1 − y0, x1 − x0, 3) uint8 of a half-open box in the level's pixels; background outside of it.
@@ -135,7 +147,8 @@ class Engine:
                     missing.append(key)
                 else:
                     paint(key, tile)
-            if len(missing) > 2 and DECODE_THREADS > 1 and self._reading == 1:  # else all are busy anyway
+            alone = self._reading - self._ahead == 1  # else all threads are busy anyway
+            if alone and len(missing) > 2 and DECODE_THREADS > 1:
                 self._together(missing, lambda key: paint(key, get(key)))
             else:
                 for key in missing:
@@ -177,8 +190,10 @@ class Engine:
         owner: Hashable,
         tiles: Iterable[tuple[int, int, int]],
         deliver: Callable[[tuple[int, int, int], Pixels | SlideError], None],
+        *,
+        later: bool = False,
     ) -> None:
-        """Decode tiles (level, row, col) in this order, before all reads, and return at once.
+        """Decode tiles (level, row, col) in this order, before all reads or after them, and return at once.
 
         What the same owner wanted before and nobody has begun is dropped. `deliver` is called in a decode
         thread with each tile, or with the error.
@@ -186,22 +201,17 @@ class Engine:
 
         def get(where: tuple[int, int, int]) -> None:
             try:
-                with self.reading():
+                with self.reading(ahead=later):
                     found: Pixels | SlideError = self._drawn(*where)
             except SlideError as error:
                 found = error
             deliver(where, found)
 
-        self._workers.want(owner, [partial(get, where) for where in tiles])
+        self._workers.want(owner, [partial(get, where) for where in tiles], later=later)
 
     def takes_s(self, tiles: int) -> float:
         """Seconds until so many tiles wanted now would be there, going by those before."""
         return self._workers.takes_s(tiles)
-
-    @property
-    def spare(self) -> int:
-        """How many tiles may be decoded at once for later, so that a view finds as many threads free."""
-        return max(1, self._workers.viewers // 2)
 
     def fault(self, level: int, row: int, col: int) -> SlideError | None:
         """Why a tile could not be read, until it may be tried again: later and later, 5 s to 5 min."""

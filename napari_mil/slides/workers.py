@@ -1,4 +1,6 @@
-"""Decode threads of one slide: tiles that a view wants go first, then they help whoever reads a box."""
+"""Decode threads of one slide: tiles that a view wants go first, then they help whoever reads a box, and then
+they do what may be wanted later.
+"""
 
 from __future__ import annotations
 
@@ -73,6 +75,7 @@ class Workers:
     def __init__(self, name: str) -> None:
         self._name = name
         self._wanted: OrderedDict[Hashable, deque[Task]] = OrderedDict()
+        self._later: OrderedDict[Hashable, deque[Task]] = OrderedDict()
         self._batches: deque[Batch] = deque()
         self._threads: list[threading.Thread] = []
         self._state = threading.Condition()
@@ -82,20 +85,22 @@ class Workers:
         self._task_s, self._waits = math.inf, False
         self._stopped = False
 
-    def want(self, owner: Hashable, tasks: Iterable[Task]) -> None:
-        """Do `tasks` in their order, before everything else; what this owner wanted before is dropped."""
-        queue = deque(tasks)
+    def want(self, owner: Hashable, tasks: Iterable[Task], *, later: bool = False) -> None:
+        """Do `tasks` in their order, before everything else, or after it with half of the threads; what this
+        owner wanted before is dropped.
+        """
+        queue, wanted = deque(tasks), self._later if later else self._wanted
         with self._state:
-            self._wanted.pop(owner, None)
+            wanted.pop(owner, None)
             if not queue or self._stopped:
                 return
-            self._wanted[owner] = queue
-            self._wake(min(len(queue), self.viewers))
+            wanted[owner] = queue
+            self._wake(min(len(queue), self._spare if later else self._viewers))
 
     def takes_s(self, tasks: int) -> float:
         """Seconds that so many tasks of a view would take, by those of late; infinite before the first."""
         with self._state:
-            return tasks * self._task_s / self.viewers if tasks else 0.0
+            return tasks * self._task_s / self._viewers if tasks else 0.0
 
     def share(self, batch: Batch) -> None:
         """Let idle threads help with a batch that somebody is about to finish."""
@@ -115,6 +120,7 @@ class Workers:
         with self._state:
             self._stopped = True
             self._wanted.clear()
+            self._later.clear()
             self._batches.clear()
             self._state.notify_all()
 
@@ -138,7 +144,9 @@ class Workers:
         while True:
             with self._state:
                 self._idle += 1
-                self._state.wait_for(lambda: self._stopped or self._may_view or self._batches)
+                self._state.wait_for(
+                    lambda: self._stopped or self._may_view or self._batches or self._may_later
+                )
                 self._idle -= 1
                 if self._stopped:
                     return
@@ -150,7 +158,16 @@ class Workers:
             del task, batch  # an idle thread must not keep a slide alive
 
     @property
-    def viewers(self) -> int:
+    def _spare(self) -> int:
+        """How many threads may do what is wanted later, so that a view finds as many free."""
+        return max(1, self._viewers // 2)
+
+    @property
+    def _may_later(self) -> bool:
+        return bool(self._later) and not self._wanted and self._viewing < self._spare
+
+    @property
+    def _viewers(self) -> int:
         """How many threads may work for a view."""
         if self._waits:
             return self._most
@@ -158,16 +175,17 @@ class Workers:
 
     @property
     def _may_view(self) -> bool:
-        return bool(self._wanted) and self._viewing < self.viewers
+        return bool(self._wanted) and self._viewing < self._viewers
 
     def _next(self) -> tuple[Task | None, Batch | None]:
-        if not self._may_view:
+        if not self._may_view and self._batches:
             return None, self._batches[0]
+        wanted = self._wanted if self._may_view else self._later
         self._viewing += 1
-        owner, queue = next(reversed(self._wanted.items()))
+        owner, queue = next(reversed(wanted.items()))
         task = queue.popleft()
         if not queue:
-            del self._wanted[owner]
+            del wanted[owner]
         return task, None
 
     def _timed(self, task: Task) -> None:
@@ -184,5 +202,5 @@ class Workers:
             self._waits = self._task_s > _WAITS_S and computed < _BUSY * self._task_s
             if self._waits:  # idle threads may come to help now, and more than there are
                 self._most = min(WAITING_THREADS, 2 * self._most)
-                left, may = sum(map(len, self._wanted.values())), self.viewers - self._viewing
+                left, may = sum(map(len, self._wanted.values())), self._viewers - self._viewing
                 self._wake(max(0, min(left, may)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -189,6 +190,22 @@ def test_closing_waits_for_a_read_under_way(counted):
         assert np.array_equal(reading.result(), IMAGE)
         closing.result()
     assert engine.closed
+
+
+def test_closing_does_not_wait_for_a_server_that_does_not_answer(path, monkeypatch):
+    monkeypatch.setattr("napari_mil.slides.tiles.CLOSES_S", 0.1)
+    slide = slow_slide(path, 0.0)
+    source, closed = slide.engine.source, threading.Event()
+    close = source.close
+    source.close = lambda: (close(), closed.set())
+    source.gate.clear()
+    slide.engine.want("view", [(0, 0, 0), (0, 0, 1)], lambda *_: None)
+    while not source.asked:
+        time.sleep(0.005)
+    slide.close()
+    assert not closed.is_set()
+    source.gate.set()
+    assert closed.wait(10)  # by the read that was last
 
 
 def test_a_forgotten_slide_gives_file_and_threads_back(path):
