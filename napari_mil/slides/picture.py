@@ -88,7 +88,8 @@ class Picture:
     def retry_s(self) -> float | None:
         """Seconds until a tile on show that failed may be tried again, or None when none has failed."""
         with self._lock:
-            return self._engine.pause_s(self._missing) if self._missing else None
+            there = self._missing and not self._engine.closed
+            return self._engine.pause_s(self._missing) if there else None
 
     def look_ahead(self) -> None:
         """The view rests: once it is sharp, decode what the next step is likely to show."""
@@ -115,18 +116,29 @@ class Picture:
             self.drawn_at = time.monotonic()
             return self._canvas
 
-    def _begin(self, level: int, box: Box) -> None:
-        """Another view: what the one before showed of it, what is in the cache, and coarser pixels where
-        nothing is.
-        """
+    def leave(self, level: int, box: Box) -> None:
+        """Another view, of a level that is held in memory: nothing more is wanted for the one before."""
+        with self._drawing, self._lock:
+            if self._shown != (level, box):
+                self._stop()
+                self._shown, self._canvas, self._missing = (level, box), self._canvas[:0], set()
+
+    def _stop(self) -> None:
+        """What was wanted for a view, or ahead of it, is so no longer."""
         self._serial += 1
-        before, old, absent = self._shown, self._canvas, self._missing
-        self._shown = (level, box)
         self._came.clear()
         self._awaited.clear()
         self._failed.clear()
         self._ahead.stop()
-        self._engine.want(self, (), _nothing)  # what another view wanted
+        self._engine.want(self, (), _nothing)
+
+    def _begin(self, level: int, box: Box) -> None:
+        """Another view: what the one before showed of it, what is in the cache, and coarser pixels where
+        nothing is.
+        """
+        self._stop()
+        before, old, absent = self._shown, self._canvas, self._missing
+        self._shown = (level, box)
         self._canvas = self._canvases.blank(max(0, box[2] - box[0]), max(0, box[3] - box[1]))
         held = self._canvases.nbytes + (0 if self._base is None else self._base.nbytes)
         self._engine.cache.make_room(self, held)
@@ -166,17 +178,18 @@ class Picture:
             wanted = self._wanted
             if self._shown is not None and not wanted <= self._awaited:
                 self._want(wanted, self._coarser(*self._shown))
-            before = [where for where in self._missing - wanted - self._failed if self._fail(where)]
-        if before:
+            later = self._missing - wanted
+            for where in later - self._failed:
+                self._fail(where)
+        if later:  # whoever draws should know when to come again
             self._told(not wanted)
 
-    def _fail(self, where: Where, error: SlideError | None = None) -> bool:
+    def _fail(self, where: Where, error: SlideError | None = None) -> None:
         """A tile of this view cannot be read, or could not just now when nobody looked at it."""
         error = error or self._engine.fault(*where)
         if error is not None:
             self._failed.add(where)
             self.errors.append(error)
-        return error is not None
 
     @property
     def _wanted(self) -> set[Where]:
@@ -278,9 +291,9 @@ class Picture:
             return
         under = self._under(level, box, coarser)
         coarse = self._known(coarser, under)
-        (h, w), (ch, cw) = self._levels[level].shape_px, self._levels[coarser].shape_px
-        rows = centres(box[0], box[2], ch / h, ch) - under[0]
-        cols = centres(box[1], box[3], cw / w, cw) - under[1]
+        (ry, rx), (ch, cw) = self._smaller(level, coarser), self._levels[coarser].shape_px
+        rows = centres(box[0], box[2], ry, ch) - under[0]
+        cols = centres(box[1], box[3], rx, cw) - under[1]
         enlarged(coarse, rows, cols, out)
 
     def _known(self, level: int, box: Box) -> Pixels:
@@ -300,8 +313,8 @@ class Picture:
         assert self._shown is not None  # noqa: S101 - there is a canvas to paint on
         level = self._shown[0]
         y0, x0, y1, x1 = self._box_of(coarse)
-        (h, w), (ch, cw) = self._levels[level].shape_px, self._levels[coarse[0]].shape_px
-        area = (y0 * h / ch - 1, x0 * w / cw - 1, y1 * h / ch + 1, x1 * w / cw + 1)
+        ry, rx = self._smaller(level, coarse[0])
+        area = (y0 / ry - 1, x0 / rx - 1, y1 / ry + 1, x1 / rx + 1)
 
         def touches(box: Box) -> bool:
             return box[0] < area[2] and box[2] > area[0] and box[1] < area[3] and box[3] > area[1]
@@ -336,14 +349,19 @@ class Picture:
 
     def _under(self, level: int, box: Box, coarser: int) -> Box:
         """The box of a coarser level that holds the centres of this one's pixels."""
-        (h, w), (ch, cw) = self._levels[level].shape_px, self._levels[coarser].shape_px
+        (ry, rx), (ch, cw) = self._smaller(level, coarser), self._levels[coarser].shape_px
 
         def at(i: int, ratio: float, length: int) -> int:
             return min(int((i + 0.5) * ratio), length - 1)  # as in `centres`
 
-        y0, y1 = at(box[0], ch / h, ch), at(box[2] - 1, ch / h, ch)
-        x0, x1 = at(box[1], cw / w, cw), at(box[3] - 1, cw / w, cw)
+        y0, y1 = at(box[0], ry, ch), at(box[2] - 1, ry, ch)
+        x0, x1 = at(box[1], rx, cw), at(box[3] - 1, rx, cw)
         return y0, x0, y1 + 1, x1 + 1
+
+    def _smaller(self, level: int, coarser: int) -> tuple[float, float]:
+        """Pixels (y, x) of a coarser level per pixel of this one, below 1."""
+        (y, x), (cy, cx) = self._levels[level].downsample, self._levels[coarser].downsample
+        return y / cy, x / cx
 
 
 def _nothing(where: Where, found: Pixels | SlideError) -> None:

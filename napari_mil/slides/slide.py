@@ -38,7 +38,7 @@ class Level:
     engine : reads the tiles
     index : its number in the engine; 0 is the largest level
     shape_px : (h, w), pixels of this level
-    downsample : (y, x) level-0 pixels per pixel of this level, exact: H/h, W/w
+    downsample : (y, x) level-0 pixels per pixel of this level, exact: H/h, W/w of a level of the file
     tile_px : (h, w) of the file's tiles
     """
 
@@ -54,9 +54,10 @@ class Level:
     @classmethod
     def of(cls, engine: Engine, index: int) -> Level:
         """A level of an engine."""
-        (height, width), one = engine.levels[0].shape_px, engine.levels[index]
-        factors = (height / one.shape_px[0], width / one.shape_px[1])
-        return cls(engine, index, one.shape_px, factors, one.tile_px)
+        one = engine.levels[index]
+        y, x = engine.levels[0].shape_px if one.of is None else cls.of(engine, one.of).downsample
+        h, w = one.shape_px if one.of is None else (0.5, 0.5)  # of two by two, at the border of fewer
+        return cls(engine, index, one.shape_px, (y / h, x / w), one.tile_px)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -388,8 +389,7 @@ def _span(key: Any, length: int) -> tuple[tuple[int, int], Any]:
         low = min(where[0], where[-1])
         return (low, max(where[0], where[-1]) + 1), slice(None, None, where.step)
     index = np.asarray(key)
-    if index.dtype == bool:
-        index = np.flatnonzero(index)
+    index = np.flatnonzero(index) if index.dtype == bool else index
     if index.size == 0:
         return (0, 0), index.astype(np.intp)
     if index.min() < -length or index.max() >= length:

@@ -10,9 +10,10 @@ import dataclasses
 import time
 import weakref
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
+import numpy as np
 from qtpy.QtCore import QObject, Qt, QTimer, Signal
 
 from napari_mil.slides.picture import Picture
@@ -22,6 +23,8 @@ from napari_mil.ui.sidecars import Companion
 #: While tiles arrive the layer is drawn anew so often at most, and for so small a share of the time; and so
 #: long after the view moved, which draws what has arrived by itself.
 PAUSE_MS, SHARE = 60, 0.25
+#: Tiles that failed are tried again no sooner, whoever asks.
+SOONEST_S = 1.0
 #: A view that rests so long looks ahead.
 REST_MS = 150
 WAITS = (
@@ -124,6 +127,8 @@ class Sharpening(QObject):
         """Draw the slide that the layer shows now."""
         self.picture = Picture(layer.data, self._tell, self._drew.emit)
         self._drawn = {level.index: _Drawn(self.picture, level) for level in layer.data}
+        # napari makes them of the shapes, which a level that the file lacks has rounded up
+        self._factors = np.array([level.downsample for level in layer.data])
         self._complained = False
         path = layer.metadata["napari-mil"].get("path", "")
         companion = Companion(layer.data[0].engine, path, self._failed.emit)
@@ -131,21 +136,27 @@ class Sharpening(QObject):
 
     def drawn(self, request: Any) -> Any:
         """The same request, answered from what is there."""
-        self._rest.start(REST_MS)
-        fields = getattr(request, "__dataclass_fields__", {})
-        if "data_at_data_level" in fields:
-            level = request.data_at_data_level
-            if isinstance(level, Level):
-                drawn, layer = self._drawn.get(level.index), self._layer()
-                if layer is not None and (drawn is None or not drawn.of(level)):  # another slide's by now
-                    self._leave()
-                    self._begin(layer)
-                return dataclasses.replace(request, data_at_data_level=self._drawn[level.index])
-        elif "data" in fields:  # up to napari 0.6 the request chooses the level
-            return dataclasses.replace(request, data=[d.whole() for d in self._drawn.values()])
-        else:
+        self._drew.emit(partial(self._rest.start, REST_MS))
+        fields, layer = getattr(request, "__dataclass_fields__", {}), self._layer()
+        if not {"data_at_data_level", "data"} & fields.keys():
             say_unknown()
-        return request
+            return request
+        level = None if layer is None else layer.data[request.data_level]
+        if not isinstance(level, Level):
+            return request
+        drawn = self._drawn.get(level.index)
+        if drawn is None or not drawn.of(level):  # another slide's by now
+            self._leave()
+            self._begin(layer)
+        if self.picture.exact(level.index) is not None:  # napari may hold its pixels itself, and ask no more
+            (y0, x0), (y1, x1) = request.corner_pixels[:, :2].tolist()
+            self.picture.leave(level.index, (y0, x0, y1 + 1, x1 + 1))
+        changed: dict[str, Any] = {"downsample_factors": self._factors}
+        if "data" in fields:  # up to napari 0.6 the request chooses the level
+            changed["data"] = [d.whole() for d in self._drawn.values()]
+        elif isinstance(request.data_at_data_level, Level):
+            changed["data_at_data_level"] = self._drawn[level.index]
+        return dataclasses.replace(request, **changed)
 
     @property
     def pending(self) -> bool:
@@ -189,8 +200,9 @@ class Sharpening(QObject):
                 self._complained = True
                 compat.tell(first)
             errors.clear()
-        if wait is not None and not self._again.isActive():
-            self._again.start(int(wait * 1000) + 1)
+        layer = self._layer()
+        if wait is not None and layer is not None and layer.visible and not self._again.isActive():
+            self._again.start(int(max(wait, SOONEST_S) * 1000) + 1)
 
     def _tell(self, last: bool) -> None:  # in a decode thread
         if last or not self._told:

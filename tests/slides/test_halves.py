@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from napari_mil.slides.boxes import halves, reduced
 from napari_mil.slides.cache import TileCache
 from napari_mil.slides.info import LevelInfo, Montage, SlideInfo
 from napari_mil.slides.picture import Picture
-from napari_mil.slides.slide import Slide
+from napari_mil.slides.slide import Level, Slide
 from napari_mil.slides.tiff import open_source
 from napari_mil.slides.tiles import Engine
 
@@ -42,6 +43,21 @@ def test_levels_are_put_between_those_that_step_by_more_than_two():
     ]
     assert not list(halves(info((4_000, 4_000), (2_000, 2_000), (800, 800))))
     assert not list(halves(info((4_000, 4_000), (1_000, 1_000), montage=Montage((10, 10), ()))))
+
+
+def test_pixels_of_levels_in_between_lie_where_their_four_do_however_odd_the_sizes():
+    known = info((40_001, 150_001), (5_001, 18_751))
+    engine = SimpleNamespace(levels=(*known.levels, *halves(known)))
+    whole, coarse, half, quarter = (Level.of(engine, i) for i in range(4))
+    assert [level.shape_px[1] for level in (whole, half, quarter, coarse)] == [
+        150_001,
+        75_001,
+        37_501,
+        18_751,
+    ]
+    assert half.downsample == (2, 2)
+    assert quarter.downsample == (4, 4)
+    assert coarse.downsample == (40_001 / 5_001, 150_001 / 18_751)
 
 
 def test_a_level_in_between_is_the_mean_of_four_pixels(slide):

@@ -13,6 +13,7 @@ from qtpy.QtWidgets import QApplication
 from slidefiles import picture, write_pyramid
 from slowsource import slow_slide
 
+from napari_mil.slides.workers import WAITING_THREADS
 from napari_mil.ui import compat, slicing
 from napari_mil.ui.layers import slide_layer, sync
 from napari_mil.ui.slicing import place_levels, sharpening_of
@@ -158,6 +159,59 @@ def test_a_tile_that_cannot_be_read_is_hatched_told_once_and_tried_again(shown, 
     assert np.array_equal(seen(layer), IMAGE[:1000, :1600])
     assert len(told) == 1
     assert "row 2, column 3" in told[0] or "row 3, column 3" in told[0]
+
+
+def test_tiles_that_fail_are_not_tried_again_while_nobody_sees_them(shown, qtbot, monkeypatch):
+    _, layer, slide = shown
+    monkeypatch.setattr("napari_mil.ui.compat.tell", lambda _error: None)
+    monkeypatch.setattr("napari_mil.slides.tiles.RETRY_S", 0.05)
+    monkeypatch.setattr(slicing, "SOONEST_S", 0.05)
+    sharpening, source, refreshed = sharpening_of(layer), slide.engine.source, []
+    source.seconds, source.broken = 0.0, {(0, 2, 3)}
+    look(layer, 0, 0, 0, 1000, 1600)
+    qtbot.waitUntil(lambda: source.asked.count((0, 2, 3)) >= 4)  # tried twice, and again
+    layer.visible = False
+    for timer in (sharpening._soon, sharpening._again):
+        qtbot.waitUntil(lambda timer=timer: not timer.isActive())
+    draw = sharpening.refresh
+    monkeypatch.setattr(sharpening, "refresh", lambda: (refreshed.append(1), draw()))
+    asked = len(source.asked)
+    qtbot.wait(400)
+    assert len(refreshed) <= 1
+    assert len(source.asked) == asked
+    source.broken = set()
+    layer.visible = True
+    look(layer, 0, 0, 0, 1000, 1600)
+    qtbot.waitUntil(lambda: sharpening.picture.sharp, timeout=10_000)
+    assert np.array_equal(seen(layer), IMAGE[:1000, :1600])
+
+
+def test_going_to_the_coarsest_level_ends_what_the_view_before_wanted(shown, qtbot):
+    _, layer, slide = shown
+    source, picture = slide.engine.source, sharpening_of(layer).picture
+    source.gate.clear()
+    look(layer, 0, 0, 0, 1900, 2500)
+    qtbot.waitUntil(lambda: bool(picture._awaited))
+    look(layer, 2, 0, 0, *slide.levels[2].shape_px)
+    assert not picture._awaited
+    assert picture.sharp
+    source.gate.set()
+    qtbot.waitUntil(lambda: slide.engine.idle)
+    assert len({where for where in source.asked if where[0] == 0}) <= WAITING_THREADS
+
+
+def test_a_level_that_the_file_lacks_lies_right_at_the_far_corner(make_napari_viewer, tmp_path):
+    image = picture(2001, 2601)
+    viewer = make_napari_viewer()
+    compat.watch_layers(viewer, place_levels)
+    with slow_slide(write_pyramid(tmp_path / "b.tif", image, levels=2, step=4), 0.0) as slide:
+        levels, options, _ = slide_layer(slide)
+        assert [level.shape_px for level in levels] == [(2001, 2601), (1001, 1301), (500, 650)]
+        layer = viewer.add_image(levels, **(options | {"scale": (1, 1), "units": ("pixel", "pixel")}))
+        look(layer, 1, 900, 1200, 1000, 1300)
+        at = layer._transforms["tile2data"]
+        assert at.scale.tolist() == [2, 2]
+        assert at.translate.tolist() == [1800.5, 2400.5]
 
 
 def test_what_was_drawn_with_a_view_is_not_drawn_again(shown, qtbot, monkeypatch):
