@@ -9,28 +9,53 @@ from typing import Any
 from napari_mil.ui import compat, opening, reader
 from napari_mil.ui.slicing import place_levels
 
+ATTENDED = "napari-mil attends"
+_spared: set[int] = set()
+
 
 def activate(_context: Any = None) -> None:
     """Called by npe2 when the plugin is first used: slides opened without the workbench are placed rightly
     too.
     """
     if opening.take not in reader.TAKERS:
-        reader.TAKERS.append(opening.take)
+        reader.TAKERS += [arrive, opening.take]
     follow_preferences()
+    attend()
+
+
+def arrive(_path: Any) -> bool:
+    """A slide is about to be opened, perhaps in a window that is newer than the plugin's first use."""
+    attend()
+    return False
+
+
+def attend() -> None:
+    """Do for the window in front what its slides need; twice is once."""
     viewer = compat.current_viewer()
-    if viewer is not None:
-        spare_the_window(viewer)
-        compat.slice_before_painting(viewer)
-        compat.watch_layers(viewer, place_levels)
-        compat.watch_layers(viewer, partial(opening.lie_beside, viewer))
+    if viewer is None or compat.main_window(viewer).property(ATTENDED):
+        return
+    compat.main_window(viewer).setProperty(ATTENDED, True)
+    spare_the_window(viewer)
+    compat.slice_before_painting(viewer)
+    compat.watch_layers(viewer, place_levels)
+    compat.watch_layers(viewer, partial(opening.lie_beside, viewer))
 
 
 def spare_the_window(viewer: Any) -> None:
     """Leave what is in memory by now out of garbage collection until the window goes: to look through all
     that napari and its libraries hold stops the window for a seventh of a second, again and again.
     """
+    window = compat.main_window(viewer)
+    _spared.add(id(window))
     gc.freeze()
-    compat.main_window(viewer).destroyed.connect(gc.unfreeze)
+    window.destroyed.connect(partial(_gone, id(window)))
+
+
+def _gone(window: int) -> None:
+    """With the last window garbage is looked for everywhere again."""
+    _spared.discard(window)
+    if not _spared:
+        gc.unfreeze()
 
 
 def follow_preferences() -> bool:

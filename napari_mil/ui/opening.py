@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from napari_mil.errors import MILError
 from napari_mil.slides import Slide, open_slide
 from napari_mil.slides.address import Address, SlidePath
 from napari_mil.ui import compat, reader
@@ -50,6 +51,20 @@ def take(path: SlidePath) -> bool:
         return True
     slide.close()
     return False
+
+
+def show(viewer: Any, path: SlidePath) -> None:
+    """Open whatever is said to be a slide, which napari's own suffixes do not know of all; what is none is
+    told.
+    """
+    from napari.layers import Layer
+
+    try:
+        for data, *others in reader.read(path):
+            if data is not None:
+                viewer.add_layer(Layer.create(data, *others))
+    except MILError as error:
+        compat.tell(error)
 
 
 def ask_address(viewer: Any = None) -> AddressDialog:

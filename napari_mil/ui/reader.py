@@ -1,7 +1,7 @@
 """npe2 reader: a path becomes layer tuples. Pure: neither Qt nor torch is imported.
 
-Suffixes that only slides have are claimed; of *.tif and *.tiff only tiled pyramids are, found out by looking
-into the file.
+Suffixes that only slides have are claimed; of *.tif and *.tiff only tiled pyramids, and of folders, beside
+OME-Zarr, those with DICOM files, found out by looking into them.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from napari_mil.slides.address import Address, SlidePath, slide_path
+from napari_mil.slides.dicomfiles import first_dicom
 from napari_mil.ui.layers import OPENED, LayerData, slide_layer
 
 #: Suffixes that say by themselves that a file or folder is a slide.
 SLIDE_SUFFIXES = (
     ".svs",
     ".ndpi",
-    ".ndpis",
     ".mrxs",
     ".scn",
     ".bif",
@@ -26,6 +26,7 @@ SLIDE_SUFFIXES = (
     ".svslide",
     ".ome.tif",
     ".ome.tiff",
+    ".btf",
     ".zarr",
     ".dcm",
 )
@@ -44,9 +45,9 @@ def get_reader(path: Any) -> Callable[[Any], list[LayerData]] | None:
     name = where.name.lower()
     if name.endswith(SLIDE_SUFFIXES) or isinstance(where, Address):
         return read
-    if name.endswith((".tif", ".tiff")) and is_tiled_pyramid(path):
-        return read
-    return None
+    if name.endswith((".tif", ".tiff")):
+        return read if is_tiled_pyramid(path) else None
+    return read if where.is_dir() and first_dicom(where, suffixes=(".dcm", "")) is not None else None
 
 
 def read(path: Any) -> list[LayerData]:

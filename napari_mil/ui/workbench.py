@@ -12,7 +12,7 @@ from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QApplication, QFrame, QScrollArea, QWidget
 
 from napari_mil.slides.address import SlidePath
-from napari_mil.ui import acts, compat, reader
+from napari_mil.ui import acts, compat, opening, reader
 from napari_mil.ui.canvaslegend import CanvasLegend
 from napari_mil.ui.company import Company
 from napari_mil.ui.desk import Desk
@@ -202,11 +202,14 @@ def run_window(slides: Sequence[SlidePath] = (), *, project: Path | None = None,
     """Open the window and stay until it is closed; slides go into the project where one is given."""
     import napari
 
+    from napari_mil.ui.activation import activate
+
     made = open_workbench()
+    activate()  # napari does so by itself where it is asked to open a file
     if project is not None:
         made.open_project(project, by=by, then=lambda: made.slides.add(list(slides)) if slides else None)
-    elif slides:
-        made.viewer.open([str(path) for path in slides], plugin="napari-mil", stack=False)
+    for path in () if project is not None else slides:
+        opening.show(made.viewer, path)
     napari.run()
 
 

@@ -29,6 +29,14 @@ def write_pyramid(path, *, shape=(1024, 1280), levels=3, tiled=True, mpp=0.5):
     return path
 
 
+def test_folders_with_dicom_files_are_claimed(tmp_path):
+    (tmp_path / "slide").mkdir()
+    (tmp_path / "slide" / "notes.txt").write_text("no")
+    assert get_reader(tmp_path / "slide") is None
+    (tmp_path / "slide" / "1.dcm").write_bytes(bytes(128) + b"DICM")
+    assert get_reader(tmp_path / "slide") is read
+
+
 def test_slide_suffixes_are_claimed_and_photographs_are_not(tmp_path):
     assert get_reader("case.svs") is read
     assert get_reader(tmp_path / "Case.OME.TIFF") is read
@@ -36,6 +44,7 @@ def test_slide_suffixes_are_claimed_and_photographs_are_not(tmp_path):
     assert get_reader("https://host/deep/a.tif?key=1") is read
     assert get_reader(tmp_path / "a.ome.zarr") is read
     assert get_reader(tmp_path) is None
+    assert get_reader("large.btf") is read
     assert get_reader(["a.svs", "b.svs"]) is None
 
 
