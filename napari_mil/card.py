@@ -83,6 +83,8 @@ class ModelCard:
     calibrated, temperature : whether a temperature was fitted on held-out data, and which
     reliability : reliability diagram of the finest level on held-out cases, see evaluate.reliability; `part`
         says which part of the split
+    survival : Kaplan–Meier curves of the halves by risk on held-out cases, see evaluate.survival_table; with
+        `part`; {} where the task is not time
     made_with : where it was trained: versions, device, seed
     assumed : what a foreign checkpoint did not say and was assumed
     worse : the sentence that says how it became worse than its parent on held-out cases, or ""
@@ -106,6 +108,7 @@ class ModelCard:
     calibrated: bool = False
     temperature: float = 1.0
     reliability: Mapping[str, Any] = field(default_factory=dict)
+    survival: Mapping[str, Any] = field(default_factory=dict)
     made_with: Mapping[str, Any] = field(default_factory=dict)
     assumed: tuple[str, ...] = ()
     worse: str = ""

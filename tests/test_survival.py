@@ -23,6 +23,7 @@ from napari_mil.evaluate import (
     stratum,
     survival_metrics,
     survival_selection,
+    survival_table,
 )
 from napari_mil.grid import TileGrid
 from napari_mil.infer import predict
@@ -139,6 +140,8 @@ def test_curves_are_those_of_lifelines():
     assert mine.survival == pytest.approx(at, abs=1e-9)
     assert mine.cases == 80
     assert ((mine.low <= mine.survival + 1e-9) & (mine.survival <= mine.high + 1e-9)).all()
+    alive = reference.event_table["at_risk"].reindex(mine.times)
+    assert mine.at_risk.tolist() == alive.tolist()
     low, high, p = halves_by_risk(times, events, z)
     upper = z > np.median(z)
     theirs = logrank_test(times[~upper], times[upper], events[~upper], events[upper]).p_value
@@ -158,6 +161,26 @@ def test_figures_of_risks():
     assert survival_metrics(["a"], [Target()], [np.ones(4)]) == {}
     chosen = survival_selection(targets, hazards, Survival.from_times(times, events))
     assert chosen["score"] == pytest.approx(chosen["c_index"] - 0.05 * chosen["loss"])
+
+
+def test_the_halves_by_risk_are_kept_as_curves():
+    times, events, z = cohort(60)
+    hazards = [np.full(4, 1 / (1 + np.exp(-v))) for v in z]
+    targets = [Target(time=t, event=bool(e)) for t, e in zip(times, events, strict=True)]
+    told = survival_table([*targets, Target()], [*hazards, hazards[0]], TASK)
+    lower, higher, p = halves_by_risk(times, events, z)
+    assert told["logrank_p"] == pytest.approx(p)
+    for name, curve in (("lower", lower), ("higher", higher)):
+        assert told[name]["cases"] == 30
+        assert told[name]["times"] == curve.times.tolist()
+        assert told[name]["survival"] == pytest.approx(curve.survival, abs=1e-6)
+        assert told[name]["at_risk"] == curve.at_risk.tolist()
+    assert survival_table(targets, hazards, LabelTree.from_paths(["a", "b"])) == {}
+    assert survival_table([Target()], hazards[:1], TASK) == {}
+    assert survival_table(targets[:3], hazards[:1] * 3, TASK) == {}  # all of one risk: no halves
+    none = survival_table([Target(time=t, event=False) for t in times], hazards, TASK)
+    assert "logrank_p" not in none
+    assert none["higher"]["survival"] == [1.0] * 30
 
 
 def bag(z, seed, n=30, d=6):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from napari_mil.card import ModelCard
-from napari_mil.workflow.figures import held_out_lines
+from napari_mil.workflow.figures import held_out_lines, survival_lines
 
 
 def card_lines(project: Any, card: ModelCard) -> list[str]:
@@ -29,7 +29,7 @@ def card_lines(project: Any, card: ModelCard) -> list[str]:
     lines += [f"  assumed: {words}" for words in card.assumed]
     told = f"calibrated, temperature {card.temperature:.3f}" if card.calibrated else "not calibrated"
     lines += [f"  {told}", *held_out_lines(project, card), *reliability_lines(card.reliability)]
-    return lines
+    return lines + survival_lines(card)
 
 
 def reliability_lines(table: Mapping[str, Any]) -> list[str]:

@@ -26,6 +26,7 @@ from napari_mil.evaluate.survival import (
     kaplan_meier,
     survival_metrics,
     survival_selection,
+    survival_table,
 )
 from napari_mil.evaluate.tiles import TileRecord, obeyed, tile_metrics
 from napari_mil.infer import Answer, answer, lesion
@@ -58,6 +59,7 @@ __all__ = [
     "split_by_case",
     "stratum",
     "survival_metrics",
+    "survival_table",
     "tempered",
     "tile_metrics",
     "told_temperature",

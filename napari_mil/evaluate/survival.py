@@ -7,7 +7,7 @@ of the cases at once; tests hold it equal to lifelines'. Curves and the log-rank
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from napari_mil.correction import Target
 from napari_mil.evaluate.figures import Figure, Floats, case_weights, interval
-from napari_mil.labeltree import Survival, risk
+from napari_mil.labeltree import LabelTree, Survival, risk
 
 #: risks closer than this count as equal
 TIED = 1e-8
@@ -30,6 +30,7 @@ class Curve:
     ----------
     times, survival : (m,) where the curve steps, and the share still without the event from there on
     low, high : (m,) 95 % log-log interval
+    at_risk : (m,) int64, cases whose time is not over before each of these
     cases : how many cases it stands on
     """
 
@@ -37,6 +38,7 @@ class Curve:
     survival: Floats
     low: Floats
     high: Floats
+    at_risk: NDArray[np.int64]
     cases: int
 
 
@@ -72,7 +74,8 @@ def kaplan_meier(times: NDArray[Any], events: NDArray[Any]) -> Curve:
     low, high = (
         np.where(np.isfinite(b.probabilities), b.probabilities, share) for b in (bounds.low, bounds.high)
     )
-    return Curve(estimate.quantiles, share, low, high, len(t))
+    at_risk = len(t) - np.searchsorted(np.sort(t), estimate.quantiles)
+    return Curve(estimate.quantiles, share, low, high, at_risk, len(t))
 
 
 def halves_by_risk(
@@ -92,6 +95,32 @@ def halves_by_risk(
         data = [CensoredData(uncensored=a[b], right=a[~b]) for a, b in halves]
         p = float(logrank(*data).pvalue)
     return (*(kaplan_meier(a, b) for a, b in halves), p)  # type: ignore[return-value]
+
+
+def survival_table(
+    targets: Sequence[Target], hazards: Sequence[NDArray[Any]], tree: LabelTree
+) -> Mapping[str, Any]:
+    """The Kaplan–Meier curves of the halves by risk for a card: `lower` and `higher`, each with `times`,
+    `survival` and `at_risk` (m,) and `cases`, and `logrank_p` where it can be told; {} where the task is not
+    time, or a half is empty.
+    """
+    if not isinstance(tree, Survival):
+        return {}
+    _, times, events, risks = _told(targets, hazards)
+    if not len(risks) or risks.max() <= np.median(risks):
+        return {}
+    lower, higher, p = halves_by_risk(times, events, risks)
+    table = {"lower": _curve_table(lower), "higher": _curve_table(higher)}
+    return table | ({"logrank_p": p} if np.isfinite(p) else {})
+
+
+def _curve_table(curve: Curve) -> dict[str, Any]:
+    return {
+        "times": [float(t) for t in curve.times],
+        "survival": [round(float(s), 6) for s in curve.survival],
+        "at_risk": curve.at_risk.tolist(),
+        "cases": curve.cases,
+    }
 
 
 def survival_metrics(

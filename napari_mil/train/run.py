@@ -19,7 +19,7 @@ from napari_mil import methods
 from napari_mil.card import Recipe
 from napari_mil.device import pick, surroundings
 from napari_mil.errors import BagError, ModelError
-from napari_mil.evaluate import Split, TrainingCase, answers, evaluate, reliability
+from napari_mil.evaluate import Split, TrainingCase, answers, evaluate, reliability, survival_table
 from napari_mil.labeltree import LabelTree
 from napari_mil.mil import MILModel
 from napari_mil.options import check
@@ -50,6 +50,7 @@ class Trained:
     temperature : the one that fits the validation answers best; 1 where they do not tell any
     calibrated : whether the validation answers told the temperature
     reliability : the reliability diagram of the figures' cases, see evaluate.reliability; with `part`
+    survival : the curves of the figures' cases by risk, see evaluate.survival_table; with `part`
     made_with : versions and device, see device.surroundings
     recorded : the file that `recording.load` reads, of the slides that the recipe names, or b""
     """
@@ -62,6 +63,7 @@ class Trained:
     score: float = math.nan
     calibrated: bool = False
     reliability: Mapping[str, Any] = field(default_factory=dict)
+    survival: Mapping[str, Any] = field(default_factory=dict)
     made_with: Mapping[str, str] = field(default_factory=dict)
     recorded: bytes = b""
 
@@ -213,10 +215,12 @@ def judged(made: Trained, cases: Mapping[str, TrainingCase], split: Split, devic
     temperature = made.temperature if made.calibrated else None
     said = answers(made.model, held, device=device)
     figures = evaluate(made.model, held, temperature=temperature, said=said)
-    nodes, p = [c.target.slide for c in held], [said[c.case].probabilities for c in held]
-    table = reliability(nodes, p, made.model.tree, temperature=temperature)
-    table = {**table, "part": part} if table else {}
-    return dataclasses.replace(made, metrics={**figures, **made.metrics}, reliability=table)
+    targets, tree = [c.target for c in held], made.model.tree
+    nodes, p = [t.slide for t in targets], [said[c.case].probabilities for c in held]
+    hazards = [h for c in held if (h := said[c.case].hazards) is not None]
+    tables = (reliability(nodes, p, tree, temperature=temperature), survival_table(targets, hazards, tree))
+    sure, alive = ({**table, "part": part} if table else {} for table in tables)
+    return dataclasses.replace(made, metrics={**figures, **made.metrics}, reliability=sure, survival=alive)
 
 
 def _fitting(cases: Sequence[TrainingCase], split: Split) -> list[TrainingCase]:

@@ -1,4 +1,4 @@
-"""The live curves of a training, and the survival that a model expects."""
+"""The live curves of a training, the survival that a model expects, and that of held-out cases by risk."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ WORDS = {
     "loss": "loss while learning (lower is better)",
     "validation score": "score on validation cases (higher is better)",
 }
+#: Half of the cases by risk → colour
+HALVES = {"lower": CURVES["validation score"], "higher": CURVES["loss"]}
 #: Curve → height of its plot; the lower one bears the numbers of the epochs for both.
 HEIGHTS = {"loss": 100, "validation score": 122}
 
@@ -47,6 +49,20 @@ class _Plot(pg.PlotWidget):
         for name in ("bottom", "left"):
             self.getAxis(name).setPen(colours["text"])
             self.getAxis(name).setTextPen(colours["text"])
+        if (legend := self.getPlotItem().legend) is not None:
+            for _, label in legend.items:
+                label.setText(label.text, color=colours["text"])
+
+    def axes_of(self, task: Survival) -> None:
+        """Name the axes: time, and the share still without the event."""
+        self.setLabel("bottom", f"time ({task.unit})" if task.unit else "time")
+        self.setLabel("left", "event-free")
+        self.setYRange(0, 1)
+
+    def step(self, times: Any, shares: Any, colour: str, name: str | None = None) -> None:
+        """Draw shares (m,) that hold from each of the times (m,) on."""
+        ends = np.append(times, times[-1] * 1.02)
+        self.plot(ends, shares, stepMode="center", pen=pg.mkPen(colour, width=2), name=name)
 
 
 class SurvivalPlot(_Plot):
@@ -59,11 +75,27 @@ class SurvivalPlot(_Plot):
         super().__init__(desk, 150)
         self.times = np.array([0.0, *task.edges[1:]])
         self.survival = np.array([1.0, *curve])
-        self.setLabel("bottom", f"time ({task.unit})" if task.unit else "time")
-        self.setLabel("left", "event-free")
-        self.setYRange(0, 1)
-        steps = np.append(self.times, self.times[-1] * 1.02)
-        self.plot(steps, self.survival, stepMode="center", pen=pg.mkPen(CURVES["validation score"], width=2))
+        self.axes_of(task)
+        self.step(self.times, self.survival, CURVES["validation score"])
+
+
+class HalvesPlot(_Plot):
+    """Kaplan–Meier curves of held-out cases, of the lower and the higher half by risk.
+
+    names : what the legend says of each half
+    """
+
+    def __init__(self, desk: Desk, task: Survival, table: Mapping[str, Any]) -> None:
+        super().__init__(desk, 150)
+        self.axes_of(task)
+        self.addLegend(offset=(-5, 2))  # curves fall, so that they leave this corner free
+        self.names = []
+        for half, colour in HALVES.items():
+            curve = table[half]
+            self.names.append(f"{half} risk, {curve['cases']} case{'' if curve['cases'] == 1 else 's'}")
+            times, shares = np.array([0.0, *curve["times"]]), np.array([1.0, *curve["survival"]])
+            self.step(times, shares, colour, self.names[-1])
+        self._paint()
 
 
 class Curves(QWidget):

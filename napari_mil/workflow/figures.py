@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_mil.labeltree import Survival
 
 if TYPE_CHECKING:
     from napari_mil.card import ModelCard
@@ -54,3 +58,40 @@ def held_out_lines(project: Project, card: ModelCard) -> list[str]:
     validation = held.get("validation", 0)
     lines = figure_lines(card.metrics, cases=held.get("test") or validation, validation=validation)
     return lines + [f"  note: {card.note}"] * bool(card.note)
+
+
+def survival_lines(card: ModelCard) -> list[str]:
+    """The Kaplan–Meier curves of the halves by risk, where the model's intervals of time end; [] where the
+    card has none.
+    """
+    table, task = card.survival, card.tree
+    if not table or not isinstance(task, Survival):
+        return []
+    lines = [f"  without the event, halves of the {table.get('part', 'held-out')} cases by risk: "]
+    lines[0] += logrank_words(table)
+    unit = f" {task.unit}" if task.unit else ""
+    for half in ("lower", "higher"):
+        cases = table[half]["cases"]
+        points = (
+            f"{time:.4g}{unit} {share:.2f} ({n})" for time, share, n in _at(table[half], task.edges[1:])
+        )
+        lines.append(
+            f"    {half} risk, {cases} case{'' if cases == 1 else 's'}; share (at risk): {', '.join(points)}"
+        )
+    return lines
+
+
+def logrank_words(table: Mapping[str, Any]) -> str:
+    """How sure it is that the halves by risk differ."""
+    p = table.get("logrank_p")
+    if p is None:
+        return "no log-rank p, as a half saw no event"
+    return "log-rank p < 0.001" if p < 0.0005 else f"log-rank p {p:.3f}"
+
+
+def _at(curve: Mapping[str, Any], times: Sequence[float]) -> list[tuple[float, float, int]]:
+    """(time, share still without the event, cases at risk) of a curve at each time."""
+    steps = np.asarray(curve["times"], np.float64)
+    shares, at_risk = [1.0, *curve["survival"]], [*curve["at_risk"], 0]
+    passed, coming = np.searchsorted(steps, times, "right"), np.searchsorted(steps, times, "left")
+    return [(t, shares[i], at_risk[j]) for t, i, j in zip(times, passed, coming, strict=True)]

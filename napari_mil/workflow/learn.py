@@ -166,6 +166,7 @@ def keep_model(
         calibrated=trained.calibrated,
         temperature=trained.temperature,
         reliability=dict(trained.reliability),
+        survival=dict(trained.survival),
         made_with=dict(trained.made_with),
         worse=worse,
         note="; ".join(filter(None, (f"preset {preset}" if preset else "", note, split_words(split)))),

@@ -1,11 +1,13 @@
 """A card as text."""
 
 import dataclasses
+import json
 from types import SimpleNamespace
 
 from napari_mil.card import ModelCard
 from napari_mil.cli.cards import card_lines
-from napari_mil.labeltree import LabelTree
+from napari_mil.labeltree import LabelTree, Survival
+from napari_mil.workflow.figures import logrank_words
 
 TREE = LabelTree.from_paths(["Benign/N", "Malignant/IC"], normal=["Benign/N"])
 NONE = SimpleNamespace(slides=())  # a project without slides
@@ -40,3 +42,30 @@ def test_a_card_tells_its_figures_and_its_reliability():
     assert "  made with: torch 2.13" in lines
     assert "    confidence 0.8 to 0.9: 3 answers, mean 0.850, right 1.000" in lines
     assert ModelCard.from_json(told.to_json()).reliability == table
+
+
+def test_a_card_tells_the_survival_of_the_halves_by_risk():
+    task = Survival.from_times([3, 9, 14, 30], [True] * 4, bins=2, unit="months")
+    card = ModelCard("m", "life", "abmil", {}, "builtin-1", 4, 256, 0.5, task)
+    assert not [line for line in card_lines(NONE, card) if "by risk" in line]
+    table = {
+        "part": "test",
+        "logrank_p": 0.0123,
+        "lower": {"times": [20.0, 40.0], "survival": [0.5, 0.5], "at_risk": [2, 1], "cases": 2},
+        "higher": {"times": [5.0, 11.5], "survival": [0.5, 0.0], "at_risk": [2, 1], "cases": 2},
+    }
+    told = dataclasses.replace(card, survival=table)
+    assert card_lines(NONE, told)[-3:] == [
+        "  without the event, halves of the test cases by risk: log-rank p 0.012",
+        "    lower risk, 2 cases; share (at risk): 11.5 months 1.00 (2), 30 months 0.50 (1)",
+        "    higher risk, 2 cases; share (at risk): 11.5 months 0.00 (1), 30 months 0.00 (0)",
+    ]
+    assert ModelCard.from_json(told.to_json()).survival == table
+    old = json.loads(card.to_json())
+    del old["survival"]
+    assert ModelCard.from_json(json.dumps(old)).survival == {}
+
+
+def test_a_log_rank_p_is_never_said_to_be_nothing():
+    assert logrank_words({"logrank_p": 1e-9}) == "log-rank p < 0.001"
+    assert logrank_words({}) == "no log-rank p, as a half saw no event"

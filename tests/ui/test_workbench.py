@@ -629,7 +629,7 @@ def test_slides_that_napari_opens_are_taken_into_the_project(bench, tmp_path, mo
 
 def test_a_model_of_survival_shows_its_curve_and_its_risk(bench):
     from napari_mil.steps import drain
-    from napari_mil.ui.curves import SurvivalPlot
+    from napari_mil.ui.curves import HalvesPlot, SurvivalPlot
     from napari_mil.workflow import train_model_steps
 
     project = bench.desk.state.project
@@ -648,6 +648,11 @@ def test_a_model_of_survival_shows_its_curve_and_its_risk(bench):
     [plot] = bench.model.answer.findChildren(SurvivalPlot)
     assert plot.survival[0] == 1
     assert plot.survival[1:] == pytest.approx(state.answer.survival)
+    [halves] = bench.model.held_out.findChildren(HalvesPlot)
+    cases = [card.survival[half]["cases"] for half in ("lower", "higher")]
+    assert [int(name.split()[-2]) for name in halves.names] == cases
+    assert [label.text for _, label in halves.getPlotItem().legend.items] == halves.names
+    assert halves.listDataItems()[0].yData.tolist()[1:] == card.survival["lower"]["survival"]
     assert "risk" in bench.slides.list.text()
     assert {"risk", "evidence/risk"} <= set(bench.instances.names)
     bench.instances.show_map("risk")

@@ -55,6 +55,8 @@ def test_a_model_of_survival_from_training_to_retraining(followed):
     assert all(split[slide] == part for part, slides in card.slides.items() for slide in slides)
     assert "survival/c_index" in card.metrics
     assert not card.calibrated
+    assert card.survival["part"] == "test"
+    assert [card.survival[half]["cases"] for half in ("lower", "higher")] == [1, 1]
     said = followed.analyse(followed.slides[0].name, model=card.name)
     kept = followed.store.load_prediction(said.slide_id, said.grid_id, card.id)
     assert kept.hazards.tolist() == said.hazards.tolist()

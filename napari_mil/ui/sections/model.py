@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtWidgets import QButtonGroup, QComboBox, QRadioButton, QVBoxLayout, QWidget
 
 from napari_mil.ui import acts
-from napari_mil.ui.curves import SurvivalPlot
+from napari_mil.ui.curves import HalvesPlot, SurvivalPlot
 from napari_mil.ui.desk import Desk
 from napari_mil.ui.state import State
 from napari_mil.ui.widgets import button, clear, column, hint, row, text
@@ -33,6 +33,9 @@ class ModelSection(QWidget):
         self.choice = QComboBox()
         self.choice.activated.connect(lambda i: self.choose(self._cards[i].id))
         self.card = text()
+        self.held_out = QWidget()
+        self._held_out = QVBoxLayout(self.held_out)
+        self._held_out.setContentsMargins(0, 0, 0, 0)
         self.whole = QRadioButton("Whole slide")
         self.visible = QRadioButton("Visible region")
         self.whole.setChecked(True)
@@ -49,6 +52,7 @@ class ModelSection(QWidget):
             self,
             self.choice,
             self.card,
+            self.held_out,
             row(self.whole, self.visible, None),
             self.estimate,
             self.run_button,
@@ -125,6 +129,17 @@ class ModelSection(QWidget):
             self.choice.setCurrentIndex([c.id for c in self._cards].index(state.card.id))
         self.card.setText(card_words(state.card) if state.card else "This project has no model yet.")
         self.run_button.setEnabled(state.card is not None)
+        self._show_held_out(state.card)
+
+    def _show_held_out(self, card: ModelCard | None) -> None:
+        """The curves of held-out cases by risk, where the model's card has them."""
+        clear(self._held_out)
+        if card is None or not card.survival:
+            return
+        from napari_mil.workflow.figures import logrank_words
+
+        self._held_out.addWidget(hint(f"Held-out cases, halves by risk: {logrank_words(card.survival)}"))
+        self._held_out.addWidget(HalvesPlot(self.desk, card.tree, card.survival))
 
     def _estimate(self, state: State) -> None:
         """Say before a run how many tiles it is and how long it takes here."""
