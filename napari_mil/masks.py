@@ -6,8 +6,9 @@ slider.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 import torch
@@ -39,6 +40,8 @@ class Masks:
     hidden : (N,) bool, hidden from the student in the first draw
     role : (N,) int8, see ROLES; which tiles are recycled is one draw of many
     frequency : (N,) float32, share of draws in which a tile is hidden; 0 or 1 where nothing random enters
+    recycled_frequency : (N,) float32, share of draws in which a tile is recycled; which of the tiles left are
+        is always drawn, each with the same chance
     score : (N,) float32, the teacher's score in the first draw (of several heads their mean)
     rank : (N,) int32, place of the score, 0 the highest
     counts : tiles, candidates, hidden, left, kept, recycled, student_tokens
@@ -48,6 +51,7 @@ class Masks:
     hidden: NDArray[np.bool_]
     role: NDArray[np.int8]
     frequency: NDArray[np.float32]
+    recycled_frequency: NDArray[np.float32]
     score: NDArray[np.float32]
     rank: NDArray[np.int32]
     counts: Mapping[str, int] = field(default_factory=dict)
@@ -58,6 +62,7 @@ class Masks:
             "hidden": bool,
             "role": np.int8,
             "frequency": np.float32,
+            "recycled_frequency": np.float32,
             "score": np.float32,
             "rank": np.int32,
         }
@@ -109,13 +114,11 @@ class Simulator:
         random = self._is_random() or len(first.hidden) < len(first.candidates) or len(first.random) > 0
         role = first.roles(n).numpy()
         hidden = _hidden(role)
-        times = hidden.astype(np.float32)
-        if random:
-            for i in range(1, draws):
-                times += _hidden(self._hide(seed + i, **ratios).roles(n).numpy())
-            times /= np.float32(draws)
+        seeds = range(seed + 1, seed + draws) if random or len(first.recycled) else ()
+        roles = chain([role], (self._hide(s, **ratios).roles(n).numpy() for s in seeds))
+        often, recycled = _shares(roles, n)
         _, score, rank = self._scored(seed)
-        return Masks(hidden, role, times, score, rank, _counts(first, role), random)
+        return Masks(hidden, role, often, recycled, score, rank, _counts(first, role), random)
 
     def _hide(self, seed: int, **ratios: float | None) -> Hiding:
         generator = torch.Generator().manual_seed(seed)
@@ -148,14 +151,25 @@ def simulate(
     draws: int = 1,
     seed: int = 0,
     mode: str | None = None,
+    progress: float = 0.0,
 ) -> Masks:
-    """Which tiles of `bag` the model's teacher would hide from its student; None = the model's own ratios.
+    """Which tiles of `bag` the model's teacher would hide from its student; None = the model's own ratios,
+    a scheduled mask ratio at `progress`, the share of the training that is done.
 
-    Deterministic for a seed. With `draws` > 1, `frequency` says how often each tile is hidden over that
-    many seeds. ModelError for a model without a teacher.
+    Deterministic for a seed. With `draws` > 1, `frequency` and `recycled_frequency` say how often each tile
+    is hidden and recycled over that many seeds. ModelError for a model without a teacher.
     """
     answer = Simulator(model, bag, mode=mode)
-    return answer(mask_ratio=mask_ratio, keep_ratio=keep_ratio, draws=draws, seed=seed)
+    return answer(mask_ratio=mask_ratio, keep_ratio=keep_ratio, draws=draws, seed=seed, progress=progress)
+
+
+def _shares(roles: Iterable[NDArray[np.int8]], tiles: int) -> NDArray[np.float32]:
+    """(2, N) the shares of draws in which each tile is hidden, and recycled."""
+    times, draws = np.zeros((2, tiles), np.float32), 0
+    for role in roles:
+        times += np.stack([_hidden(role), role == 2])
+        draws += 1
+    return times / np.float32(draws)
 
 
 def _hidden(role: NDArray[np.int8]) -> NDArray[np.bool_]:

@@ -89,6 +89,19 @@ def test_where_nothing_random_enters_the_frequency_is_0_or_1():
     assert not np.array_equal(*recycled)
 
 
+def test_what_is_recycled_is_drawn_where_nothing_else_is():
+    model = make(mask_ratio=0.05, keep_ratio=0.8)
+    found = masks.simulate(model, TILES, draws=100, seed=3)
+    assert not found.random
+    each = np.stack([masks.simulate(model, TILES, seed=3 + i).role == 2 for i in range(100)])
+    assert found.recycled_frequency == pytest.approx(each.mean(0), abs=1e-6)
+    assert (found.recycled_frequency[found.hidden] == 0).all()
+    assert found.recycled_frequency[~found.hidden] == pytest.approx(np.full(190, 0.2), abs=0.17)
+    assert found.recycled_frequency.dtype == np.float32
+    none = masks.simulate(model, TILES, keep_ratio=1.0, draws=10)
+    assert not none.recycled_frequency.any()
+
+
 def test_a_random_share_of_the_candidates_gives_frequencies():
     model = make(mask_ratio=0.05, hidden_ratio_random=0.25)
     found = masks.simulate(model, TILES, draws=200, seed=1)
@@ -117,6 +130,10 @@ def test_the_published_teacher_varies_with_its_dropout():
 def test_a_schedule_may_be_followed():
     answer = masks.Simulator(make(mask_ratio=0.2, mask_schedule="cosine"), TILES)
     assert [answer(progress=p).counts["hidden"] for p in (0.0, 0.5, 1.0)] == [40, 20, 0]
+    model = make(mask_ratio=0.2, mask_schedule="cosine")
+    assert masks.simulate(model, TILES, progress=0.5).counts["hidden"] == 20
+    assert (model.explain(TILES, progress=0.5)["role"] == 1).sum() == 20
+    assert (model.explain(TILES)["role"] == 1).sum() == 40
 
 
 def test_one_tile_alone_is_never_hidden():
@@ -143,6 +160,7 @@ def test_models_without_a_teacher_are_refused(model, words):
         ({"mask_ratio": 1.2}, r"mask_ratio is 1.2; .*\[0, 1\]"),
         ({"keep_ratio": -0.1}, r"keep_ratio is -0.1"),
         ({"draws": 0}, "draws is 0"),
+        ({"progress": 1.5}, r"progress is 1.5; .*\[0, 1\]"),
     ],
 )
 def test_ratios_outside_their_bounds_are_refused(options, words):
@@ -152,6 +170,6 @@ def test_ratios_outside_their_bounds_are_refused(options, words):
 
 def test_what_comes_back_cannot_be_changed():
     found = masks.simulate(make(), TILES)
-    for name in ("hidden", "role", "frequency", "score", "rank"):
+    for name in ("hidden", "role", "frequency", "recycled_frequency", "score", "rank"):
         with pytest.raises(ValueError, match="read-only"):
             getattr(found, name)[0] = 1

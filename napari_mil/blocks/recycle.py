@@ -28,13 +28,24 @@ class CrossAttention(nn.Module):
         q (W_k y)ᵀ = (q W_k) yᵀ and w (W_v y) = (w y) W_v: a few queries are brought to the n keys, which
         then need no projection.
         """
-        to_k, to_v = self.to_kv.weight.view(2, self.heads, -1, keys.shape[1])
-        q = self.to_q(queries).unflatten(1, (self.heads, -1)).transpose(0, 1)
-        asked = (q @ to_k).flatten(0, 1)
-        weights = self.attend(torch.softmax(asked @ keys.T * q.shape[-1] ** -0.5, -1))
-        read = (weights @ keys).unflatten(0, (self.heads, -1)) @ to_v.mT
+        weights = self.attend(self._weights(queries, keys))
+        read = (weights @ keys).unflatten(0, (self.heads, -1)) @ self._projections(keys)[1].mT
         mixed: Tensor = self.to_out(read.transpose(0, 1).flatten(1))
         return mixed
+
+    def weights(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """(k, H, n) how much each query takes of each key, per head; each row sums to 1."""
+        return self._weights(queries, keys).view(self.heads, -1, len(keys)).transpose(0, 1)
+
+    def _weights(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """(H · k, n) the same, head after head."""
+        q = self.to_q(queries).unflatten(1, (self.heads, -1)).transpose(0, 1)
+        asked = (q @ self._projections(keys)[0]).flatten(0, 1)
+        return torch.softmax(asked @ keys.T * q.shape[-1] ** -0.5, -1)
+
+    def _projections(self, keys: Tensor) -> Tensor:
+        """(2, H, head width, D) W_k and W_v."""
+        return self.to_kv.weight.view(2, self.heads, -1, keys.shape[1])
 
 
 class GlobalRecycle(nn.Module):
@@ -66,3 +77,7 @@ class GlobalRecycle(nn.Module):
         if follow:
             self.global_q_mm.data.mul_(self.momentum).add_(tokens.detach()[None], alpha=1 - self.momentum)
         return tokens
+
+    def attention(self, recycled: Tensor) -> Tensor:
+        """(n, D) → (k, n) how strongly each tile feeds each token, mean over the heads; rows sum to 1."""
+        return self.attn.weights(self.norm(self.global_q_mm[0]), self.norm(recycled)).mean(1)

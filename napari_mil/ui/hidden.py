@@ -78,7 +78,8 @@ class HiddenTiles(QWidget):
                 self._show(masks.role, roles, note)
                 n = masks.counts
                 self.counts.setText(
-                    f"{n['hidden']:,} of {n['tiles']:,} tiles hidden, {n['recycled']:,} recycled; "
+                    f"{n['hidden']:,} of {n['tiles']:,} tiles hidden, {n['recycled']:,} recycled "
+                    f"(any {n['recycled'] / n['left']:.0%} of those left); "
                     "the hard ones are those left to learn from."
                 )
 

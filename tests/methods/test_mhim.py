@@ -393,6 +393,32 @@ def test_explain_tells_what_training_would_hide():
     assert (other["role"] == 2).tolist() != (table["role"] == 2).tolist()
 
 
+def test_explain_tells_what_feeds_the_recycled_tokens():
+    model = make(mask_ratio=0.1, recycle_tokens=3, heads=4)
+    grid = TileGrid.full((5 * 64, 8 * 64), None, tile_px=64, mpp=None)
+    table = model.explain(Bag("s", grid, features(40).numpy(), "e"), seed=4)
+    recycled, fed = table["role"] == 2, table["token_attention"]
+    assert fed.shape == (40, 3)
+    assert fed.sum(0) == pytest.approx(np.ones(3), abs=1e-5)
+    assert (fed[~recycled] == 0).all()
+    assert (fed[recycled] > 0).all()
+    assert table["recycle_attention"] == pytest.approx(fed.sum(1))
+    merge, at = model.eval().student.merge, torch.from_numpy(np.flatnonzero(recycled))
+    with torch.no_grad():
+        h = merge.norm(model.student.embed(features(40)[at]))
+        q, k = merge.attn.to_q(merge.norm(merge.global_q_mm[0])), merge.attn.to_kv(h).chunk(2, 1)[0]
+        q, k = (x.view(len(x), 4, -1).transpose(0, 1) for x in (q, k))
+        plain = torch.softmax(q @ k.mT / q.shape[-1] ** 0.5, -1).mean(0)
+    assert fed[recycled] == pytest.approx(plain.T.numpy(), abs=1e-6)
+    alone = model.explain(
+        Bag("s", TileGrid.full((64, 64), None, tile_px=64, mpp=None), features(1).numpy(), "e")
+    )
+    assert alone["recycle_attention"].tolist() == [0.0]
+    assert "recycle_attention" not in make(recycle_tokens=0).explain(
+        Bag("s", grid, features(40).numpy(), "e")
+    )
+
+
 def test_explain_can_show_the_published_teacher():
     model = make(dropout=0.5, mask_ratio=0.2)
     grid = TileGrid.full((5 * 64, 8 * 64), None, tile_px=64, mpp=None)

@@ -186,6 +186,8 @@ class MHIM(MILModel):
     def _ratio_at(self, progress: float) -> float:
         """The share hidden for a high score at a progress in [0, 1]."""
         ratio: float = self.config.mask_ratio
+        if not 0 <= progress <= 1:
+            raise ModelError(f"progress is {progress}; it is the share of a training and must lie in [0, 1].")
         steady = self.config.mask_schedule == "none"
         return ratio if steady else ratio * (1 + math.cos(math.pi * progress)) / 2
 
@@ -317,13 +319,17 @@ class MHIM(MILModel):
             self.student.feature.load_state_dict(trained.student.feature.state_dict())
 
     @torch.no_grad()
-    def explain(self, bag: Bag, *, seed: int = 0, mode: str = "clean") -> dict[str, NDArray[Any]]:
+    def explain(
+        self, bag: Bag, *, seed: int = 0, mode: str = "clean", progress: float = 0.0
+    ) -> dict[str, NDArray[Any]]:
         """What training would hide of this bag, and why: columns over the tiles; see docs/methods.md.
 
         Beside the columns of every method: teacher_score, score_rank (0 the highest), teacher_attention,
-        student_attention, p (N, C), flags (1 candidate, 2 hidden, 4 low, 8 random), role (masks.ROLES). Mode
-        "official" lets the teacher's dropout act, drawn from `seed`. Without a teacher only the student
-        speaks.
+        student_attention, p (N, C), flags (1 candidate, 2 hidden, 4 low, 8 random), role (masks.ROLES); where
+        tiles can be recycled token_attention (N, k), how strongly a tile feeds each recycled token, and
+        recycle_attention (N,), the sum over the tokens, 0 where it is not recycled. Mode "official" lets the
+        teacher's dropout act, drawn from `seed`. A scheduled mask_ratio is that at `progress`, the share of
+        the training that is done. Without a teacher only the student speaks.
         """
         columns = super().explain(bag, seed=seed, mode=mode)
         columns["student_attention"] = columns["attention"]
@@ -332,7 +338,7 @@ class MHIM(MILModel):
         x = as_tensor(self, bag)
         with answering(self), self._teacher_mode(seed, random=self.is_random(mode=mode)):
             seen = self.look(x)
-        part = self.hide(seen.score, generator=torch.Generator().manual_seed(seed))
+        part = self.hide(seen.score, progress=progress, generator=torch.Generator().manual_seed(seed))
         score = seen.score if seen.score.ndim == 1 else seen.score.mean(0)
         rank = torch.empty(len(bag), dtype=torch.int32)
         order = torch.sort(score, descending=True, stable=True).indices.cpu()
@@ -344,8 +350,20 @@ class MHIM(MILModel):
             "p": seen.probability.float(),
             "flags": _flags(part, len(bag)),
             "role": part.roles(len(bag)),
+            **self._recycled(x, part),
         }
         return {**columns, **{k: np.asarray(v.cpu()) for k, v in table.items()}}
+
+    def _recycled(self, features: Tensor, part: Hiding) -> dict[str, Tensor]:
+        """How strongly the tiles of a bag feed the recycled tokens; {} where there never are tokens."""
+        net = self.student
+        if not hasattr(net, "merge"):
+            return {}
+        fed = features.new_zeros(len(features), self.config.recycle_tokens)
+        if part.tokens:
+            with answering(self):
+                fed[part.recycled] = net.merge.attention(net.rows(features, part.recycled).all()).T
+        return {"token_attention": fed, "recycle_attention": fed.sum(1)}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
