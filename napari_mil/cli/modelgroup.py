@@ -99,7 +99,14 @@ def import_(
         str | None,
         typer.Option(help="Its classes, in its order, with commas: leaves of the project's label tree."),
     ] = None,
-    encoder: Annotated[str | None, typer.Option(help="Encoder whose features it reads.")] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(help="Encoder whose features it reads, by name or id; default: the one in the file."),
+    ] = None,
+    encoder_weights: Annotated[
+        Path | None,
+        typer.Option(help="The encoder's file of weights, where it needs one; the project keeps them."),
+    ] = None,
     tile_px: Annotated[int | None, typer.Option(help="Side of its tiles in pixels.", min=16)] = None,
     mpp: Annotated[str | None, typer.Option(help="µm per pixel of its tiles, or none.")] = None,
     method: Annotated[str | None, typer.Option(help="mean or max, whose files look the same.")] = None,
@@ -119,7 +126,14 @@ def import_(
     """
     from napari_mil.workflow import take_checkpoint
 
-    told = {"classes": classes, "encoder": encoder, "tile_px": tile_px, "mpp": mpp, "method": method}
+    told: dict[str, Any] = {
+        "classes": classes,
+        "encoder": encoder,
+        "encoder_weights": encoder_weights,
+        "tile_px": tile_px,
+        "mpp": mpp,
+        "method": method,
+    }
     said = {k: v for k, v in told.items() if v is not None} | settings(setting)
     said = _answers(project, file, said, yes=yes)
     card = take_checkpoint(project, file, said, part=part, name=name, by=by)

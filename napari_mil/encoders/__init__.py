@@ -10,7 +10,7 @@ from pathlib import Path
 from napari_mil.encoders.encoder import Encoder
 from napari_mil.errors import ModelError
 
-__all__ = ["Encoder", "create", "name_of", "names", "needs_weights"]
+__all__ = ["Encoder", "create", "name_of", "names", "needs_weights", "tiles_of"]
 
 
 def _classes() -> dict[str, type[Encoder]]:
@@ -37,6 +37,14 @@ def name_of(encoder: str) -> str:
 def needs_weights(name: str) -> bool:
     """Whether an encoder is made from a file of weights; ModelError naming the known encoders."""
     return _kind(name).needs_weights
+
+
+def tiles_of(name: str) -> tuple[int, float]:
+    """Side in pixels and µm per pixel of the tiles that an encoder is made for; ModelError naming the known
+    encoders.
+    """
+    kind = _kind(name)
+    return kind.tile_px, kind.mpp
 
 
 def create(name: str = "builtin", *, weights: Path | None = None) -> Encoder:

@@ -9,19 +9,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_mil.bag import encoder_of
 from napari_mil.card import ModelCard
 from napari_mil.errors import LabelError, ModelError
 from napari_mil.labeltree import LabelTree
 from napari_mil.options import build
+from napari_mil.workflow.encoding import encoder_in, encoder_inside, keep_encoder
 from napari_mil.workflow.models import model_id, weight_bytes
 from napari_mil.workflow.project import Project, parse_mpp
 
 if TYPE_CHECKING:
+    from napari_mil.encoders import Encoder
     from napari_mil.methods.official import Contents
     from napari_mil.mil import MILModel
 
 #: what is asked of every checkpoint; everything else in an answer is an option of the method
-ABOUT = ("method", "classes", "encoder", "tile_px", "mpp")
+ABOUT = ("method", "classes", "encoder", "encoder_weights", "tile_px", "mpp")
 TILE_PX, MPP = 256, 0.5
 
 
@@ -45,6 +48,19 @@ class Question:
     choices: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class _Features:
+    """What a model reads: the id of the encoder, its tiles, and what of it is assumed; `given` is an encoder
+    that came with the checkpoint, whose weights the project is to keep, or None.
+    """
+
+    encoder: str
+    tile_px: int
+    mpp: float | None
+    assumed: tuple[str, ...]
+    given: Encoder | None
+
+
 def questions(path: Path, tree: LabelTree | None, *, method: str | None = None) -> tuple[Question, ...]:
     """What a checkpoint leaves open, for a project with that label tree, or for a new one (None).
 
@@ -65,7 +81,7 @@ def questions(path: Path, tree: LabelTree | None, *, method: str | None = None) 
         Question(
             "classes", f"its {said.classes} classes, in its order", ", ".join(names), _classes(said, tree)
         ),
-        Question("encoder", "encoder whose features it reads", "unknown", str),
+        Question("encoder", "encoder whose features it reads", _own(said.encoder) or "unknown", str),
         Question("tile_px", "side of its tiles in pixels", str(TILE_PX), _tile_px),
         Question("mpp", "µm per pixel of its tiles, or none", str(MPP), _mpp),
     ]
@@ -95,20 +111,21 @@ def import_model(
     ----------
     path : PyTorch file (read as weights only) or safetensors, of a layout that `methods.official` knows
     said : what somebody knows of it, by the names of `questions`: `classes`, the leaves of the project's tree
-        in the file's order; `encoder`, an encoder of ours or the id of another (without one the model answers
-        for no bag yet); `tile_px` and `mpp` of its tiles; options of the method
+        in the file's order; `encoder`, an encoder of ours by name or id, or the id of another (None: the one
+        that the file holds, else the model answers for no bag yet); `encoder_weights`, the file of its
+        weights, which the project then keeps; `tile_px` and `mpp` of its tiles; options of the method
     part : "student", or "teacher": the teacher's weights answer
     name : what to call the model; None: the file's name
 
     Raises
     ------
     ModelError : a file that holds code, is damaged, of another layout, or of other classes than the
-        project's tree
+        project's tree; the name of an encoder whose weights nobody gave
     LabelError : classes that are not the leaves of the project's tree
     """
     known = dict(said or {})
     model = _network(path, project.tree, known, part)
-    return _keep(project, model, path, known, name)
+    return _keep(project, model, _features(project.path, path, known), path, known, name)
 
 
 def take_checkpoint(
@@ -128,9 +145,9 @@ def take_checkpoint(
             return import_model(project, path, said, part=part, name=name)
     known = dict(said or {})
     tree = LabelTree.from_paths(known["classes"]) if "classes" in known else None
-    model = _network(path, tree, known, part)
+    model, reads = _network(path, tree, known, part), _features(folder, path, known)
     with Project(folder, tree=model.tree, by=by) as project:
-        return _keep(project, model, path, known, name)
+        return _keep(project, model, reads, path, known, name)
 
 
 def _network(path: Path, tree: LabelTree | None, said: Mapping[str, Any], part: str) -> MILModel:
@@ -143,27 +160,28 @@ def _network(path: Path, tree: LabelTree | None, said: Mapping[str, Any], part: 
 
 
 def _keep(
-    project: Project, model: MILModel, path: Path, said: Mapping[str, Any], name: str | None
+    project: Project,
+    model: MILModel,
+    reads: _Features,
+    path: Path,
+    said: Mapping[str, Any],
+    name: str | None,
 ) -> ModelCard:
-    from napari_mil.methods import official
-
-    encoder, tile_px, mpp, assumed = _tiles(said)
-    if "classes" not in said:
-        assumed = ("the order of the classes", *assumed)
-    inside = official.describe(path).encoder
+    order = () if "classes" in said else ("the order of the classes",)
+    came_with = "" if reads.given is None else f" with the encoder {keep_encoder(project, reads.given).id}"
     weights = weight_bytes(model)
     card = ModelCard(
         id="",
         name=name or path.stem,
         method=model.name,
         config=dataclasses.asdict(model.config),
-        encoder=encoder,
+        encoder=reads.encoder,
         in_features=model.in_features,
-        tile_px=tile_px,
-        mpp=mpp,
+        tile_px=reads.tile_px,
+        mpp=reads.mpp,
         tree=project.tree,
-        assumed=(*model.assumed, *assumed),
-        note=f"imported from {path.name}" + (f", which holds a {inside} encoder too" if inside else ""),
+        assumed=(*model.assumed, *order, *reads.assumed),
+        note=f"imported from {path.name}{came_with}",
     )
     card = dataclasses.replace(card, id=model_id(weights + _passport(card), model.name))
     project.store.save_model(card, weights)
@@ -176,21 +194,49 @@ def _passport(card: ModelCard) -> bytes:
     return json.dumps(said, sort_keys=True).encode()
 
 
-def _tiles(said: Mapping[str, Any]) -> tuple[str, int, float | None, tuple[str, ...]]:
-    """Encoder id, tile size, µm per pixel, and what of it is assumed; an encoder of ours says its tiles."""
+def _features(folder: Path, path: Path, said: Mapping[str, Any]) -> _Features:
+    """What the model of the checkpoint `path` reads in the project at `folder`. An encoder of ours says its
+    tiles; of one that was trained elsewhere they are assumed to be those of the checkpoint.
+    """
     from napari_mil import encoders
 
-    encoder = said.get("encoder") or ""
-    tile_px, mpp = TILE_PX, MPP
-    own = next((n for n in encoders.names() if encoder == n or encoder.startswith(f"{n}-")), None)
-    if own:
-        machine = encoders.create(own)
-        encoder, tile_px, mpp = machine.id if encoder == own else encoder, machine.tile_px, machine.mpp
+    told = said.get("encoder") or ""
+    plain = encoder_of(told)
+    given = _given(path, plain, said.get("encoder_weights"))
+    own = encoders.name_of(plain) if given is None else given.name
+    ours = own in encoders.names()
+    if given is not None or (plain == own and ours):  # a card carries an id, as bags do, never a bare name
+        machine = given or encoder_in(folder, own)
+        told = machine.id + told.removeprefix(plain)
+    tile_px, mpp = encoders.tiles_of(own) if ours else (TILE_PX, MPP)
     cut = int(said.get("tile_px", tile_px)), said.get("mpp", mpp)
-    assumed = [] if encoder else ["which encoder made the features it reads"]
-    if not own and not {"tile_px", "mpp"} <= said.keys():
+    assumed = [] if told else ["which encoder made the features it reads"]
+    if not {"tile_px", "mpp"} <= said.keys() and not (ours and not encoders.needs_weights(own)):
         assumed.insert(0, f"tiles of {cut[0]} px at {cut[1]} µm/px")
-    return encoder or "unknown", *cut, tuple(assumed)
+    return _Features(told or "unknown", *cut, tuple(assumed), given)
+
+
+def _given(path: Path, which: str, weights: Path | None) -> Encoder | None:
+    """The encoder that comes with the checkpoint `path`, in a file of its own or inside it, where it is the
+    one asked for; ModelError when its weights are those of another.
+    """
+    from napari_mil import encoders
+
+    if weights is None:
+        made = encoder_inside(path)
+        return made if made is not None and which in ("", made.name, made.id) else None
+    if not which:
+        known = ", ".join(name for name in encoders.names() if encoders.needs_weights(name))
+        raise ModelError(f"{weights.name} holds weights of an encoder; say by --encoder of which: {known}.")
+    made = encoders.create(encoders.name_of(which), weights=weights)
+    if which not in (made.name, made.id):
+        raise ModelError(f"The weights in {weights.name} are those of {made.id}, not of {which}.")
+    return made
+
+
+def _own(encoder: str | None) -> str:
+    """What the encoder in a checkpoint is called in a question; "" where there is none."""
+    return f"its own {encoder}" if encoder else ""
 
 
 def _classes(said: Contents, tree: LabelTree | None) -> Callable[[str], Sequence[str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from napari_mil.bag import encoder_of
@@ -22,11 +23,33 @@ def add_encoder(project: Project, name: str, weights: Path) -> Encoder:
     """
     from napari_mil.encoders import create
 
-    made = create(name, weights=weights)
+    return keep_encoder(project, create(name, weights=weights))
+
+
+def keep_encoder(project: Project, made: Encoder) -> Encoder:
+    """Keep the weights of an encoder, where it has any, in the project; the same encoder."""
     kept = made.weights()
     if kept is not None:
         save_encoder(project.path, made.id, kept)
     return made
+
+
+def encoder_inside(checkpoint: Path) -> Encoder | None:
+    """The encoder whose weights a checkpoint holds beside those of its model, or None; ModelError when they
+    do not fit it.
+    """
+    import torch
+
+    from napari_mil.encoders import create
+    from napari_mil.methods import official
+
+    if official.describe(checkpoint).encoder is None:
+        return None
+    name, weights = official.encoder_weights(checkpoint)
+    with TemporaryDirectory() as folder:
+        alone = Path(folder) / checkpoint.name
+        torch.save(weights, alone)
+        return create(name, weights=alone)
 
 
 def find_encoder(project: Project, which: str) -> Encoder:
@@ -35,10 +58,15 @@ def find_encoder(project: Project, which: str) -> Encoder:
     ModelError when there is none, when its weights are not in the project, or when the project keeps several
     of that name.
     """
+    return encoder_in(project.path, which)
+
+
+def encoder_in(folder: Path, which: str) -> Encoder:
+    """`find_encoder` in the project at `folder`, which need not be there yet: then nothing is kept."""
     from napari_mil.encoders import create, name_of, needs_weights
 
     which = encoder_of(which)
-    name, kept = name_of(which), kept_encoders(project.path)
+    name, kept = name_of(which), kept_encoders(folder)
     if which in kept:
         return _loaded(which, name, kept[which])
     if not needs_weights(name):
@@ -46,13 +74,13 @@ def find_encoder(project: Project, which: str) -> Encoder:
     mine = [one for one in kept if name_of(one) == name]
     if which != name:
         raise ModelError(
-            f"The weights of {which} are not in {project.path.name}, which keeps "
+            f"The weights of {which} are not in {folder.name}, which keeps "
             f"{', '.join(mine) or 'none'} of this kind; give their file once with "
             f"`napari-mil embed --encoder {name} --encoder-weights FILE`."
         )
     if len(mine) > 1:
         raise ModelError(
-            f"{project.path.name} keeps several encoders {name}; say which of them: {', '.join(mine)}."
+            f"{folder.name} keeps several encoders {name}; say which of them: {', '.join(mine)}."
         )
     return _loaded(mine[0], name, kept[mine[0]]) if mine else create(name)
 
