@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -100,6 +101,8 @@ class MILModel(nn.Module, ABC):
     contrasts_bags : whether the losses compare the bags of a step, so that it needs them all at once
     bf16 : whether training keeps its figures under bfloat16 autocast
     notes : what a reader must know of a map, by the first part of its name, {"class": "approximate: …"}
+    modes : ways in which `explain` can be asked
+    parts : columns of `explain` with several numbers per tile that are not of the classes → of what they are
 
     Attributes
     ----------
@@ -118,6 +121,8 @@ class MILModel(nn.Module, ABC):
     contrasts_bags: ClassVar[bool] = False
     bf16: ClassVar[bool] = False
     notes: Mapping[str, str] = {}
+    modes: ClassVar[tuple[str, ...]] = ("clean", "official")
+    parts: ClassVar[Mapping[str, str]] = {}
     assumed: tuple[str, ...] = ()
 
     def __init__(self, config: Any, in_features: int, tree: LabelTree) -> None:
@@ -306,7 +311,7 @@ class MILModel(nn.Module, ABC):
         map and further column of the method under its name.
         """
         with answering(self):
-            return columns_of(self(as_tensor(self, bag)), bag)
+            return columns_of(self(as_tensor(self, bag)), bag, self.tree)
 
 
 def as_tensor(model: MILModel, bag: Bag) -> Tensor:
@@ -339,13 +344,16 @@ def survival_nll(logits: Tensor, targets: Sequence[Target], task: Survival) -> T
     return -torch.where(happened, before + hit, here)
 
 
-def columns_of(out: Output, bag: Bag) -> dict[str, NDArray[Any]]:
-    """The per-tile columns that every method can give of a bag; see `MILModel.explain`."""
+def columns_of(out: Output, bag: Bag, tree: LabelTree) -> dict[str, NDArray[Any]]:
+    """The per-tile columns that every method can give of a bag; see `MILModel.explain`. Where the task is
+    time, `tile_probability` holds the hazards of a bag of the tile alone.
+    """
+    answers = torch.sigmoid if isinstance(tree, Survival) else partial(torch.softmax, dim=-1)
     attention = out.attention.squeeze(1) if out.attention.shape[1] == 1 else out.attention
     columns = {
         "attention": attention,
         "lift": attention * len(bag),
-        "tile_probability": torch.softmax(out.tile_logits, -1),
+        "tile_probability": answers(out.tile_logits),
         **out.maps,
         **out.columns,
     }

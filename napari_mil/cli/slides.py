@@ -1,7 +1,8 @@
-"""import, embed, predict: slides in, answers out."""
+"""import, embed, predict, explain: slides in, answers out."""
 
 from __future__ import annotations
 
+import json
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,6 +21,7 @@ from napari_mil.cli.running import (
     opened,
     show,
 )
+from napari_mil.errors import ProjectError
 
 app = typer.Typer()
 
@@ -123,3 +125,38 @@ def predict(
         said = ("label", "probability", "risk", "model")
         if each(p, slides, act, as_json=as_json, done=keep, said=said):
             raise typer.Exit(1)
+
+
+@app.command(
+    epilog="Example: `napari-mil explain study/ case-17 --csv tiles.csv` or "
+    "`napari-mil explain study/ case-17 --model micromil-1 --mode mc --seed 1 --csv images.csv`"
+)
+def explain(
+    project: ExistingProject,
+    slide: Annotated[str, typer.Argument(help="Name or id of a slide.", show_default=False)],
+    csv: Annotated[Path, typer.Option(help="File to write, one row per tile.", show_default=False)],
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Name or id of a model; default: the adopted.")
+    ] = None,
+    mode: Annotated[
+        str, typer.Option(help="clean, official; of MicroMIL also argmax, stochastic, mc.")
+    ] = "clean",
+    seed: Annotated[int, typer.Option(help="The same seed gives the same table.")] = 0,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Write all that a model says of every tile of a slide: where it lies (level-0 pixels), its attention,
+    its probabilities, and what the method has of its own, such as the tiles that MHIM would hide.
+    """
+    from napari_mil.workflow import explain_steps, find_record, write_columns
+
+    with opened(project) as p:
+        if not csv.absolute().parent.is_dir():
+            raise ProjectError(f"{csv} cannot be written: there is no folder {csv.parent}; make it first.")
+        record = find_record(p, slide)
+        steps = explain_steps(p, record, model=model, mode=mode, seed=seed)
+        columns = show(steps, as_json=as_json, slide=record.name)
+        write_columns(csv, columns)
+    row = {"slide": record.name, "tiles": len(columns["index"]), "columns": len(columns), "file": str(csv)}
+    words = f"Wrote {row['tiles']} tiles of {record.name} in {row['columns']} columns to {csv}."
+    print(json.dumps({"result": row}) if as_json else words)

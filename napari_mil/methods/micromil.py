@@ -140,6 +140,8 @@ class MicroMIL(MILModel):
         ("probability", "class", "lesion"),
         "approximate: every image of a cluster answers as its representative in the graph",
     )
+    modes: ClassVar[tuple[str, ...]] = (*MODES, *SELECT)
+    parts: ClassVar[Mapping[str, str]] = {"z": "cluster", "score": "cluster"}
     #: the rate in print: at 1e-4, as in code, it does not learn on redundant photographs (docs/benchmarks.md)
     recipe: ClassVar[Mapping[str, Any]] = {"lr": 1e-3, "weight_decay": 1e-6, "epochs": 30, "patience": 10}
     presets: ClassVar[Mapping[str, Preset]] = {
@@ -338,7 +340,7 @@ class MicroMIL(MILModel):
             "selection_probability": out.attention[:, 0],
             "selected": torch.bincount(chosen, minlength=len(x)).float() / looks,
         }
-        return {**columns_of(out, bag), **{k: np.asarray(v.cpu()) for k, v in table.items()}}
+        return {**columns_of(out, bag, self.tree), **{k: np.asarray(v.cpu()) for k, v in table.items()}}
 
 
 def _noisy(values: Tensor, noise: Noise | None, name: str) -> Tensor:

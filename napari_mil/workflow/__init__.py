@@ -25,6 +25,7 @@ from napari_mil.workflow.editing import (
 )
 from napari_mil.workflow.encoding import add_encoder, find_encoder
 from napari_mil.workflow.exchange import import_paths_steps
+from napari_mil.workflow.explaining import explain_steps, write_columns
 from napari_mil.workflow.history import (
     SlideHistory,
     conflict_rows,
@@ -107,6 +108,7 @@ __all__ = [
     "draw",
     "earlier_card",
     "evaluate_steps",
+    "explain_steps",
     "find_card",
     "find_encoder",
     "find_record",
@@ -161,5 +163,6 @@ __all__ = [
     "verify_ledger",
     "with_hole",
     "withdraw",
+    "write_columns",
     "write_report",
 ]
