@@ -15,6 +15,7 @@ from napari_mil.errors import BagError
 from napari_mil.labeltree import LabelTree, risk, survival_curve
 
 Kind = Literal["score", "mask", "nodes", "groups"]
+Scope = Literal["slide", "region", "case"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,12 +47,12 @@ class TileMap:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
-    """A model's answer for one slide or one region of it.
+    """A model's answer for one slide, one region of it, or the slides of a case as one.
 
     Attributes
     ----------
-    slide_id, grid_id, model_id : what it was computed for
-    scope : "slide" or "region"; a region's answer never becomes the slide's
+    slide_id, grid_id, model_id : what it was computed for; of a case "" and ""
+    scope : "slide", "region" or "case"; a region's answer never becomes the slide's
     probabilities : per level of the tree, coarse first, (C_l,) summing to 1; () where the task is time
     hazards : (K,) chance of the event in each interval when it did not come before, or None
     calibrated : whether the model's temperature was fitted on held-out data
@@ -62,7 +63,7 @@ class Prediction:
     slide_id: str
     grid_id: str
     model_id: str
-    scope: Literal["slide", "region"]
+    scope: Scope
     probabilities: tuple[NDArray[np.float32], ...]
     maps: tuple[TileMap, ...] = ()
     calibrated: bool = False

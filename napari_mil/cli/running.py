@@ -41,14 +41,16 @@ def disk_sentence(error: OSError) -> str:
     )
 
 
-def show(steps: Steps[T], *, as_json: bool = False, slide: str = "", stages: bool = False) -> T:
+def show(
+    steps: Steps[T], *, as_json: bool = False, slide: str = "", case: str = "", stages: bool = False
+) -> T:
     """Run a long verb to its end with a progress bar, or as JSON lines.
 
     Where standard error is no terminal there is no bar; with `stages` each stage is then one line. JSON lines
-    name the `slide`, where one is given.
+    name the `slide` or the `case`, where one is given.
     """
     if as_json:
-        about = {"slide": slide} if slide else {}
+        about = {key: name for key, name in (("slide", slide), ("case", case)) if name}
         return drain(steps, lambda now: print(json.dumps(about | _record(now)), flush=True))
     if not sys.stderr.isatty():
         return drain(steps, _plainly(stages=stages))
@@ -121,31 +123,52 @@ def each(
     done : told every slide's record and row as it comes
     said : what of a row is printed as text; all of it when empty
     """
-    from napari_mil.workflow import find_record, shown_names
+    from napari_mil.workflow import shown_names
+
+    shown = shown_names(project.slides)
+    things = [(shown[record.id], record) for record in chosen(project, names)]
+    return each_of(things, act, as_json=as_json, done=done, said=said)
+
+
+def chosen(project: Any, names: list[str] | None) -> list[Any]:
+    """The records of the slides named, or of all; ProjectError when there are none."""
+    from napari_mil.workflow import find_record
 
     records = [find_record(project, name) for name in names] if names else list(project.slides)
     if not records:
         raise ProjectError(f"{project.path} has no slides yet; add some with `napari-mil import`.")
-    shown, failed = shown_names(project.slides), 0
-    for n, record in enumerate(records, 1):
-        about = {"slide": shown[record.id]}
+    return records
+
+
+def each_of(
+    things: list[tuple[str, Any]],
+    act: Callable[[Any, str], dict[str, Any]],
+    *,
+    as_json: bool,
+    done: Callable[[Any, dict[str, Any]], Any],
+    said: tuple[str, ...] = (),
+    what: str = "slide",
+) -> int:
+    """`each` for things with their names: slides, or `what` else they are."""
+    failed = 0
+    for n, (name, thing) in enumerate(things, 1):
         try:
-            row = {**about, "ok": True, **act(record, shown[record.id])}
+            row = {what: name, "ok": True, **act(thing, name)}
         except (MILError, OSError) as error:
-            row, failed = {**about, "ok": False, "error": str(error)}, failed + 1
-        done(record, row)
-        print(json.dumps(row) if as_json else f"[{n}/{len(records)}] {line(row, said)}", flush=True)
+            row, failed = {what: name, "ok": False, "error": str(error)}, failed + 1
+        done(thing, row)
+        print(json.dumps(row) if as_json else f"[{n}/{len(things)}] {line(row, said, what)}", flush=True)
     if failed:
-        slides = "1 slide" if len(records) == 1 else f"{len(records)} slides"
-        say_error(f"{failed} of {slides} failed, as said above; run again to retry.")
+        many = f"1 {what}" if len(things) == 1 else f"{len(things)} {what}s"
+        say_error(f"{failed} of {many} failed, as said above; run again to retry.")
     return failed
 
 
-def line(row: dict[str, Any], said: tuple[str, ...] = ()) -> str:
-    """A slide's row as text."""
-    wanted = {k: v for k, v in row.items() if k not in ("slide", "ok", "error") and (not said or k in said)}
+def line(row: dict[str, Any], said: tuple[str, ...] = (), what: str = "slide") -> str:
+    """The row of a slide, or of `what` it is, as text."""
+    wanted = {k: v for k, v in row.items() if k not in (what, "ok", "error") and (not said or k in said)}
     rest = ", ".join(f"{k} {_short(v)}" for k, v in wanted.items())
-    return f"{row['slide']}: {rest}" if row["ok"] else f"{row['slide']}: FAILED, {row['error']}"
+    return f"{row[what]}: {rest}" if row["ok"] else f"{row[what]}: FAILED, {row['error']}"
 
 
 def _short(value: Any) -> str:

@@ -15,13 +15,16 @@ from napari_mil.cli.running import (
     ExistingProject,
     ModelName,
     SlideNames,
+    chosen,
     each,
+    each_of,
     label_mapping,
     line,
     opened,
+    say_error,
     show,
 )
-from napari_mil.errors import ProjectError
+from napari_mil.errors import MILError, ProjectError
 
 app = typer.Typer()
 
@@ -96,22 +99,41 @@ def embed(
             raise typer.Exit(1)
 
 
-@app.command(epilog="Example: `napari-mil predict study/ --model mhim-sample --csv predictions.csv`")
+@app.command(
+    epilog="Example: `napari-mil predict study/ --model mhim-sample --csv predictions.csv` or "
+    "`napari-mil predict study/ --model mhim-sample --by case --csv cases.csv`"
+)
 def predict(
     project: ExistingProject,
     model: ModelName,
     slides: SlideNames = None,
-    csv: Annotated[Path | None, typer.Option(help="Write one row per slide to this file.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write one row per slide or case to this file.")] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            help="slide, or case: its slides as one; default: case where a model answers with time."
+        ),
+    ] = None,
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Answer for every slide, or for those named; maps are kept in the project."""
+    """Answer for every slide, or for those named; maps are kept in the project.
+
+    With `--by case` the slides of a case are asked as one bag, as `train` and `evaluate` do; without maps.
+    """
+    from napari_mil.labeltree import Survival
     from napari_mil.workflow import Table, analyse_steps, answer_columns, answer_numbers, find_card
 
+    if by not in (None, "slide", "case"):
+        raise MILError(f"{by!r} is nothing to answer for; say --by slide or --by case.")
     with opened(project) as p, ExitStack() as stack:
         card = find_card(p, model)
         p.model(card.id)  # weights that are damaged are said once, before any slide
-        table = stack.enter_context(Table(csv, answer_columns(card))) if csv else None
+        by = by or ("case" if isinstance(card.tree, Survival) else "slide")
+        table = stack.enter_context(Table(csv, answer_columns(card, by))) if csv else None
+        if by == "case":
+            _predict_cases(p, card, slides, table, as_json=as_json)
+            return
 
         def act(record: Any, name: str) -> dict[str, Any]:
             steps = analyse_steps(p, p.slide(record), model=card.id)
@@ -125,6 +147,34 @@ def predict(
         said = ("label", "probability", "risk", "model")
         if each(p, slides, act, as_json=as_json, done=keep, said=said):
             raise typer.Exit(1)
+
+
+def _predict_cases(p: Any, card: Any, slides: list[str] | None, table: Any, *, as_json: bool) -> None:
+    """An answer for every case, or for those of the slides named."""
+    from napari_mil.workflow import answer_case_steps, answer_numbers
+
+    cases = dict.fromkeys(record.case for record in chosen(p, slides))
+    missed: list[str] = []
+
+    def act(case: str, _name: str) -> dict[str, Any]:
+        aside: list[str] = []
+        of = sum(record.case == case for record in p.slides)
+        said = show(answer_case_steps(p, case, model=card.id, aside=aside), as_json=as_json, case=case)
+        missed.extend(aside)
+        about = {"slides": of - len(aside), "of": of, "model": card.name}
+        return {**answer_numbers(said, card), **about, **({"error": " ".join(aside)} if aside else {})}
+
+    def keep(_case: str, row: dict[str, Any]) -> None:
+        if table is not None:
+            table.add({"model": card.name, **row})
+
+    said, things = ("label", "probability", "risk", "slides", "model"), [(case, case) for case in cases]
+    failed = each_of(things, act, as_json=as_json, done=keep, said=said, what="case")
+    if missed:
+        many = "1 slide was" if len(missed) == 1 else f"{len(missed)} slides were"
+        say_error(f"{many} set aside, as said above; the answers for their cases are without them.")
+    if failed or missed:
+        raise typer.Exit(1)
 
 
 @app.command(

@@ -81,13 +81,17 @@ def stratum(target: Target) -> int:
 
 
 def answers(
-    model: MILModel, cases: Iterable[TrainingCase], *, device: torch.device | str | None = None
+    model: MILModel,
+    cases: Iterable[TrainingCase],
+    *,
+    temperature: float = 1.0,
+    device: torch.device | str | None = None,
 ) -> dict[str, Answer]:
     """What a model says about each case, its bags joined."""
     said = {}
     for case in cases:
         features, cells, _ = case.joined()
-        said[case.case] = answer(model, features, cells, device=device)
+        said[case.case] = answer(model, features, cells, temperature=temperature, device=device)
     return said
 
 

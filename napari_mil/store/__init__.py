@@ -23,7 +23,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +34,7 @@ from napari_mil.errors import ModelError, ProjectError
 from napari_mil.grid import TileGrid
 from napari_mil.labeltree import LabelTree
 from napari_mil.ledger import Ledger
-from napari_mil.prediction import Prediction, TileMap
+from napari_mil.prediction import Prediction, Scope, TileMap
 from napari_mil.store.arrays import attributes, read_arrays, write_arrays
 from napari_mil.store.disk import (
     checked,
@@ -52,8 +52,6 @@ from napari_mil.store.parts import Parts
 
 WEIGHTS = "weights.safetensors"
 _ROWS = 4096  # tiles per chunk of features
-
-Scope = Literal["slide", "region"]
 
 
 class Store:

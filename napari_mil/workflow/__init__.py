@@ -5,6 +5,7 @@ when used.
 from __future__ import annotations
 
 from napari_mil.workflow.analyse import PartialAnswer, analyse_steps, bag_steps, slide_bag_steps
+from napari_mil.workflow.cases import answer_case_steps
 from napari_mil.workflow.checkpoints import Question, class_list, import_model, questions, take_checkpoint
 from napari_mil.workflow.child import told_to_stop
 from napari_mil.workflow.colours import converts, set_colours
@@ -90,6 +91,7 @@ __all__ = [
     "adopt",
     "agreement_report",
     "analyse_steps",
+    "answer_case_steps",
     "answer_columns",
     "answer_numbers",
     "answer_question",

@@ -1,18 +1,21 @@
-"""The project's cases: what is known of each, with the features of its slides, and how they are split."""
+"""The project's cases: what is known of each, with the features of its slides, how they are split, and what a
+model says of one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from napari_mil.correction import Target, tile_nodes
 from napari_mil.errors import LabelError, SlideError, TissueError
 from napari_mil.ledger import SlideRecord
+from napari_mil.prediction import Prediction
 from napari_mil.steps import ASIDE, Progress, Steps
 from napari_mil.workflow.analyse import slide_bag_steps
 from napari_mil.workflow.manifest import PARTS
 from napari_mil.workflow.naming import shown_names
-from napari_mil.workflow.project import Project, slide_label
+from napari_mil.workflow.project import Project, find_card, slide_label
 
 if TYPE_CHECKING:
     from napari_mil.bag import Bag
@@ -46,22 +49,63 @@ def cases_steps(
         target = _known(project, case, records)
         if not (everything or (target.time is not None if survival else target.slide or any(said.values()))):
             continue
-        bags, tiles = [], []
-        for record in records:
-            bag = yield from _bag_steps(project, record, encoder)
-            if isinstance(bag, str):
-                sentence = f"{names[record.id]} is set aside: {bag}"
-                yield Progress(ASIDE, n, len(by_case), sentence)
-                if aside is not None:
-                    aside.append(sentence)
-                continue
-            nodes = tile_nodes(said[record.id], bag.grid, tree)
-            bags.append(bag)
-            tiles.append(nodes if nodes.any() else None)
+        bags = yield from _case_bags_steps(project, records, encoder, names, aside)
+        nodes = [tile_nodes(said[bag.slide_id], bag.grid, tree) for bag in bags]
         if bags:
-            made.append(TrainingCase(case, tuple(bags), target, tuple(tiles)))
+            tiles = tuple(known if known.any() else None for known in nodes)
+            made.append(TrainingCase(case, bags, target, tiles))
         yield Progress("cases", n + 1, len(by_case), case)
     return made
+
+
+def answer_case_steps(
+    project: Project, case: str, *, model: str, aside: list[str] | None = None
+) -> Steps[Prediction]:
+    """A model's answer for a case, whose slides are asked as one bag, as they are when models are trained and
+    evaluated. It has no maps, belongs to no slide, and is not kept.
+
+    Slides that cannot be read, or have no tissue, are set aside as in `cases_steps`.
+
+    SlideError when none is left; ModelError when the model does not fit a slide's tiles.
+    """
+    from napari_mil.evaluate import TrainingCase, answers
+
+    card, names = find_card(project, model), shown_names(project.slides)
+    network = project.model(card.id)
+    missed: list[str] = []
+    records = [record for record in project.slides if record.case == case]
+    bags = yield from _case_bags_steps(project, records, card.encoder, names, missed)
+    if aside is not None:
+        aside += missed
+    if not bags:
+        raise SlideError(f"The case {case!r} has no slide that can be asked: {' '.join(missed)}")
+    for bag in bags:
+        card.check(bag)
+    yield Progress("answer", 0, 1)
+    said = answers(network, [TrainingCase(case, bags)], temperature=card.temperature)[case]
+    yield Progress("answer", 1, 1)
+    return Prediction("", "", card.id, "case", said.probabilities, (), card.calibrated, said.hazards)
+
+
+def _case_bags_steps(
+    project: Project,
+    records: Sequence[SlideRecord],
+    encoder: str,
+    names: Mapping[str, str],
+    aside: list[str] | None,
+) -> Steps[tuple[Bag, ...]]:
+    """The features of a case's slides; of those set aside it is said, and added to `aside`."""
+    bags = []
+    for n, record in enumerate(records):
+        bag = yield from _bag_steps(project, record, encoder)
+        if isinstance(bag, str):
+            sentence = f"{names[record.id]} is set aside: {bag}"
+            yield Progress(ASIDE, n, len(records), sentence)
+            if aside is not None:
+                aside.append(sentence)
+        else:
+            bags.append(bag)
+    return tuple(bags)
 
 
 def _bag_steps(project: Project, record: SlideRecord, encoder: str) -> Steps[Bag | str]:

@@ -51,10 +51,12 @@ class Table:
         self._written = time.monotonic()
 
 
-def answer_columns(card: ModelCard) -> tuple[str, ...]:
-    """The columns of a table of a model's answers."""
+def answer_columns(card: ModelCard, by: str = "slide") -> tuple[str, ...]:
+    """The columns of a table of a model's answers, one row per slide, or per "case": how many of its slides
+    could be asked, and of how many.
+    """
     tree = card.tree
-    about = ("slide", "slide_id", "case", "model")
+    about = ("case", "slides", "of", "model") if by == "case" else ("slide", "slide_id", "case", "model")
     if isinstance(tree, Survival):
         said = ("risk", *(f"S {name}" for name in class_names(tree, 0)))
     else:
@@ -64,8 +66,8 @@ def answer_columns(card: ModelCard) -> tuple[str, ...]:
 
 
 def answer_numbers(said: Prediction, card: ModelCard) -> dict[str, Any]:
-    """All that a model says of a slide, by column: the finest label with its probability and that of every
-    label of every level, or risk and survival.
+    """All that a model says of a slide or a case, by column: the finest label with its probability and that
+    of every label of every level, or risk and survival.
     """
     tree = card.tree
     about: dict[str, Any] = {"calibrated": said.calibrated}
