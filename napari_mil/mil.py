@@ -10,11 +10,11 @@ method through the shared parts below; docs/methods.md says how.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -109,6 +109,7 @@ class MILModel(nn.Module, ABC):
     config, in_features, tree : what the model was made with
     classes : C, the number of leaves
     assumed : what a foreign checkpoint did not say and was assumed
+    whole_epochs : whether its schedules stand still within an epoch, whose progress is that of its beginning
     """
 
     name: ClassVar[str]
@@ -124,6 +125,7 @@ class MILModel(nn.Module, ABC):
     modes: ClassVar[tuple[str, ...]] = ("clean", "official")
     parts: ClassVar[Mapping[str, str]] = {}
     assumed: tuple[str, ...] = ()
+    whole_epochs: bool = False
 
     def __init__(self, config: Any, in_features: int, tree: LabelTree) -> None:
         super().__init__()
@@ -307,8 +309,8 @@ class MILModel(nn.Module, ABC):
     def explain(self, bag: Bag, *, seed: int = 0, mode: str = "clean") -> dict[str, NDArray[Any]]:  # noqa: ARG002
         """Per-tile columns {column: (N, …)}, in the order of the bag; the same for the same seed.
 
-        index, row, col, attention (N,) or (N, C), lift (N·attention), tile_probability (N, C), and every
-        map and further column of the method under its name.
+        index, row, col, attention (N,) or (N, C), lift (N·attention), tile_probability (N, C) (hazards where
+        the task is time), and every map and further column of the method under its name.
         """
         with answering(self):
             return columns_of(self(as_tensor(self, bag)), bag, self.tree)
@@ -344,16 +346,26 @@ def survival_nll(logits: Tensor, targets: Sequence[Target], task: Survival) -> T
     return -torch.where(happened, before + hit, here)
 
 
+def answered(logits: Tensor, tree: LabelTree) -> Tensor:
+    """(…, C) logits as probabilities, or as hazards where the task is time."""
+    return torch.sigmoid(logits) if isinstance(tree, Survival) else torch.softmax(logits, -1)
+
+
+def mean_answer(logits: Tensor, tree: LabelTree) -> Tensor:
+    """(C,) the logits whose answer is the mean of the answers of logits (R, C), see `answered`."""
+    if isinstance(tree, Survival):
+        comes, stays = (torch.nn.functional.logsigmoid(side).logsumexp(0) for side in (logits, -logits))
+        return comes - stays
+    return torch.logsumexp(torch.log_softmax(logits, -1), 0) - math.log(len(logits))
+
+
 def columns_of(out: Output, bag: Bag, tree: LabelTree) -> dict[str, NDArray[Any]]:
-    """The per-tile columns that every method can give of a bag; see `MILModel.explain`. Where the task is
-    time, `tile_probability` holds the hazards of a bag of the tile alone.
-    """
-    answers = torch.sigmoid if isinstance(tree, Survival) else partial(torch.softmax, dim=-1)
+    """The per-tile columns that every method can give of a bag; see `MILModel.explain`."""
     attention = out.attention.squeeze(1) if out.attention.shape[1] == 1 else out.attention
     columns = {
         "attention": attention,
         "lift": attention * len(bag),
-        "tile_probability": answers(out.tile_logits),
+        "tile_probability": answered(out.tile_logits, tree),
         **out.maps,
         **out.columns,
     }

@@ -1,5 +1,7 @@
 """Survival: intervals of time, likelihood, figures, and every single-level method on a planted hazard."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 from lifelines import KaplanMeierFitter
 from lifelines.statistics import logrank_test
 from lifelines.utils import concordance_index
+from variants import VARIANTS
 
 from napari_mil import methods
 from napari_mil.bag import Bag
@@ -15,6 +18,7 @@ from napari_mil.card import Recipe
 from napari_mil.correction import Target
 from napari_mil.errors import LabelError, ModelError
 from napari_mil.evaluate import (
+    Split,
     TrainingCase,
     c_index,
     halves_by_risk,
@@ -26,14 +30,22 @@ from napari_mil.evaluate import (
     survival_table,
 )
 from napari_mil.grid import TileGrid
-from napari_mil.infer import predict
+from napari_mil.infer import answer, predict
 from napari_mil.labeltree import LabelTree, Survival, risk, survival_curve
-from napari_mil.mil import survival_nll, total
+from napari_mil.mil import mean_answer, survival_nll, total
 from napari_mil.steps import drain
 from napari_mil.train import train_steps
+from napari_mil.train.fit import Cohort, prepare
 
 TASK = Survival.from_times([3, 9, 14, 30, 40], [True, True, True, True, False], unit="months")
 SINGLE = [n for n in methods.names() if "flat tree" not in methods.get(n).exceptions]
+#: many draws depend on the order of the images, so that the contract cannot hold them to it
+MORE = {"micromil": [{"select": "mc", "draws": 5}]}
+CASES = [
+    pytest.param((name, variant), id="-".join([name, *map(str, variant.values())]))
+    for name in SINGLE
+    for variant in [*VARIANTS.get(name, [{}]), *MORE.get(name, [])]
+]
 
 
 def cohort(n, seed=0, censored=0.4, steep=1.0):
@@ -203,10 +215,15 @@ def small(name, **more):
     return {k: v for k, v in {"hidden": 16, "dropout": 0.0, **more}.items() if k in known}
 
 
-@pytest.fixture(params=SINGLE)
-def model(request):
+def make(name, **variant):
     torch.manual_seed(0)
-    return methods.create(request.param, small(request.param), in_features=6, tree=TASK)
+    return methods.create(name, small(name, **variant), in_features=6, tree=TASK)
+
+
+@pytest.fixture(params=CASES)
+def model(request):
+    name, variant = request.param
+    return make(name, **variant)
 
 
 def test_methods_answer_with_hazards(model):
@@ -214,8 +231,50 @@ def test_methods_answer_with_hazards(model):
         out = model.eval()(torch.randn(9, 6))
     assert [x.shape for x in out.logits] == [(4,)]
     assert out.tile_logits.shape == (9, 4)
-    if any(m.startswith("evidence/") for m in out.maps):
-        assert "evidence/risk" in out.maps
+    assert ("evidence/risk" in out.maps) == any(m.startswith("evidence/time/") for m in out.maps)
+
+
+def test_hazards_are_those_of_the_last_layer(model):
+    """Where nothing but the constants of the classifiers is left, every hazard is their sigmoid."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            last = name.endswith("bias") and len(parameter) in (1, len(TASK.leaves))
+            parameter.fill_(4.0 if last else 0.0)
+    said = answer(model, torch.randn(9, 6))
+    expected = 1 / (1 + np.exp(-4))
+    assert said.hazards == pytest.approx(expected, abs=1e-6)
+    assert said.tile_probability == pytest.approx(expected, abs=1e-6)
+    assert model.explain(bag(1.0, 3))["tile_probability"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_voices_of_the_first_version_on_dsmil_are_mean_hazards():
+    model, x = make("mhim", version=1, encoder="dsmil").eval(), torch.randn(9, 6)
+    with torch.no_grad():
+        net = model.student
+        pooled = net.online_encoder.survey(net.rows(x), net.predictor)
+        voices = torch.stack(net.online_encoder.logits(pooled, net.predictor))
+    assert (voices[0] - voices[1]).abs().max() > 0.05
+    assert answer(model, x).hazards == pytest.approx(torch.sigmoid(voices).mean(0).numpy(), abs=1e-6)
+
+
+def test_many_draws_give_their_mean_hazards():
+    model, x = make("micromil", select="mc", draws=7, seed=4), torch.randn(30, 6)
+    torch.nn.init.normal_(model.dec.cluster_centers, std=2.0)
+    torch.nn.init.normal_(model.attn.weight, std=3.0)
+    each = model.vary(x, draws=7, seed=4)
+    assert each.std(0).max() > 0
+    noise = model.draw(30, torch.Generator().manual_seed(4))
+    first = model.eval().graph(x, noise=noise).logits
+    assert torch.allclose(each[0], torch.sigmoid(first), atol=1e-6)
+    assert answer(model, x).hazards == pytest.approx(each.mean(0).numpy(), abs=1e-6)
+
+
+def test_the_mean_answer_of_extreme_hazards_is_finite():
+    logits = torch.tensor([[90.0, -90.0], [88.0, -200.0]], requires_grad=True)
+    said = mean_answer(logits, TASK)
+    assert said.tolist() == pytest.approx([88 + np.log(2 / (1 + np.exp(-2))), -90 - np.log(2)], abs=1e-4)
+    said.sum().backward()
+    assert torch.isfinite(logits.grad).all()
 
 
 @pytest.mark.parametrize("n", [1, 2, 7])
@@ -225,6 +284,29 @@ def test_methods_learn_times(model, n):
     assert "tiles" not in losses
     total(losses).backward()
     assert not model.loss([(torch.randn(n, 6), None, Target(slide=1))], 0.0).get("slide")
+
+
+def test_a_label_of_the_slide_says_nothing_of_time(model):
+    x, draw, model = torch.randn(20, 6), torch.Generator(), model.eval()  # nothing else is random
+
+    def losses(**label):
+        target = Target(time=12.0, event=True, **label)
+        found = model.loss([(x, None, target)], 0.5, generator=draw.manual_seed(1))
+        return {name: loss.item() for name, loss in found.items()}
+
+    plain = losses()
+    assert plain["slide"] > 0
+    for leaf in TASK.leaves:
+        assert losses(slide=leaf) == plain
+
+
+def test_labels_of_slides_weigh_no_times():
+    labelled = [replace(c, target=replace(c.target, slide=1 + (i > 0))) for i, c in enumerate(planted(6))]
+    split = Split(tuple(c.case for c in labelled))
+    flat = LabelTree.from_paths(["a", "b"])
+    weights = [Cohort(prepare(labelled), split, tree, torch.device("cpu")).weights() for tree in (TASK, flat)]
+    assert weights[0] == {}
+    assert weights[1]["c0"] == pytest.approx(3)
 
 
 def test_maps_of_a_risk(model):

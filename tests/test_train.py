@@ -348,6 +348,25 @@ def test_steps_of_several_bags_learn(planted, method, config):
     assert last < first
 
 
+@pytest.mark.parametrize(("compat", "steps"), [("official", 1), ("clean", 4), ("paper", 4)])
+def test_the_schedules_of_hmil_move_once_an_epoch_as_published(planted, monkeypatch, compat, steps):
+    cases, split, _ = planted
+    told = []
+    asked = methods.get("hmil").slide_losses
+
+    def listening(self, studies, targets, progress, weights):
+        told.append(progress)
+        return asked(self, studies, targets, progress, weights)
+
+    monkeypatch.setattr(methods.get("hmil"), "slide_losses", listening)
+    few = Split(split.train[:4])
+    recipe = dataclasses.replace(QUICK, epochs=2)
+    config = {**KINDS["hmil"], "compat": compat}
+    drain(train_steps(cases, few, method="hmil", config=config, recipe=recipe, tree=TREE, device="cpu"))
+    assert sorted({e for e in told if e < 0.5}) == [i / (2 * steps) for i in range(steps)]
+    assert sorted({e for e in told if e >= 0.5}) == [0.5 + i / (2 * steps) for i in range(steps)]
+
+
 class Held:
     """Bytes that autograd keeps for the backward pass, now and at most."""
 

@@ -1,6 +1,7 @@
 """CLAM, single- and multi-branch (Lu et al. 2021): what attention puts first and last is told apart.
 
-The instance loss needs the class of the slide: a slide labelled at an inner node, or not at all, gives none.
+The instance loss needs the class of the slide: a slide labelled at an inner node, or not at all, gives none,
+and neither does a follow-up time, whose intervals are no classes of tiles.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch.nn.functional import linear
 
 from napari_mil.blocks import ACTIVATIONS, Dropout, GatedScores, by_rows, hiding, xavier
 from napari_mil.correction import Target
-from napari_mil.labeltree import LabelTree
+from napari_mil.labeltree import LabelTree, Survival
 from napari_mil.mil import MILModel, Noise, Output, Study
 from napari_mil.options import option
 
@@ -79,7 +80,8 @@ class _CLAM(MILModel):
         )
         self.instance_classifiers = nn.ModuleList(nn.Linear(wide, 2) for _ in tree.leaves)
         self.instance_loss_fn = SmoothTop1SVM(2)
-        self._class_of = {leaf: k for k, leaf in enumerate(tree.leaves)}
+        leaves = () if isinstance(tree, Survival) else tree.leaves
+        self._class_of = {leaf: k for k, leaf in enumerate(leaves)}
 
     @abstractmethod
     def head(self) -> tuple[Tensor, Tensor]:

@@ -178,6 +178,7 @@ class HMIL(MILModel):
                 "hmil learns a coarse and a fine level, and this label tree has one; "
                 "group its labels under coarser ones, or choose abmil or mhim."
             )
+        self.whole_epochs = config.compat == "official"
         wide, small, tiny = config.hidden, config.hidden // 4, config.hidden // 16
         coarse, fine = len(tree.nodes_at(tree.levels - 2)), self.classes
         self.feature_extractor = nn.Sequential(

@@ -91,7 +91,11 @@ class Cohort:
         return [c for c in self.split.train if self.target(c).says(self.tree) or c in tiles]
 
     def weights(self) -> dict[str, float]:
-        """Inverse frequency of each training case's label, mean 1 over the cases."""
+        """Inverse frequency of each training case's label, mean 1 over the cases; none where the task is
+        time, which such a label says nothing of.
+        """
+        if isinstance(self.tree, Survival):
+            return {}
         nodes = [self.target(c).slide for c in self.split.train]
         found, counts = np.unique([n for n in nodes if n], return_counts=True)
         share = {int(n): len(nodes) / (len(found) * int(k)) for n, k in zip(found, counts, strict=True)}
@@ -169,9 +173,8 @@ class Fit:
         sums: dict[str, float] = {}
         told = time.monotonic()
         for i, batch in enumerate(batches):
-            for name, value in self._step(
-                batch, (self.epoch + i / len(batches)) / self.recipe.epochs
-            ).items():
+            within = 0.0 if self.model.whole_epochs else i / len(batches)
+            for name, value in self._step(batch, (self.epoch + within) / self.recipe.epochs).items():
                 sums[name] = sums.get(name, 0.0) + value / len(batches)
             if time.monotonic() - told > 0.2:
                 told = time.monotonic()

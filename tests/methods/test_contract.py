@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from variants import VARIANTS
 
 from napari_mil import methods
 from napari_mil.bag import Bag
@@ -23,26 +24,6 @@ D = 6
 TILES = 24
 FLAT = LabelTree.from_paths(["LUAD", "LUSC", "other"])
 TREE = LabelTree.from_paths(["Benign/N", "Benign/UDH", "Malignant/DCIS", "Malignant/IC"], normal=["Benign/N"])
-#: more ways to run a method than its defaults; methods not named here run with those alone
-VARIANTS = {
-    "mhim": [
-        {},
-        {"encoder": "gated"},
-        {"encoder": "selfattn", "heads": 2},
-        {"compat": "official"},
-        {"pure": True},
-        {"hidden_ratio_random": 0.5, "score": "attention", "recycle_tokens": 0},
-        {"version": 1, "random_mask_ratio": 0.5, "low_mask_ratio": 0.2},
-        {"encoder": "dsmil"},
-        {"encoder": "dsmil", "version": 1, "random_mask_ratio": 0.3},
-        {"encoder": "selfattn", "version": 1, "compat": "official", "low_mask_ratio": 0.5},
-    ],
-    "clam_sb": [{}, {"subtyping": True}],
-    "clam_mb": [{}, {"subtyping": True}],
-    "hmil": [{}, {"compat": "official"}, {"compat": "paper"}],
-    # one draw or many depend on which image met which noise, so on the order; test_micromil.py has those
-    "micromil": [{}, {"compat": "official", "select": "argmax"}, {"compat": "paper"}, {"dec_weight": 0.1}],
-}
 #: properties that a method may say it cannot have
 EXCEPTIONS = {"flat tree", "permutation", "evidence", "every parameter learns", "tile labels"}
 CASES = [

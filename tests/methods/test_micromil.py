@@ -15,6 +15,7 @@ from napari_mil.errors import ModelError
 from napari_mil.grid import TileGrid
 from napari_mil.infer import predict
 from napari_mil.labeltree import LabelTree
+from napari_mil.train.recipes import config_for, recipe_for
 
 D = 5
 TREE = LabelTree.from_paths(["B/N", "B/UDH", "M/IC"], normal=["B/N"])
@@ -255,6 +256,23 @@ def test_explain_tells_who_stands_for_whom(mode):
     if mode in names:
         same = model.explain(bag, seed=2, mode=names[mode])
         assert all(np.array_equal(table[k], same[k]) for k in table)
+
+
+def test_presets_are_those_of_code_and_print():
+    asked = {
+        name: (config_for("micromil", preset=name), recipe_for("micromil", preset=name))
+        for name in methods.presets("micromil")
+    }
+    assert {n: (c["compat"], c["clusters"], c["width"]) for n, (c, _) in asked.items()} == {
+        "official": ("official", 36, 0),
+        "BreakHis": ("paper", 16, 128),
+        "Seegene": ("paper", 36, 128),
+    }
+    assert {n: r.lr for n, (_, r) in asked.items()} == {"official": 1e-4, "BreakHis": 1e-3, "Seegene": 1e-3}
+    for config, recipe in asked.values():
+        assert (config["layers"], config["hidden"], config["dropout"], config["tau"]) == (2, 128, 0.5, 1.0)
+        assert (recipe.epochs, recipe.patience, recipe.min_epochs) == (50, 5, 0)
+        assert (recipe.weight_decay, recipe.schedule, recipe.batch_bags) == (1e-6, "constant", 1)
 
 
 def test_other_ways_to_choose_are_refused():

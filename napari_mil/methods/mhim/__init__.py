@@ -27,7 +27,7 @@ from napari_mil.errors import ModelError
 from napari_mil.labeltree import LabelTree
 from napari_mil.methods.mhim.config import GRID, PRESETS, MHIMConfig
 from napari_mil.methods.mhim.network import Network
-from napari_mil.mil import MILModel, Noise, Output, Preset, Study, answering, as_tensor
+from napari_mil.mil import MILModel, Noise, Output, Preset, Study, answering, as_tensor, mean_answer
 
 #: bits of the column `flags`; version 1 may hide a tile for several reasons
 HIGH_CANDIDATE, HIDDEN_HIGH, HIDDEN_LOW, HIDDEN_RANDOM = 1, 2, 4, 8
@@ -94,10 +94,12 @@ class MHIM(MILModel):
         )
 
     def _answer(self, pooled: Pooled) -> Tensor:
-        """(C,) the mean of the encoder's voices: of their logits, in version 1 of their probabilities."""
+        """(C,) the mean of the encoder's voices: of their logits, in version 1 of their probabilities, or of
+        their hazards where the task is time.
+        """
         voices = torch.stack(self.student.online_encoder.logits(pooled, self.student.predictor))
         if self.config.version == 1 and len(voices) > 1:
-            return torch.logsumexp(torch.log_softmax(voices, -1), 0) - math.log(len(voices))
+            return mean_answer(voices, self.tree)
         return voices.mean(0)
 
     def has_teacher(self) -> bool:
