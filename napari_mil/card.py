@@ -41,7 +41,7 @@ class Recipe:
     select_by: str = option(
         "score",
         "what chooses the best epoch: all AUCs and obedience, the finest macro AUC, or as published "
-        "(two classes: macro AUC, more: balanced accuracy)",
+        "(two classes: macro AUC, more: balanced accuracy, follow-up times: c-index)",
         choices=("score", "auc", "official"),
     )
     precision: str = option("fp32", "arithmetic of training; weights stay float32", choices=("fp32", "bf16"))

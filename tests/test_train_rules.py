@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from planted import FLAT, TREE
 
 from napari_mil.card import Recipe
+from napari_mil.labeltree import Survival
 from napari_mil.train.rules import epoch_score, learning_rate, tired
 
 OFFICIAL = Recipe(stopping="official", patience=3, min_epochs=4, epochs=200)
@@ -88,3 +89,12 @@ def test_what_chooses_an_epoch():
     undefined = {"fine/auc": math.nan, "score": 0.7}
     assert epoch_score(Recipe(select_by="auc"), undefined, TREE) == 0.7
     assert epoch_score(Recipe(select_by="auc"), {}, TREE) is None
+
+
+def test_what_chooses_an_epoch_of_times():
+    task = Survival.from_times([3, 9, 14, 30, 40], [True] * 5)
+    found = {"c_index": 0.8, "loss": 2.0, "score": 0.7}
+    assert epoch_score(Recipe(), found, task) == 0.7
+    assert epoch_score(Recipe(select_by="official"), found, task) == 0.8
+    assert epoch_score(Recipe(select_by="auc"), found, task) == 0.7  # times have none
+    assert epoch_score(Recipe(select_by="official"), {"loss": 2.0, "score": -0.1}, task) == -0.1

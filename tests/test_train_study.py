@@ -199,6 +199,9 @@ def test_presets_are_published_settings_by_name():
     assert set(methods.presets("mhim")) >= {"v2-command", "v1-c16-attn"}
     recipe = recipe_for("mhim", {"epochs": 3}, preset="v2-command")
     assert (recipe.epochs, recipe.patience, recipe.min_epochs, recipe.stopping) == (3, 20, 100, "official")
+    times = recipe_for("mhim", preset="v2-survival")
+    assert (times.patience, times.min_epochs, times.select_by) == (15, 30, "official")
+    assert config_for("mhim", preset="v2-survival") == config_for("mhim", preset="v2-command")
     config = config_for("mhim", {"mask_ratio": 0.01}, preset="v2-command")
     assert config["init_student"] == "none" != config_for("mhim")["init_student"]  # ours starts from stage 1
     assert (config["compat"], config["mask_ratio"], config["keep_ratio"]) == ("official", 0.01, 0.8)

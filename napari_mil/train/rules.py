@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from napari_mil.card import Recipe
-from napari_mil.labeltree import LabelTree, level_names
+from napari_mil.labeltree import LabelTree, Survival, level_names
 
 #: where the cosine ends, as published
 LAST_RATE = 1e-7
@@ -54,10 +54,18 @@ def tired(recipe: Recipe, scores: Sequence[float]) -> bool:
 def epoch_score(recipe: Recipe, found: Mapping[str, float], tree: LabelTree) -> float | None:
     """What chooses an epoch, of its validation figures (`evaluate.selection_metrics`); None without any.
 
-    A figure that the validation cases do not define, such as the AUC of one class, leaves it to `score`.
+    A figure that the validation cases do not define, such as the AUC of one class or of times, leaves it to
+    `score`.
     """
     if recipe.select_by == "score":
         return found.get("score")
-    many = recipe.select_by == "official" and len(tree.leaves) > 2
-    wanted = found.get(f"{level_names(tree)[-1]}/{'balanced_accuracy' if many else 'auc'}", math.nan)
+    wanted = found.get(_decisive(tree, official=recipe.select_by == "official"), math.nan)
     return wanted if math.isfinite(wanted) else found.get("score")
+
+
+def _decisive(tree: LabelTree, *, official: bool) -> str:
+    """The figure that chooses: the finest macro AUC, or as published (methods.md §3.8.7, 3.9)."""
+    if official and isinstance(tree, Survival):
+        return "c_index"
+    many = official and len(tree.leaves) > 2
+    return f"{level_names(tree)[-1]}/{'balanced_accuracy' if many else 'auc'}"

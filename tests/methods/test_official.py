@@ -173,10 +173,15 @@ def test_gated_mhim_answers_by_the_formula():
 def test_wrappers_and_prefixes_are_taken_off():
     plain = official.load(mhim())(bag(9, D, 0)).logits[0]
     dressed = {f"module.{k}": v for k, v in mhim().items()}
+    twice = {f"module.{k}": v for k, v in dressed.items()}
     inner = {k.replace("online_encoder.", "online_encoder.module."): v for k, v in mhim().items()}
+    deep = {f"module.{k.replace('.attention.', '.module.module.attention.')}": v for k, v in inner.items()}
     for source in (
         dressed,
+        twice,
         inner,
+        deep,
+        {"model": twice, "epoch": 3},
         {"model": dressed, "epoch": 3},
         {"model_state_dict": mhim(), "optimizer": {"lr": 1.0}},
         {"state_dict": mhim()},
@@ -230,10 +235,54 @@ def test_what_the_file_does_not_say_is_noted():
     assert official.load(v1(mhim(k=0))).assumed == ("act = relu", "da_act = relu")
     assert official.load(mhim(k=0), act="relu", da_act="tanh").assumed == ()
     full = official.load({"model": mhim(), "teacher": mhim(1)}, act="gelu", da_act="relu")
-    assert full.assumed == ("score = class", "mask_ratio = 0.03", "keep_ratio = 0.8")
+    assert full.assumed == (
+        "score = class",
+        "mask_ratio = 0.03",
+        "hidden_ratio_random = 1.0",
+        "mask_schedule = none",
+        "keep_ratio = 0.8",
+    )
     assert "mean pooling (max looks the same in a file)" in official.load(fill(pool_shapes(D))).assumed
     first = official.load({"model": v1(mhim(k=0)), "teacher": v1(mhim(1, k=0))}, random_mask_ratio=0.5)
-    assert first.assumed[2:] == ("mask_ratio = 0.03", "low_mask_ratio = 0.0")
+    assert first.assumed[2:] == (
+        "mask_ratio = 0.03",
+        "hidden_ratio_random = 1.0",
+        "mask_schedule = cosine",
+        "low_mask_ratio = 0.0",
+    )
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("encoder", ["attn", "gated", "selfattn", "dsmil"])
+def test_whatever_decides_which_tiles_a_file_s_teacher_hides_is_noted(encoder, version):
+    """Every option that changes the hidden tiles, tried one by one, stands among what was assumed."""
+    named = v1 if version == 1 else dict
+    k = 0 if version == 1 else 5
+    file = {name: named(mhim(i, encoder=encoder, k=k)) for i, name in enumerate(("model", "teacher"))}
+    others = {
+        "mask_ratio": 0.5,
+        "hidden_ratio_random": 0.2,
+        "low_mask_ratio": 0.3,
+        "random_mask_ratio": 0.3,
+        "keep_ratio": 0.3,
+        "fusion": "mean",
+        "mask_schedule": "cosine",
+        "score": "attention",
+    }
+    usual = {"mask_ratio": 0.3, "mask_schedule": "none"}
+    usual |= {"score": "attention"} if (encoder, version) == ("selfattn", 2) else {}
+    x = bag(60, D, 0)
+
+    def roles(**options):
+        model = official.load(file, **usual | options)
+        draw = torch.Generator().manual_seed(0)
+        return model.hide(model.salience(x), progress=0.5, generator=draw).roles(60)
+
+    plain = roles()
+    decide = {name for name, value in others.items() if not torch.equal(roles(**{name: value}), plain)}
+    assert decide >= {"mask_ratio", "hidden_ratio_random", "mask_schedule"}
+    assert ("fusion" in decide) == (encoder == "selfattn")
+    assert decide <= official.describe(file).unsaid.keys()
 
 
 def test_what_a_file_says_and_leaves_open_can_be_asked_without_making_a_model():
@@ -246,6 +295,8 @@ def test_what_a_file_says_and_leaves_open_can_be_asked_without_making_a_model():
         "da_act": "relu",
         "score": "class",
         "mask_ratio": 0.03,
+        "hidden_ratio_random": 1.0,
+        "mask_schedule": "none",
         "keep_ratio": 0.8,
     }
     assert official.describe(v1(mhim(k=0))).unsaid["act"] == "relu"

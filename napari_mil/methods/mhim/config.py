@@ -109,6 +109,11 @@ PRESETS = {
     "v2-paper-reading": Preset(
         _V2 | {"keep_ratio": 0.2}, {**_ADAM, "min_epochs": 100}, "IJCV 2025, as its abstract reads"
     ),
+    "v2-survival": Preset(
+        _V2 | {"keep_ratio": 0.8},
+        {**_ADAM, "min_epochs": 30, "patience": 15},
+        "IJCV 2025, its command for follow-up times",
+    ),
     "v1-c16-attn": _v1(_C16, earliest=130, patience=30, mask_ratio=0.01, random_mask_ratio=0.5),
     "v1-c16-selfattn": _v1(
         _C16,

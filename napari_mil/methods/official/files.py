@@ -57,7 +57,7 @@ def _plain(held: Mapping[str, Any]) -> Weights:
         tensor = tensor.float() if tensor.is_floating_point() else tensor
         if not torch.isfinite(tensor).all():
             raise ModelError(f"{key} of the checkpoint holds numbers that are not finite.")
-        weights[re.sub(r"(^|\.)module\.", r"\1", str(key))] = tensor
+        weights[re.sub(r"(^|\.)(?:module\.)+", r"\1", str(key))] = tensor
     alias = weights.pop("merge.global_q", None)
     if alias is not None and not torch.equal(weights.setdefault("merge.global_q_mm", alias), alias):
         raise ModelError(

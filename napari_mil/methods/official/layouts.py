@@ -100,6 +100,10 @@ def _heads_of_recycling(bundle: Bundle) -> int | None:
 
 
 _LEAF = (-1, (0,))
+#: what hides the salient tiles in both versions of MHIM
+_HIDES = ("mask_ratio", "hidden_ratio_random", "mask_schedule")
+#: what every published setting of version 1 has, though no file says so
+_FIRST = {"act": "relu", "mask_schedule": "cosine"}
 _STEM = "online_encoder."
 #: encoder of MHIM → (what a sentence calls it, its mark, what its shapes say, its classwise keys)
 _ENCODERS: dict[str, tuple[str, str, dict[str, Read], dict[str, tuple[int, tuple[int, ...]]]]] = {
@@ -133,6 +137,7 @@ _ENCODERS: dict[str, tuple[str, str, dict[str, Read], dict[str, tuple[int, tuple
 def _mhim(encoder: str, version: int) -> Layout:
     words, mark, said, classwise = _ENCODERS[encoder]
     first = version == 1
+    fusion = ("fusion",) if encoder == "selfattn" else ()  # the one whose heads score by themselves
     projection = "patch_to_emb.0.weight" if first else "feature.0.weight"
     recycling: dict[str, Read] = {"recycle_tokens": _tokens, "heads": _heads_of_recycling}
     return Layout(
@@ -148,12 +153,12 @@ def _mhim(encoder: str, version: int) -> Layout:
             **({} if first else recycling),
             **said,
         },
-        fixed={"encoder": encoder, "version": version, **({"act": "relu"} if first else {})},
+        fixed={"encoder": encoder, "version": version, **(_FIRST if first else {})},
         unsaid=("act", "da_act") if encoder in ("attn", "gated") else ("act",),
         unsaid_of_teacher=(
-            ("mask_ratio", "low_mask_ratio", "random_mask_ratio")
+            (*_HIDES, "low_mask_ratio", "random_mask_ratio", *fusion)
             if first
-            else ("score", "mask_ratio", "keep_ratio")
+            else ("score", *_HIDES, "keep_ratio", *fusion)
         ),
         same=(("feature.", "patch_to_emb."),),
         classwise={"predictor.": _LEAF, **classwise},
