@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -119,7 +120,13 @@ def _area(series: Any) -> int:
 
 
 def _is_associated(series: Any) -> bool:
-    return any(word in (series.name or "").lower() for word in _ASSOCIATED)
+    return _associated_word(series) is not None
+
+
+def _associated_word(series: Any) -> str | None:
+    """What kind of associated picture a series is by its name, in which that stands as a word of its own."""
+    said = re.findall(r"[a-z]+", (series.name or "").lower())
+    return next((word for word in _ASSOCIATED if word in said), None)
 
 
 def _check_axes(series: Any) -> None:
@@ -154,7 +161,7 @@ def _further_levels(
 
 def _associated(tif: tifffile.TiffFile, tables: Tables) -> Iterator[tuple[str, Page]]:
     for series in tif.series:
-        word = next((w for w in _ASSOCIATED if w in (series.name or "").lower()), None)
+        word = _associated_word(series)
         if word is not None:
             try:
                 yield word, Page.of(_page(series), tables)

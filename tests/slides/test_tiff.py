@@ -253,3 +253,16 @@ def test_a_large_image_in_strips_cannot_be_read_in_parts(tmp_path, monkeypatch):
     monkeypatch.setattr("napari_mil.slides.tiff.MOST_STRIPED_PX", 300 * 421 - 1)
     with pytest.raises(SlideError, match="neither tiled nor small"):
         open_slide(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("name", ["CD68 macrophages", "unlabelled control", "HE overviewscan"])
+def test_a_slide_whose_name_holds_the_word_of_another_picture_is_the_slide(tmp_path, name):
+    path = tmp_path / "a.ome.tif"
+    image = picture(600, 700)
+    with tifffile.TiffWriter(path, ome=True) as writer:
+        writer.write(picture(300, 320), photometric="rgb", tile=(128, 128), metadata={"Name": "label image"})
+        writer.write(image, photometric="rgb", tile=(128, 128), metadata={"Name": name})
+    with open_slide(path) as slide:
+        assert slide.shape_px == (600, 700)
+        assert np.array_equal(slide.levels[0][:], image)
+        assert list(slide.associated) == ["label"]
