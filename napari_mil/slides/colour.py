@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageCms
 
 from napari_mil.errors import reason
+from napari_mil.slides.info import PROFILE
 from napari_mil.slides.slide import RefusedError
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def to_srgb(source: Source) -> Source:
     profile = source.info.icc_profile
     if profile is not None:
         return SrgbSource(source, profile)
-    says = {**source.info.properties, COLOURS: "as stored: the file has no colour profile"}
+    why = source.info.properties.get(PROFILE, "the file has no colour profile")
+    says = {**source.info.properties, COLOURS: f"as stored: {why}"}
     source.info = replace(source.info, properties=says)
     return source

@@ -16,6 +16,10 @@ Pixels = NDArray[np.uint8]
 Box = tuple[int, int, int, int]  # y0, x0, y1, x1, half-open
 
 
+#: The property that says why a file's colour profile cannot be used.
+PROFILE = "colour profile"
+
+
 @dataclass(frozen=True, slots=True)
 class LevelInfo:
     """Size of a level and of the tiles it is read by, (height, width) in that level's pixels.

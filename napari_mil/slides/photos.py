@@ -19,7 +19,7 @@ import tifffile
 from PIL import Image, ImageOps
 
 from napari_mil.errors import SlideError, reason
-from napari_mil.slides.info import LevelInfo, Montage, Photograph, Pixels, SlideInfo
+from napari_mil.slides.info import PROFILE, LevelInfo, Montage, Photograph, Pixels, SlideInfo
 from napari_mil.slides.slide import RefusedError
 from napari_mil.slides.tiffpage import over
 
@@ -42,6 +42,7 @@ _DEPTHS = {
     "CMYK",
     "YCbCr",
 }  # Pillow's names of 8-bit pictures
+_RGB = {"RGB", "RGBA", "RGBX"}
 _ORIENTATION = 0x0112
 _TURNED = 5  # EXIF orientations from here on exchange height and width
 
@@ -56,7 +57,9 @@ class PhotographSource:
         steps = range(_halvings(max(height, width)) + 1)
         shapes = [(math.ceil(height / 2**k), math.ceil(width / 2**k)) for k in steps]
         levels = tuple(LevelInfo(shape, (_TILE_PX, _TILE_PX)) for shape in shapes)
-        self.info = SlideInfo(levels, (path,), properties={"format": "photograph"})
+        profile, why_not = profile_of((path,))
+        says = {"format": "photograph", **why_not}
+        self.info = SlideInfo(levels, (path,), properties=says, icc_profile=profile)
 
     def tile(self, level: int, row: int, col: int) -> Pixels:
         """(h, w, 3) uint8, cut at the level's border."""
@@ -90,6 +93,7 @@ class MontageSource:
             photographs.append(Photograph(file.name, at, (y, x, y + size[0], x + size[1])))
         shape = (rows * cell[0], self._cols * cell[1])
         steps = [2**k for k in range(levels + 1)]
+        profile, why_not = profile_of(self._files)
         self.info = SlideInfo(
             levels=tuple(
                 LevelInfo((shape[0] // s, shape[1] // s), (cell[0] // s, cell[1] // s)) for s in steps
@@ -98,7 +102,9 @@ class MontageSource:
             properties={
                 "format": f"montage of {len(files)} photographs of {folder.name}",
                 "positions": "the photographs lie in the order of their names; where they lie says nothing",
+                **why_not,
             },
+            icc_profile=profile,
             montage=Montage(cell, tuple(photographs)),
         )
 
@@ -182,6 +188,24 @@ def size_of(file: Path, formats: tuple[str, ...]) -> tuple[int, int]:
             f"{file.name} has {wide} × {high} pixels, too many for a photograph; save it as a tiled TIFF"
         )
     return (wide, high) if turned else (high, wide)
+
+
+def profile_of(files: Sequence[Path]) -> tuple[bytes | None, dict[str, str]]:
+    """The colour profile that photographs share, and, where they have some that cannot be used for all of
+    them, why, as a property.
+    """
+    found: set[tuple[bytes, bool]] = set()
+    for file in files:
+        with Image.open(file) as image:
+            found.add((image.info.get("icc_profile") or b"", image.mode in _RGB))
+    if len(found) > 1:
+        differ = len({profile for profile, _ in found}) > 1
+        why = "the photographs have different colour profiles" if differ else "some are not stored in RGB"
+        return None, {PROFILE: why} if any(profile for profile, _ in found) else {}
+    ((profile, rgb),) = found
+    if profile and not rgb:
+        return None, {PROFILE: "its colour profile is not for RGB"}
+    return profile or None, {}
 
 
 def _orientation(image: Image.Image) -> int:

@@ -57,6 +57,35 @@ def test_a_slide_without_a_profile_stays_as_it_is_and_says_so(tmp_path):
         assert slide.properties["colours"] == "as stored: the file has no colour profile"
 
 
+@pytest.mark.parametrize("name", ["a.png", "a.jpg"])
+def test_a_photograph_is_converted_by_its_profile(tmp_path, name):
+    Image.fromarray(IMAGE).save(tmp_path / name, icc_profile=profile(), quality=95)
+    stored = Image.open(tmp_path / name)
+    given = ImageCms.ImageCmsProfile(io.BytesIO(profile()))
+    wanted = np.asarray(ImageCms.profileToProfile(stored, given, ImageCms.createProfile("sRGB")))
+    assert abs(wanted.astype(int) - IMAGE).max() > 10
+    with open_slide(tmp_path / name, srgb=True) as slide:
+        assert slide.properties["colours"].startswith("converted to sRGB from ")
+        assert np.array_equal(slide.levels[0][:], wanted)
+
+
+def test_a_montage_is_converted_where_all_photographs_share_a_profile(tmp_path):
+    for name in ("a.png", "b.png"):
+        Image.fromarray(IMAGE).save(tmp_path / name, icc_profile=profile())
+    with open_slide(tmp_path, srgb=True) as slide:
+        assert slide.properties["colours"].startswith("converted to sRGB from ")
+    Image.fromarray(IMAGE).save(tmp_path / "c.png")
+    with open_slide(tmp_path, srgb=True) as slide:
+        assert slide.properties["colours"] == "as stored: the photographs have different colour profiles"
+
+
+def test_a_profile_that_is_not_for_rgb_is_said(tmp_path):
+    grey = Image.fromarray(IMAGE[..., 0])
+    grey.save(tmp_path / "a.png", icc_profile=profile())
+    with open_slide(tmp_path / "a.png", srgb=True) as slide:
+        assert slide.properties["colours"] == "as stored: its colour profile is not for RGB"
+
+
 def test_a_damaged_profile_is_said_and_the_file_given_back(tmp_path):
     path = write(tmp_path / "a.tif", b"no profile")
     with pytest.raises(
