@@ -41,6 +41,11 @@ def get(name: str) -> type[MILModel]:
     return kind
 
 
+def about(name: str) -> str:
+    """What a method does, in a sentence or two."""
+    return " ".join((inspect.getdoc(get(name)) or "").split("\n\n")[0].split())
+
+
 def presets(name: str) -> Mapping[str, Preset]:
     """The settings of the papers that a method knows, by name."""
     return get(name).presets

@@ -1,9 +1,11 @@
-"""Adopt what a retraining made, or not: the two models compared, and the way back."""
+"""Adopt what a training made, or not: the two models compared, and the way back."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any
 
 from qtpy.QtWidgets import QWidget
 
@@ -13,6 +15,17 @@ from napari_mil.ui.figuretable import FigureTable
 from napari_mil.ui.flips import flip_table, flip_words, flips
 from napari_mil.ui.state import State
 from napari_mil.ui.widgets import button, column, hint, row, text
+
+if TYPE_CHECKING:
+    from napari_mil.card import ModelCard
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NewlyTrained:
+    """A model that is no child of another, so that there is nothing to compare it with; its card."""
+
+    card: ModelCard
+    worse: str = ""
 
 
 class Decision(QWidget):
@@ -80,6 +93,19 @@ class Decision(QWidget):
         self.verdict.setText("<br>".join([*lines, flip_words(found)]))
         self.flipped.setText(flip_table(found))
         self.adopt_button.setText("Adopt although worse…" if result.worse else "Adopt the new model")
+
+    def offer(self, card: ModelCard, lines: Sequence[str]) -> None:
+        """Let the person adopt a newly trained model or not; `lines` say what it is worth."""
+        self.fill(None)
+        self.result, now = NewlyTrained(card), self.desk.state.card
+        self.verdict.setText("<br>".join([f"<b>{escape(card.name)} is trained.</b>", *map(escape, lines)]))
+        self.adopt_button.setText("Adopt the new model")
+        other = now is not None and now.id != card.id
+        comparable = other and now is not None and (now.tree, now.encoder) == (card.tree, card.encoder)
+        self.verdict.show()
+        self.adopt_button.show()
+        self.keep_button.setVisible(other)
+        self.difference_button.setVisible(comparable)
 
     def adopt(self) -> None:
         """The new model answers from now on; one that became worse must be asked for twice."""

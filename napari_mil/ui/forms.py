@@ -7,16 +7,22 @@ from __future__ import annotations
 import dataclasses
 import math
 import typing
+from collections.abc import Mapping
 from typing import Any, Generic, TypeVar
 
-from magicgui.widgets import CheckBox, ComboBox, Container, FloatSpinBox, LineEdit, SpinBox
-from qtpy.QtWidgets import QWidget
+from magicgui.application import use_app
+from magicgui.widgets import CheckBox, ComboBox, Container, LineEdit, SpinBox
+from magicgui.widgets.bases import RangedWidget
+from qtpy.QtCore import QEvent, QObject, Qt
+from qtpy.QtWidgets import QAbstractSpinBox, QComboBox, QDoubleSpinBox, QFormLayout, QLabel, QWidget
 
 from napari_mil.options import check
 
 T = TypeVar("T")
 #: The bounds that Qt's integer boxes can hold.
 _INT = 2**31 - 1
+#: Digits after the point that a number can have.
+DIGITS = 10
 
 
 class Form(Generic[T]):
@@ -26,6 +32,11 @@ class Form(Generic[T]):
     ----------
     start : instance whose values are shown first
     only : names of the fields to show, in that order; all when empty
+
+    Attributes
+    ----------
+    native : the Qt widget to put into a layout
+    container : the fields as magicgui has them
     """
 
     def __init__(self, start: T, *, only: tuple[str, ...] = ()) -> None:
@@ -33,13 +44,9 @@ class Form(Generic[T]):
         fields = {f.name: f for f in dataclasses.fields(start)}  # type: ignore[arg-type]
         made = {name: _widget(fields[name], getattr(start, name), type(start)) for name in only or fields}
         self._widgets = {name: widget for name, widget in made.items() if widget is not None}
-        self.container = Container(widgets=list(self._widgets.values()), labels=True)
-        self.container.margins = (0, 0, 0, 0)
-
-    @property
-    def native(self) -> QWidget:
-        """The Qt widget to put into a layout."""
-        return self.container.native
+        self.container = Container(widgets=list(self._widgets.values()), labels=False)
+        self.native = _laid_out(self._widgets)
+        keep_calm(self.native)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -53,10 +60,83 @@ class Form(Generic[T]):
         check(made, type(made).__name__)
         return made
 
+    def changed(self) -> dict[str, Any]:
+        """{field: value} of what differs from what the form came with; ModelError as `read`."""
+        made = self.read()
+        return {n: getattr(made, n) for n in self._widgets if getattr(made, n) != getattr(self._start, n)}
+
     def write(self, value: T) -> None:
         """Show the values of `value`."""
         for name, widget in self._widgets.items():
             widget.value = getattr(value, name)
+
+
+class _Calm(QObject):
+    """Lets the wheel scroll past a field that nobody has gone to, instead of changing its value."""
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802 - Qt's name
+        if event.type() == QEvent.Type.Wheel and isinstance(watched, QWidget) and not watched.hasFocus():
+            event.ignore()
+            return True
+        return False
+
+
+def keep_calm(parent: QWidget) -> None:
+    """Let the wheel change a number or a choice under `parent` only where the focus is."""
+    calm = _Calm(parent)
+    for kind in (QAbstractSpinBox, QComboBox):
+        for box in parent.findChildren(kind):
+            box.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+            box.installEventFilter(calm)
+
+
+class _Digits(QDoubleSpinBox):
+    """Takes and shows as many digits as a number has, and no zeros after them: 0.00002, 0.25."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        super().setDecimals(DIGITS)
+
+    def setDecimals(self, _digits: int) -> None:  # noqa: N802 - Qt's name
+        """There are always as many as can be told apart."""
+
+    def textFromValue(self, value: float) -> str:  # noqa: N802 - Qt's name
+        said = str(self.locale().toString(value, "f", DIGITS))
+        return said.rstrip("0").removesuffix(self.locale().decimalPoint())
+
+
+def _with_digits(backend: Any) -> Any:
+    """Magicgui's box for numbers, around ours of Qt."""
+
+    class Backend(backend):  # type: ignore[misc]
+        def __init__(self, **kwargs: Any) -> None:
+            super(backend, self).__init__(_Digits, **kwargs)
+
+    return Backend
+
+
+class NumberBox(RangedWidget):  # type: ignore[type-arg]
+    """A number with a point, with as many digits as it has."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(widget_type=_with_digits(use_app().get_obj("FloatSpinBox")), **kwargs)
+
+
+def _laid_out(widgets: Mapping[str, Any]) -> QWidget:
+    """The fields below each other, with their names in a column of their own where there is room for it."""
+    native = QWidget()
+    rows = QFormLayout(native)
+    rows.setContentsMargins(0, 0, 0, 0)
+    rows.setRowWrapPolicy(QFormLayout.RowWrapPolicy.WrapLongRows)
+    rows.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+    for name, widget in widgets.items():
+        label = QLabel(words(name))
+        label.setToolTip(widget.tooltip)
+        label.setBuddy(widget.native)
+        widget.native.setAccessibleName(words(name))
+        rows.addRow(label, widget.native)
+        widget.native.show()
+    return native
 
 
 def words(name: str) -> str:
@@ -73,7 +153,7 @@ def _widget(field: dataclasses.Field[Any], value: Any, owner: type) -> Any:
     if value is None or kind not in (bool, int, float, str):
         return None
     if kind is bool:
-        return CheckBox(value=value, **shared)
+        return CheckBox(value=value, text="", **shared)
     if kind is str:
         return LineEdit(value=value, **shared)
     low, high = meta.get("low"), meta.get("high")
@@ -81,10 +161,12 @@ def _widget(field: dataclasses.Field[Any], value: Any, owner: type) -> Any:
         low, high = (-_INT if low is None else int(low)), (_INT if high is None else int(high))
         return SpinBox(value=value, min=max(low, -_INT), max=min(high, _INT), **shared)
     low, high = (-1e9 if low is None else low), (1e9 if high is None else high)
-    return FloatSpinBox(value=value, min=low, max=high, step=_step(value, low, high), **shared)
+    return NumberBox(value=value, min=low, max=high, step=_step(value, low, high), **shared)
 
 
 def _step(value: float, low: float, high: float) -> float:
-    """One tenth of the value's own power of ten, so that 2e-4 can be typed and shown."""
+    """One tenth of the power of ten of the value, or of what it lacks to its upper bound (0.9999 of 1)."""
     size = abs(value) or min(abs(high - low), 1.0)
-    return float(10.0 ** (math.floor(math.log10(size)) - 1))
+    if 0 < high - value < size:
+        size = high - value
+    return float(10.0 ** (math.floor(math.log10(size) + 1e-9) - 1))

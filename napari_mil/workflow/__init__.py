@@ -8,6 +8,13 @@ from napari_mil.workflow.analyse import PartialAnswer, analyse_steps, bag_steps,
 from napari_mil.workflow.cases import answer_case_steps
 from napari_mil.workflow.checkpoints import Question, class_list, import_model, questions, take_checkpoint
 from napari_mil.workflow.child import told_to_stop
+from napari_mil.workflow.choosing import (
+    known_encoders,
+    method_choices,
+    start_options,
+    train_apart_steps,
+    why_not_train,
+)
 from napari_mil.workflow.colours import converts, set_colours
 from napari_mil.workflow.contradictions import Contradiction, contradictions
 from napari_mil.workflow.difference import difference_steps
@@ -118,6 +125,7 @@ __all__ = [
     "history_words",
     "import_model",
     "import_paths_steps",
+    "known_encoders",
     "label_above",
     "label_rows",
     "label_slides",
@@ -126,6 +134,7 @@ __all__ = [
     "lock",
     "log_rows",
     "mended",
+    "method_choices",
     "news_of_others",
     "note",
     "parse_mpp",
@@ -156,13 +165,16 @@ __all__ = [
     "skip_question",
     "slide_bag_steps",
     "slide_label",
+    "start_options",
     "take_checkpoint",
     "told_to_stop",
+    "train_apart_steps",
     "train_model_steps",
     "undo_row",
     "unlock",
     "unshare",
     "verify_ledger",
+    "why_not_train",
     "with_hole",
     "withdraw",
     "write_columns",

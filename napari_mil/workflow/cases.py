@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from napari_mil.correction import Target, tile_nodes
+from napari_mil.correction import Correction, Target, tile_nodes
 from napari_mil.errors import LabelError, SlideError, TissueError
 from napari_mil.ledger import SlideRecord
 from napari_mil.prediction import Prediction
@@ -40,14 +40,12 @@ def cases_steps(
     """
     from napari_mil.evaluate import TrainingCase
 
-    by_case: dict[str, list[SlideRecord]] = {}
-    for record in project.slides:
-        by_case.setdefault(record.case, []).append(record)
     made, tree, names = [], project.tree, shown_names(project.slides)
+    by_case = _by_case(project)
     for n, (case, records) in enumerate(by_case.items()):
-        said = {r.id: () if survival else project.ledger.corrections(r.id) for r in records}
+        said = _said(project, records, survival=survival)
         target = _known(project, case, records)
-        if not (everything or (target.time is not None if survival else target.slide or any(said.values()))):
+        if not (everything or _teaches(target, said, survival=survival)):
             continue
         bags = yield from _case_bags_steps(project, records, encoder, names, aside)
         nodes = [tile_nodes(said[bag.slide_id], bag.grid, tree) for bag in bags]
@@ -106,6 +104,40 @@ def _case_bags_steps(
         else:
             bags.append(bag)
     return tuple(bags)
+
+
+def count_cases(project: Project, *, survival: bool = False) -> tuple[int, int]:
+    """How many cases can be learned from, and how many there are; no features are needed for it.
+
+    LabelError when the slides of a case tell different follow-up times.
+    """
+    by_case = _by_case(project)
+    teaching = [
+        _teaches(
+            _known(project, case, records), _said(project, records, survival=survival), survival=survival
+        )
+        for case, records in by_case.items()
+    ]
+    return sum(teaching), len(teaching)
+
+
+def _by_case(project: Project) -> dict[str, list[SlideRecord]]:
+    by_case: dict[str, list[SlideRecord]] = {}
+    for record in project.slides:
+        by_case.setdefault(record.case, []).append(record)
+    return by_case
+
+
+def _said(
+    project: Project, records: Sequence[SlideRecord], *, survival: bool
+) -> dict[str, Sequence[Correction]]:
+    """What people have said of each slide; labels of tiles say nothing of survival."""
+    return {r.id: () if survival else project.ledger.corrections(r.id) for r in records}
+
+
+def _teaches(target: Target, said: Mapping[str, Sequence[Correction]], *, survival: bool) -> bool:
+    """Whether a case has a follow-up time, or a label of the slide or of tiles."""
+    return target.time is not None if survival else bool(target.slide or any(said.values()))
 
 
 def _bag_steps(project: Project, record: SlideRecord, encoder: str) -> Steps[Bag | str]:

@@ -51,12 +51,20 @@ def figure_lines(
     return lines
 
 
-def held_out_lines(project: Project, card: ModelCard) -> list[str]:
-    """The figures on a model's card and what must be known to read them."""
+def held_out_lines(
+    project: Project, card: ModelCard, *, called: Mapping[str, str] | None = None
+) -> list[str]:
+    """The figures on a model's card and what must be known to read them.
+
+    called : the figures to tell, and what to call each; None: all of them by their names
+    """
     case_of = {record.id: record.case for record in project.slides}
     held = {part: len({case_of.get(s, s) for s in slides}) for part, slides in card.slides.items()}
     validation = held.get("validation", 0)
-    lines = figure_lines(card.metrics, cases=held.get("test") or validation, validation=validation)
+    metrics = card.metrics
+    if called is not None:
+        metrics = {words: card.metrics[key] for key, words in called.items() if key in card.metrics}
+    lines = figure_lines(metrics, cases=held.get("test") or validation, validation=validation)
     return lines + [f"  note: {card.note}"] * bool(card.note)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from napari_mil.card import ModelCard, Recipe
 from napari_mil.errors import BagError, LabelError, ModelError
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Fewer cases than this are not trained on.
 LEAST_CASES = 3
+NOTHING_YET = "Training was stopped before its first epoch ended, so there is no model to keep."
+T = TypeVar("T")
 
 
 def task_of(
@@ -35,9 +37,14 @@ def task_of(
 
 def enough(cases: list[TrainingCase], *, survival: bool = False) -> list[TrainingCase]:
     """The cases; LabelError when they are too few to train on."""
-    if len(cases) >= LEAST_CASES:
-        return cases
-    n = len(cases)
+    check_enough(len(cases), survival=survival)
+    return cases
+
+
+def check_enough(n: int, *, survival: bool = False) -> None:
+    """LabelError when `n` cases are too few to train on."""
+    if n >= LEAST_CASES:
+        return
     what = f"case{'' if n == 1 else 's'}" + (" with a follow-up time" if survival else " with a label")
     remedy = "give a manifest with time and event" if survival else "label slides"
     verb = "is" if n == 1 else "are"
@@ -73,9 +80,8 @@ def train_model_steps(
     chosen = with_recorded_ids(project, recipe_for(method, recipe, preset=preset))
     options = config_for(method, config, preset=preset)
     aside: list[str] = []
-    cases = enough(
-        (yield from cases_steps(project, encoder, survival=survival, aside=aside)), survival=survival
-    )
+    known = cases_steps(project, encoder, survival=survival, aside=aside)
+    cases = enough((yield from unless_told(known, stop)), survival=survival)
     split, name = split_of(project, cases, chosen.seed, aside), name or next_name(project, method)
     tree = task_of(project, cases, split, survival=survival, bins=bins)
     folder = run_folder(project, name)
@@ -91,6 +97,22 @@ def train_model_steps(
     return card
 
 
+def unless_told(steps: Steps[T], stop: Stop | None) -> Steps[T]:
+    """Drive what comes before a training; ModelError when told to stop meanwhile."""
+    try:
+        while True:
+            try:
+                now = next(steps)
+            except StopIteration as ended:
+                made: T = ended.value
+                return made
+            if stop is not None and stop():
+                raise ModelError(NOTHING_YET)
+            yield now
+    finally:
+        steps.close()
+
+
 def run_steps(run: Any, stop: Stop | None) -> Steps[Trained]:
     """Drive a training; when told to stop, take the best so far."""
     steps = run.steps()
@@ -104,9 +126,7 @@ def run_steps(run: Any, stop: Stop | None) -> Steps[Trained]:
             if stop is not None and stop():
                 so_far: Trained | None = run.trained()
                 if so_far is None:
-                    raise ModelError(
-                        "Training was stopped before its first epoch ended, so there is no model to keep."
-                    )
+                    raise ModelError(NOTHING_YET)
                 judged: Trained = run.judged(so_far)
                 return judged
             yield now

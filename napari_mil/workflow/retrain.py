@@ -17,7 +17,7 @@ from napari_mil.steps import Progress, Steps
 from napari_mil.workflow.cases import apart, cases_steps
 from napari_mil.workflow.child import Stop, child_steps
 from napari_mil.workflow.figures import figure_words
-from napari_mil.workflow.learn import keep_model, next_name, run_steps
+from napari_mil.workflow.learn import keep_model, next_name, run_steps, unless_told
 from napari_mil.workflow.manifest import PARTS
 from napari_mil.workflow.project import Project, as_of, find_card
 from napari_mil.workflow.runs import clear_checkpoints, run_folder, with_recorded_ids
@@ -116,7 +116,8 @@ def retrain_here_steps(
     parent, network = find_card(project, model), project.model(model)
     left: list[str] = []
     survival = isinstance(parent.tree, Survival)
-    cases = yield from cases_steps(known, parent.encoder, survival=survival, aside=left)
+    found = cases_steps(known, parent.encoder, survival=survival, aside=left)
+    cases = yield from unless_told(found, stop)
     for case in cases:
         parent.check(case.bags[0])
     split = apart(_split_like(parent, cases), cases, left)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+from qtpy.QtCore import QPoint, QPointF, Qt
+from qtpy.QtGui import QWheelEvent
+from qtpy.QtWidgets import QApplication
 
 from napari_mil.card import Recipe
 from napari_mil.errors import ModelError
@@ -57,3 +60,54 @@ def test_the_checks_of_the_dataclass_hold(qtbot):
 
 def test_words():
     assert words("mask_ratio") == "mask ratio"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown", "step"),
+    [
+        (2e-5, "0.00002", 1e-6),
+        (0.25, "0.25", 0.01),
+        (0.9999, "0.9999", 1e-5),
+        (0.0, "0", 0.1),
+        (1.0, "1", 0.1),
+    ],
+)
+def test_numbers_are_shown_as_they_are_and_can_be_made_finer(qtbot, value, shown, step):
+    @dataclasses.dataclass(frozen=True)
+    class Config:
+        share: float = option(value, "a share", low=0.0, high=1.0)
+
+    form = Form(Config())
+    box = form.container[0].native
+    assert (box.text(), form.read().share) == (shown, value)
+    assert box.singleStep() == pytest.approx(step)
+    box.lineEdit().setText("0.0000125")
+    box.interpretText()
+    assert form.read().share == 0.0000125
+
+
+def test_what_differs_from_the_start_is_told(qtbot):
+    form = Form(Recipe(epochs=5))
+    assert form.changed() == {}
+    form.write(Recipe(epochs=6, lr=1e-3))
+    assert form.changed() == {"epochs": 6, "lr": 1e-3}
+
+
+def test_the_wheel_changes_a_number_only_where_the_focus_is(qtbot):
+    form = Form(Recipe(epochs=5), only=("epochs",))
+    qtbot.addWidget(form.native)
+    box = form.container[0].native
+    at, turned = QPointF(3, 3), QPoint(0, 120)
+    plain = (Qt.MouseButton.NoButton, Qt.KeyboardModifier.NoModifier, Qt.ScrollPhase.NoScrollPhase, False)
+
+    def turn():
+        QApplication.sendEvent(box, QWheelEvent(at, at, QPoint(), turned, *plain))
+        return form.read().epochs
+
+    assert turn() == 5
+    form.native.show()
+    qtbot.waitExposed(form.native)
+    form.native.activateWindow()
+    box.setFocus()
+    qtbot.waitUntil(box.hasFocus)
+    assert turn() == 6

@@ -1,5 +1,5 @@
-"""Retrain: what was corrected since the model was trained, the training itself, and whether to adopt the
-result.
+"""Retrain: what was corrected since the model was trained, the training itself, of a new model too, and
+whether to adopt the result.
 """
 
 from __future__ import annotations
@@ -13,22 +13,28 @@ from napari_mil.ui import acts, writing
 from napari_mil.ui.curves import Curves
 from napari_mil.ui.decision import Decision
 from napari_mil.ui.desk import Desk
+from napari_mil.ui.figuretable import FIGURES
+from napari_mil.ui.newmodel import NewModelDialog
 from napari_mil.ui.state import State
 from napari_mil.ui.widgets import button, column, hint, row, text
 from napari_mil.ui.words import hidden_words, since_words
 
 if TYPE_CHECKING:
+    from napari_mil.card import ModelCard
     from napari_mil.steps import Progress
 
 
 class RetrainSection(QWidget):
-    """Train a child of the chosen model on everything that was said, compare, and adopt it or not."""
+    """Train a child of the chosen model on everything that was said, or a new model; adopt it or not."""
 
     def __init__(self, desk: Desk, run: Callable[[], Any]) -> None:
         super().__init__()
         self.desk = desk
         self.since = text()
         self.start_button = button("Retrain", self.start, "Train a new model on all labels and corrections")
+        self.new_button = button(
+            "New model…", self.ask_new, "Train a model from the beginning: choose a method and its options"
+        )
         self.stop_button = button(
             "Stop, keep the best", self.stop, "End the training; its best state is kept"
         )
@@ -38,14 +44,15 @@ class RetrainSection(QWidget):
         column(
             self,
             self.since,
-            row(self.start_button, self.stop_button),
+            row(self.start_button, self.new_button),
+            row(self.stop_button),
             self.plot,
             self.note,
             self.decision,
         )
         self._job: Any = None
+        self.dialog: NewModelDialog | None = None
         self.plot.hide()
-        self.stop_button.setEnabled(False)
         acts.whenever(desk, ("project", "card", "heard", "second"), self._show_since)
 
     def start(self, *, seed: int = 0, recipe: Mapping[str, Any] | None = None) -> Any:
@@ -64,20 +71,72 @@ class RetrainSection(QWidget):
 
             return retrain_steps(project, card.id, recipe=recipe, seed=seed)
 
+        return self._begin(f"Retraining {card.name}", make, self.decision.fill)
+
+    def ask_new(self) -> None:
+        """Open the form of a new model; Start in it trains the model."""
+        project = self.desk.state.project
+        if project is None or self._job is not None:
+            return
+
+        def show(choices: Any) -> None:
+            self.note.setText("")
+            if self.desk.state.project is project and self._job is None:
+                self.dialog = NewModelDialog(self.desk, choices)
+                self.dialog.asked.connect(lambda about: self.train(**about))
+                self.dialog.open()
+
+        def failed(error: BaseException) -> None:
+            self.note.setText("")
+            self.desk.tell(error)
+
+        from napari_mil.workflow import method_choices
+
+        self.note.setText("Loading the methods…")
+        self.desk.asks.ask("methods", method_choices, show, failed=failed)
+
+    def train(self, **about: Any) -> Any:
+        """Train a new model in a child process.
+
+        about : keywords of `workflow.train_apart_steps`
+
+        Returns the Job, or None when no project is open or a training runs already.
+        """
+        project, name = self.desk.state.project, about["name"]
+        if project is None or self._job is not None:
+            return None
+
+        def make() -> Any:
+            from napari_mil.workflow import train_apart_steps
+
+            return train_apart_steps(project, **about)
+
+        def offer(card: ModelCard) -> None:
+            from napari_mil.workflow.figures import held_out_lines
+
+            called = {key: " ".join(words.split()) for key, words in FIGURES.items()}
+            lines = [line.strip() for line in held_out_lines(project, card, called=called)]
+            if card.name != name:
+                lines.append(f"These are its weights to the bit, so no second model {name} was made.")
+            if self.desk.state.project is project:
+                self.decision.offer(card, lines)
+
+        return self._begin(f"Training {name}", make, offer)
+
+    def _begin(self, title: str, make: Callable[[], Any], returned: Callable[[Any], None]) -> Any:
         self.decision.fill(None)
         self.note.setText("")
         self.plot.begin()
-        self.start_button.setEnabled(False)
-        self.stop_button.setEnabled(True)
-        self._cards_before = {c.id for c in project.cards}
+        self._cards_before = {c.id for c in self.desk.state.project.cards}
         self._job = self.desk.run(
-            f"Retraining {card.name}",
+            title,
             writing.kept_first(self.desk, make),
             progressed=self._progressed,
-            returned=self.decision.fill,
+            returned=returned,
             finished=self._finished,
         )
         self._job.cancelled.connect(self._cancelled)
+        self._enable(self.desk.state)
         return self._job
 
     def stop(self) -> None:
@@ -92,8 +151,7 @@ class RetrainSection(QWidget):
 
     def _finished(self) -> None:
         self._job = None
-        self.start_button.setEnabled(True)
-        self.stop_button.setEnabled(False)
+        self._enable(self.desk.state)
         self.desk.apply(changed_models=self.desk.state.changed_models + 1)
 
     def _cancelled(self) -> None:
@@ -106,11 +164,16 @@ class RetrainSection(QWidget):
         )
         self.note.setText(f"The training was stopped; {words}.")
 
+    def _enable(self, state: State) -> None:
+        self.start_button.setEnabled(state.card is not None and self._job is None)
+        self.new_button.setEnabled(state.project is not None and self._job is None)
+        self.stop_button.setEnabled(self._job is not None)
+
     def _show_since(self, state: State) -> None:
         project, card = state.project, state.card
-        self.start_button.setEnabled(card is not None and self._job is None)
+        self._enable(state)
         if project is None or card is None:
-            self.since.setText("Retraining starts from a model; this project has none.")
+            self.since.setText("Retraining starts from a model; this project has none. Train a new one.")
             return
 
         if state.second:

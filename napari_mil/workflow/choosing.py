@@ -1,0 +1,143 @@
+"""A new model: what there is to choose, whether there is enough to learn from, and its training in a process
+of its own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from napari_mil.card import ModelCard, Recipe
+from napari_mil.errors import MILError, ModelError
+from napari_mil.labeltree import Survival
+from napari_mil.options import build
+from napari_mil.steps import Steps
+from napari_mil.store.encoders import kept_encoders
+from napari_mil.workflow.cases import count_cases
+from napari_mil.workflow.child import child_steps
+from napari_mil.workflow.learn import check_enough
+from napari_mil.workflow.project import Project, find_card
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MethodChoice:
+    """A method as a person chooses it.
+
+    Attributes
+    ----------
+    name : the registry's
+    about : what it does, or why it cannot be used
+    paper : where it comes from
+    presets : {name: note}, the settings of the papers
+    flat : whether it can learn a task of one level, such as follow-up times
+    usable : whether it could be loaded
+    """
+
+    name: str
+    about: str
+    paper: str = ""
+    presets: Mapping[str, str] = field(default_factory=dict)
+    flat: bool = True
+    usable: bool = True
+
+
+def method_choices() -> tuple[MethodChoice, ...]:
+    """Every registered method; one of another package that does not load says why."""
+    from napari_mil import methods
+
+    return tuple(map(_choice, methods.names()))
+
+
+def _choice(name: str) -> MethodChoice:
+    from napari_mil import methods
+
+    try:
+        kind = methods.get(name)
+    except ModelError as error:
+        return MethodChoice(name, str(error), usable=False)
+    notes = {preset: known.note for preset, known in kind.presets.items()}
+    return MethodChoice(name, methods.about(name), kind.paper, notes, "flat tree" not in kind.exceptions)
+
+
+def start_options(method: str, preset: str | None = None) -> tuple[Any, Recipe]:
+    """The method's Config and the Recipe that a training begins with: the defaults, or those of a preset."""
+    from napari_mil import methods
+    from napari_mil.train import config_for, recipe_for
+
+    config: Any = build(methods.get(method).Config, config_for(method, preset=preset), method)
+    return config, recipe_for(method, preset=preset)
+
+
+def known_encoders(project: Project) -> tuple[str, ...]:
+    """The encoders that a project can use: those that need no weights, and those whose weights it keeps."""
+    from napari_mil import encoders
+
+    return (*(n for n in encoders.names() if not encoders.needs_weights(n)), *kept_encoders(project.path))
+
+
+def why_not_train(
+    project: Project,
+    method: str,
+    *,
+    name: str,
+    config: Mapping[str, Any] | None = None,
+    preset: str | None = None,
+    survival: bool = False,
+    bins: int = 4,
+) -> str:
+    """The sentence that says why a training cannot begin, or "" where nothing is known against it."""
+    from napari_mil import methods
+    from napari_mil.train import config_for
+
+    try:
+        _check_name(project, name)
+        check_enough(count_cases(project, survival=survival)[0], survival=survival)
+        tree = _some_task(bins) if survival else project.tree
+        methods.create(method, config_for(method, config, preset=preset), in_features=8, tree=tree)
+    except MILError as error:
+        return str(error)
+    return ""
+
+
+def _check_name(project: Project, name: str) -> None:
+    """ModelError when a new model cannot be called so."""
+    if not name:
+        raise ModelError("The model has no name; give it one.")
+    if name in {known for card in project.cards for known in (card.name, card.id)}:
+        raise ModelError(f"There is a model called {name} already; give the new one another name.")
+
+
+def _some_task(bins: int) -> Survival:
+    """Any task of so many intervals: which times they end at makes no difference to a method."""
+    times = [float(t) for t in range(bins + 2)]
+    return Survival.from_times(times, [True] * len(times), bins=bins)
+
+
+def train_apart_steps(
+    project: Project,
+    method: str,
+    *,
+    name: str,
+    config: Mapping[str, Any] | None = None,
+    recipe: Mapping[str, Any] | None = None,
+    preset: str | None = None,
+    encoder: str = "builtin",
+    survival: bool = False,
+    bins: int = 4,
+) -> Steps[ModelCard]:
+    """`train_model_steps` in a child process, so that the window stays alive and a crash takes nothing with
+    it.
+
+    Closing the generator tells the child to stop; it keeps its best model so far, which is then among the
+    cards, where at least one epoch had ended.
+    """
+    line = ["train", str(project.path), f"--method={method}", f"--name={name}", f"--encoder={encoder}"]
+    line += ["--json", "--until-told"]
+    line += [f"--preset={preset}"] if preset else []
+    line += ["--survival", f"--bins={bins}"] if survival else []
+    line += [f"--set={key}={json.dumps(value)}" for key, value in (config or {}).items()]
+    line += [f"--recipe={key}={json.dumps(value)}" for key, value in (recipe or {}).items()]
+    record = yield from child_steps(line)
+    return find_card(project, record["id"])
