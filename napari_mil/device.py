@@ -1,9 +1,11 @@
-"""Where to compute: device, autocast, and out-of-memory as a sentence."""
+"""Where to compute: device, autocast, and what to do and to say when memory is short."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 
 import torch
 
@@ -57,6 +59,51 @@ def working(values: torch.Tensor) -> torch.Tensor:
     return wide(values)
 
 
+@dataclass(slots=True)
+class Memory:
+    """What became known of memory while something was computed.
+
+    Attributes
+    ----------
+    rows : so many tiles at a time; None: memory sufficed for as many as usual
+    """
+
+    rows: int | None = None
+
+    @property
+    def note(self) -> str:
+        """What to tell a person; "" where there is nothing to tell."""
+        return "" if self.rows is None else f"memory is short, {self.rows} tiles at a time"
+
+
+_MEMORY: ContextVar[Memory] = ContextVar("memory")
+
+
+@contextmanager
+def watching_memory() -> Iterator[Memory]:
+    """What is computed inside the block goes on with the smaller chunks that memory once forced on it."""
+    memory = Memory()
+    token = _MEMORY.set(memory)
+    try:
+        yield memory
+    finally:
+        _MEMORY.reset(token)
+
+
+def known_memory() -> Memory:
+    """What became known of memory in the block of `watching_memory` around; nothing outside of one."""
+    return _MEMORY.get(None) or Memory()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory did not suffice; of the CPU's PyTorch says it in words alone."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(
+        words in str(error) for words in ("not enough memory", "can't allocate memory")
+    )
+
+
 @contextmanager
 def memory_guard(what: str) -> Iterator[None]:
     """Turn an out-of-memory error inside the block into a DeviceError that says what did not fit and what to
@@ -64,7 +111,9 @@ def memory_guard(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
         raise DeviceError(
             f"Not enough memory for {what}; close other programs, or set CUDA_VISIBLE_DEVICES to nothing to "
             "compute on the CPU."

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from napari_mil.bag import PHOTOGRAPH, SRGB, Bag
-from napari_mil.device import describe, pick
+from napari_mil.device import describe, is_out_of_memory, pick
 from napari_mil.encoders import Encoder
 from napari_mil.errors import BagError, DeviceError, TissueError
 from napari_mil.grid import TileGrid
@@ -242,10 +242,8 @@ class _Computing:
                 made = self.encoder(torch.from_numpy(pixels).to(self.where))
                 half: NDArray[np.float16] = made.to(torch.float16).cpu().numpy()
                 return half
-        except (torch.OutOfMemoryError, MemoryError):
-            return None
-        except RuntimeError as error:
-            if "not enough memory" in str(error) or "can't allocate memory" in str(error):
+        except (RuntimeError, MemoryError) as error:
+            if is_out_of_memory(error):
                 return None
             raise
 

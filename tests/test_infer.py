@@ -7,7 +7,7 @@ from planted import FLAT, TREE, bag, cohort
 
 from napari_mil import methods
 from napari_mil.bag import Bag
-from napari_mil.errors import BagError, ModelError
+from napari_mil.errors import BagError, DeviceError, ModelError
 from napari_mil.infer import answer, call, lesion, predict
 from napari_mil.mil import total
 
@@ -145,3 +145,19 @@ def test_features_of_any_precision_are_answered(dtype):
     said = answer(model, x.astype(dtype))
     np.testing.assert_allclose(said.attention, answer(model, x.astype(np.float32)).attention, rtol=1e-5)
     np.testing.assert_array_equal(answer(model, torch.from_numpy(x.astype(dtype))).attention, said.attention)
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("x"), MemoryError(), RuntimeError("not enough memory")]
+)
+def test_what_does_not_fit_in_memory_is_said_in_a_sentence(one, monkeypatch, error):
+    def full(*_given, **_more):
+        raise error
+
+    asked = methods.create("abmil", in_features=24, tree=TREE)
+    monkeypatch.setattr(asked, "forward", full)
+    with pytest.raises(DeviceError, match="Not enough memory for the answer for 40 tiles"):
+        answer(asked, one.features)
+    error = RuntimeError("something else")
+    with pytest.raises(RuntimeError, match="something else"):
+        answer(asked, one.features)

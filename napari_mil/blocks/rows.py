@@ -9,10 +9,11 @@ Shape letters: N tiles of a bag, n of them that are looked at, D_in and D featur
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +21,13 @@ from torch.autograd.function import once_differentiable
 from torch.autograd.graph import GradientEdge, get_gradient_edge, saved_tensors_hooks
 
 from napari_mil.blocks.basics import Dropout
-from napari_mil.device import wide, working
+from napari_mil.device import is_out_of_memory, known_memory, wide, working
 
 #: rows worked on together: what a core's cache holds, and what keeps a GPU busy
 CPU_ROWS, GPU_ROWS = 2048, 16384
+#: fewer rows are not tried when memory is short: what does not fit then is something else
+LEAST_ROWS = 64
+T = TypeVar("T")
 #: h of some rows → tensors, for which no other row need be known
 Head = Callable[[Tensor], tuple[Tensor, ...]]
 #: shape, strides and offset of what looks into other memory
@@ -54,7 +58,7 @@ class Rows:
         """(n, D) h of every row."""
         if torch.is_grad_enabled():
             return torch.cat([h for (h,) in self.each(lambda h: (h,))])
-        return _put_together(len(self), (self.drop(self.act(self.layer(x))) for x in self.chunks()))
+        return _put_together(len(self), self._answers(lambda h: h))
 
     def each(self, head: Head, parameters: Sequence[nn.Parameter] = ()) -> list[tuple[Tensor, ...]]:
         """What `head`, which reads these parameters, says of one chunk of rows after the other."""
@@ -72,11 +76,23 @@ class Rows:
         self, head: Head, parameters: Sequence[nn.Parameter]
     ) -> tuple[list[tuple[Tensor, ...]], _Work | None]:
         few = len(self) <= CPU_ROWS // 4  # it costs little to hold all that is made of them
-        if few or self.features.requires_grad or not torch.is_grad_enabled():
+        if not torch.is_grad_enabled():
+            return list(self._answers(head)), None
+        if few or self.features.requires_grad:
             return [head(self.drop(self.act(self.layer(x)))) for x in self.chunks()], None
         work = _Work(self, head, [p for p in parameters if p.requires_grad])
         flat = _Streamed.apply(work, self.layer.weight, self.layer.bias, *work.parameters)  # type: ignore[no-untyped-call]
         return [flat[i : i + work.outputs] for i in range(0, len(flat), work.outputs)], work
+
+    def _answers(self, head: Callable[[Tensor], T]) -> Iterator[T]:
+        """What `head` says of h of chunk after chunk, without a gradient; see `_in_chunks`."""
+        x, gather = self.features, self.gatherer()
+        worked = working(x[:0]).dtype
+
+        def act(some: slice) -> T:
+            return head(self.drop(self.act(self.layer(gather(some).to(worked)))))
+
+        return _in_chunks(act, len(self), x.device, half=worked.itemsize == 2)
 
     def chunks(self) -> Iterator[Tensor]:
         """Features of chunk after chunk, in the precision of products here."""
@@ -111,14 +127,42 @@ def by_rows(act: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """
     if torch.is_grad_enabled():
         return act(x)
-    return _put_together(len(x), (act(wide(x[some])) for some in _slices(len(x), x.device)))
+    return _put_together(len(x), _in_chunks(lambda some: act(wide(x[some])), len(x), x.device))
+
+
+def _usual(device: torch.device, *, half: bool) -> int:
+    """Rows worked on together, twice as many in half precision."""
+    return (CPU_ROWS if device.type == "cpu" else GPU_ROWS) * (2 if half else 1)
 
 
 def _slices(count: int, device: torch.device, *, half: bool = False) -> Iterator[slice]:
-    """Chunk after chunk of so many rows, twice as many in half precision; of no rows, one without any."""
-    size = (CPU_ROWS if device.type == "cpu" else GPU_ROWS) * (2 if half else 1)
+    """Chunk after chunk of the usual number of rows; of no rows, one without any."""
+    size = _usual(device, half=half)
     for begin in range(0, max(count, 1), size):
         yield slice(begin, begin + size)
+
+
+def _in_chunks(
+    act: Callable[[slice], T], count: int, device: torch.device, *, half: bool = False
+) -> Iterator[T]:
+    """What `act` makes of chunk after chunk of `count` rows; of no rows, of one without any.
+
+    Where memory does not suffice, half as many rows are tried, and what is computed later in the same block
+    of `device.watching_memory` begins with as few. The error remains with LEAST_ROWS.
+    """
+    memory, begin = known_memory(), 0
+    size = min(memory.rows or sys.maxsize, _usual(device, half=half))
+    while begin < max(count, 1):
+        try:
+            yield act(slice(begin, begin + size))  # not kept here while the next chunk is worked on
+            begin += size
+            continue
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or min(size, count - begin) <= LEAST_ROWS:
+                raise
+        memory.rows = size = max(min(size, count - begin) // 2, LEAST_ROWS)
+        if device.type == "cuda":
+            torch.cuda.empty_cache()  # what the failed chunk held in pieces is of no use to smaller ones
 
 
 def _put_together(count: int, parts: Iterator[Tensor]) -> Tensor:

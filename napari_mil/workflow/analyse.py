@@ -14,7 +14,7 @@ from napari_mil.bag import Bag
 from napari_mil.errors import MILError, TissueError
 from napari_mil.grid import TileGrid
 from napari_mil.prediction import Prediction
-from napari_mil.steps import Progress, Steps, told_as
+from napari_mil.steps import ASIDE, Progress, Steps, told_as
 from napari_mil.workflow.encoding import find_encoder
 from napari_mil.workflow.project import Box, Project, find_card
 
@@ -167,9 +167,10 @@ def analyse_steps(
     """A model's answer for a slide, or for a region of it, with every map.
 
     While tiles are being embedded, Progress carries a PartialAnswer about once a second; the last one is
-    whole. A slide's answer is kept in the project; a region's is marked and is not. ModelError when the
-    model does not fit the slide's tiles.
+    whole. A slide's answer is kept in the project; a region's is marked and is not. Progress of the stage
+    ASIDE says when memory was short for the answer. ModelError when the model does not fit the slide's tiles.
     """
+    from napari_mil.device import watching_memory
     from napari_mil.infer import predict
 
     card = find_card(project, model)
@@ -200,8 +201,11 @@ def analyse_steps(
             yield Progress("answer", 1, 1, "from the project", PartialAnswer(bag.grid, kept))
             return kept
     yield Progress("answer", 0, 1)
-    prediction = ask(bag, "slide" if region is None else "region")
+    with watching_memory() as memory:
+        prediction = ask(bag, "slide" if region is None else "region")
     if region is None:
         project.store.save_prediction(prediction)
+    if memory.note:
+        yield Progress(ASIDE, 1, 1, f"{slide.name}: {memory.note}.")
     yield Progress("answer", 1, 1, "", PartialAnswer(bag.grid, prediction))
     return prediction

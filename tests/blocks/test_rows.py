@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from napari_mil.blocks import AttentionPooler, Dropout, DSMILPooler, Rows, rows
+from napari_mil.device import watching_memory
 
 D_IN, D = 6, 5
 
@@ -150,3 +151,61 @@ def test_rows_are_treated_alike_with_and_without_gradient(n):
     with torch.no_grad():
         torch.testing.assert_close(rows.by_rows(net["layer"], x), whole)
         assert rows.by_rows(net["layer"].float(), x.half()).dtype == torch.float32
+
+
+class Greedy(nn.Linear):
+    """Has memory for three rows at once."""
+
+    error = torch.OutOfMemoryError("planted")
+
+    def forward(self, x):
+        self.sizes = [*getattr(self, "sizes", ()), len(x)]
+        if len(x) > 3:
+            raise self.error
+        return super().forward(x)
+
+
+def greedy(monkeypatch, *, least=1):
+    monkeypatch.setattr(rows, "CPU_ROWS", 8)
+    monkeypatch.setattr(rows, "LEAST_ROWS", least)
+    net = network("attn")
+    plain, net["layer"] = net["layer"], Greedy(D_IN, D).double()
+    net["layer"].load_state_dict(plain.state_dict())
+    return net, plain
+
+
+@pytest.mark.parametrize("way", ["all", "each", "by_rows"])
+@pytest.mark.parametrize("at", [None, torch.arange(10, -1, -1)])
+def test_where_memory_is_short_half_as_many_rows_are_tried(monkeypatch, way, at):
+    net, plain = greedy(monkeypatch)
+    x = bag(11)
+    some, ways = asked(net, x, at), {}
+    ways["all"] = some.all
+    ways["each"] = lambda: torch.cat([h for (h,) in some.each(lambda h: (h,))])
+    ways["by_rows"] = lambda: rows.by_rows(lambda y: net["act"](net["layer"](y)), x if at is None else x[at])
+    with torch.no_grad(), watching_memory() as memory:
+        whole = net["act"](plain(x if at is None else x[at]))
+        torch.testing.assert_close(ways[way](), whole)
+        assert net["layer"].sizes == [8, 4, 2, 2, 2, 2, 2, 1]
+        assert memory.note == "memory is short, 2 tiles at a time"
+        ways[way]()
+        assert net["layer"].sizes[8:] == [2, 2, 2, 2, 2, 1]  # not tried in vain again
+    with torch.no_grad(), watching_memory() as memory:
+        asked(net, x[:3]).all()
+        assert memory.note == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "tried"),
+    [
+        (torch.OutOfMemoryError("planted"), [8, 4]),
+        (RuntimeError("DefaultCPUAllocator: not enough memory"), [8, 4]),
+        (RuntimeError("planted"), [8]),
+    ],
+)
+def test_what_does_not_fit_in_few_rows_or_fails_otherwise_is_an_error(monkeypatch, error, tried):
+    net, _ = greedy(monkeypatch, least=4)
+    net["layer"].error = error
+    with torch.no_grad(), pytest.raises(RuntimeError, match=str(error)):
+        asked(net, bag(11)).all()
+    assert net["layer"].sizes == tried

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -10,13 +11,14 @@ import threading
 import numpy as np
 import psutil
 import pytest
+import torch
 from slidefiles import picture, write_pyramid
 
 from napari_mil.correction import Cells, WholeSlide, tile_nodes
 from napari_mil.errors import LabelError, ModelError, ProjectError, SlideError
 from napari_mil.samples import read_truth
 from napari_mil.slides.workers import DECODE_THREADS
-from napari_mil.steps import Progress, drain
+from napari_mil.steps import ASIDE, Progress, drain
 from napari_mil.workflow import (
     PartialAnswer,
     Project,
@@ -115,6 +117,28 @@ def test_analyse_shows_what_is_done_so_far_and_ends_whole(study, monkeypatch):
     assert regional.scope == "region"
     assert len(regional.maps[0].values) == len(part)
     assert study.analyse(slide, model="mhim-1").at == answer.at
+
+
+def test_an_answer_that_is_short_of_memory_is_the_same_and_says_so(study, monkeypatch):
+    slide = study.slide(NAME)
+    bag, whole = study.bag(slide), (0.0, 0.0, *map(float, slide.shape_px))
+    plenty = drain(analyse_steps(study, slide, model="mhim-1", region=whole))
+    layer = torch.nn.Linear.forward
+
+    def greedy(self, x):
+        if self.in_features == bag.width and len(x) > 20:
+            raise torch.OutOfMemoryError("planted")
+        return layer(self, x)
+
+    monkeypatch.setattr(torch.nn.Linear, "forward", greedy)
+    monkeypatch.setattr("napari_mil.blocks.rows.LEAST_ROWS", 4)
+    seen: list[Progress] = []
+    short = drain(analyse_steps(study, slide, model="mhim-1", region=whole), seen.append)
+    assert len(bag) > 20
+    for mine, other in zip(short.probabilities, plenty.probabilities, strict=True):
+        np.testing.assert_allclose(mine, other, atol=1e-5)
+    [note] = [now.note for now in seen if now.stage == ASIDE]
+    assert re.fullmatch(rf"{slide.name}: memory is short, (20|1\d) tiles at a time\.", note)
 
 
 def test_the_same_answer_from_python_and_after_reopening(study_folder):

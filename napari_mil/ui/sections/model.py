@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtWidgets import QButtonGroup, QComboBox, QRadioButton, QVBoxLayout, QWidget
 
+from napari_mil.steps import ASIDE
 from napari_mil.ui import acts
 from napari_mil.ui.curves import HalvesPlot, SurvivalPlot
 from napari_mil.ui.desk import Desk
@@ -98,6 +99,8 @@ class ModelSection(QWidget):
             return analyse_steps(project, slide, model=card.id, region=box if region else None, view=box)
 
         def progressed(now: Progress) -> None:
+            if now.stage == ASIDE:
+                self.desk.tell(now.note)
             if now.stage == "features" and now.total and now.done == now.total and now.done > 200:
                 self.speed = now.total / max(time.monotonic() - began, 1e-3)
             if now.payload is not None and current():
