@@ -100,6 +100,18 @@ class Prediction:
         """−Σ S, in [−K, 0], the higher, the sooner the event; None without hazards."""
         return None if self.hazards is None else float(risk(self.hazards))
 
+    def heads_apart(self, tree: LabelTree) -> tuple[int, int] | None:
+        """(node, node) at the coarsest level where a method's own head says the one, and its finest answer
+        adds up to the other; None where they agree, or where the method has no such head.
+        """
+        if not any(m.name == "disagreement" for m in self.maps):
+            return None
+        for level, p in enumerate(self.probabilities[:-1]):
+            own, sums = int(np.argmax(p)), int(np.argmax(tree.lift(self.probabilities[-1], level)))
+            if own != sums:
+                return tree.nodes_at(level)[own], tree.nodes_at(level)[sums]
+        return None
+
     def best(self, tree: LabelTree) -> tuple[tuple[int, float], ...]:
         """(node, probability) of the most likely class of each level, coarse first."""
         return tuple(

@@ -54,6 +54,18 @@ def test_maps_agree_with_each_other(model, one):
         assert ((careful == 0) | (careful == bold)).all()  # the slide's answer can only withdraw a call
 
 
+def test_only_a_head_of_its_own_contradicts_the_fine_answer(model):
+    found = set()
+    for seed in range(8):
+        said = predict(model, bag(TREE.node("IC"), seed=seed)[0], model_id="m", temperature=3.0)
+        own, sums = (int(np.argmax(p)) for p in (said.probabilities[0], TREE.lift(said.probabilities[1], 0)))
+        nodes = TREE.nodes_at(0)
+        apart = model.name == "hmil" and own != sums
+        assert said.heads_apart(TREE) == ((nodes[own], nodes[sums]) if apart else None)
+        found.add(apart)
+    assert model.name != "hmil" or True in found
+
+
 def test_asking_leaves_the_model_as_it_was(model, one):
     model.train()
     before = [p.clone() for p in model.parameters()]

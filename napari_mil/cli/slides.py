@@ -144,7 +144,7 @@ def predict(
             if table is not None:
                 table.add({"slide_id": record.id, "case": record.case, "model": card.name, **row})
 
-        said = ("label", "probability", "risk", "model")
+        said = ("label", "probability", "risk", "disagreement", "model")
         if each(p, slides, act, as_json=as_json, done=keep, said=said):
             raise typer.Exit(1)
 

@@ -351,7 +351,9 @@ class MicroMIL(MILModel):
 
         Beside the columns of every method, cluster and representative among them: z (N, K), score (N, K),
         selection_probability (N,), selected (N,): the number of clusters represented, in mode mc its mean
-        over the draws. Modes: argmax (clean), stochastic (official), mc, drawn from `seed`.
+        over the draws. Mode mc adds p_mean and p_sd (N, C), mean and standard deviation over the draws of
+        the bag's answer, the same in every row. Modes: argmax (clean), stochastic (official), mc, drawn from
+        `seed`.
         """
         how, x = self._mode(mode), self.check(as_tensor(self, bag))
         with answering(self):
@@ -367,6 +369,10 @@ class MicroMIL(MILModel):
             "selection_probability": out.attention[:, 0],
             "selected": torch.bincount(chosen, minlength=len(x)).float() / looks,
         }
+        if how == "mc":
+            each = self.vary(x, seed=seed)
+            spread = {"p_mean": each.mean(0), "p_sd": each.std(0, correction=0)}
+            table |= {name: p.expand(len(x), -1) for name, p in spread.items()}
         return {**columns_of(out, bag, self.tree), **{k: np.asarray(v.cpu()) for k, v in table.items()}}
 
 

@@ -59,6 +59,12 @@ def answer_remarks(state: State) -> list[str]:
         remarks.append("Survival and risk are not calibrated: read the risk as a ranking.")
     elif state.answer is not None and not state.answer.calibrated:
         remarks.append("The percentages are not calibrated: read them as a ranking.")
+    if state.answer is None or state.project is None:
+        return remarks
+    tree = state.project.tree
+    if (apart := state.answer.heads_apart(tree)) is not None:
+        own, sums = map(tree.path, apart)
+        remarks.append(f"The model contradicts itself: its coarse head says {own}, its fine answer {sums}.")
     return remarks
 
 

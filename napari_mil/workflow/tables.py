@@ -62,12 +62,14 @@ def answer_columns(card: ModelCard, by: str = "slide") -> tuple[str, ...]:
     else:
         nodes = [node for level in range(tree.levels) for node in tree.nodes_at(level)]
         said = ("label", "probability", *(f"p {tree.path(node)}" for node in nodes))
+        said += ("disagreement",) if tree.levels > 1 else ()
     return (*about, *said, "calibrated", "error")
 
 
 def answer_numbers(said: Prediction, card: ModelCard) -> dict[str, Any]:
     """All that a model says of a slide or a case, by column: the finest label with its probability and that
-    of every label of every level, or risk and survival.
+    of every label of every level, or risk and survival. `disagreement` says where the coarse head of a method
+    and its fine answer contradict each other, and is left out where they do not.
     """
     tree = card.tree
     about: dict[str, Any] = {"calibrated": said.calibrated}
@@ -78,6 +80,9 @@ def answer_numbers(said: Prediction, card: ModelCard) -> dict[str, Any]:
             **{f"S {name}": round(float(s), _DIGITS) for name, s in curve},
             **about,
         }
+    if (apart := said.heads_apart(tree)) is not None:
+        own, sums = map(tree.path, apart)
+        about["disagreement"] = f"coarse head {own}, fine answer {sums}"
     node, probability = said.best(tree)[-1]
     every = {
         f"p {tree.path(n)}": round(float(p), _DIGITS)

@@ -3,12 +3,15 @@
 import csv
 import json
 
+import numpy as np
 import pytest
 from quickstudy import QUICK, study
 
+from napari_mil.card import ModelCard
+from napari_mil.prediction import Prediction, TileMap
 from napari_mil.samples import SAMPLE_TREE
 from napari_mil.steps import drain
-from napari_mil.workflow import train_model_steps
+from napari_mil.workflow import answer_columns, answer_numbers, train_model_steps
 
 pytestmark = pytest.mark.slow
 
@@ -36,7 +39,7 @@ def test_the_table_holds_every_label_of_every_level(folder, tmp_path, run):
     labels = [SAMPLE_TREE.path(n) for n in range(1, len(SAMPLE_TREE))]
     assert list(rows[0]) == [
         *("slide", "slide_id", "case", "model", "label", "probability"), *(f"p {p}" for p in labels),
-        *("calibrated", "error"),
+        *("disagreement", "calibrated", "error"),
     ]  # fmt: skip
     assert [row["case"] for row in rows] == [f"c{n}" for n in range(5)]
     for row in rows:
@@ -45,6 +48,7 @@ def test_the_table_holds_every_label_of_every_level(folder, tmp_path, run):
         )
         assert row["probability"] == row[f"p {row['label']}"]
         assert len(row["slide_id"]) == 64
+        assert row["disagreement"] == ""  # this method has one head
     first = out.splitlines()[0]
     assert (
         first
@@ -127,3 +131,14 @@ def test_figures_say_on_how_many_cases_they_are(folder, run):
     assert all(line.endswith(", 1 case: too few for an interval") for line in out.splitlines())
     status, out, _ = run("evaluate", folder, "--model", "m", "--split", "all", "--json")
     assert json.loads(out.splitlines()[-1])["result"]["cases"] == 5
+
+
+def test_heads_that_contradict_each_other_are_told_in_the_table():
+    card = ModelCard("m", "two", "hmil", {}, "builtin-1", 4, 256, 0.5, SAMPLE_TREE)
+    fine = np.eye(len(SAMPLE_TREE.leaves))[0]
+    other = 1 - SAMPLE_TREE.lift(fine, 0)
+    apart = TileMap("disagreement", "score", np.zeros(3))
+    row = answer_numbers(Prediction("s", "g", "m", "slide", (other / other.sum(), fine), (apart,)), card)
+    own, sums = (SAMPLE_TREE.names[SAMPLE_TREE.nodes_at(0)[int(p.argmax())]] for p in (other, 1 - other))
+    assert row["disagreement"] == f"coarse head {own}, fine answer {sums}"
+    assert set(row) < set(answer_columns(card))

@@ -250,7 +250,12 @@ def test_explain_tells_who_stands_for_whom(mode):
     assert table["selection_probability"].sum() == pytest.approx(1, abs=1e-6)
     if mode == "mc":
         assert set(np.unique(table["selected"] * 5 % 1).round(4)) <= {0.0, 1.0}
+        each = model.vary(features(12), draws=5, seed=2).numpy()
+        assert each.std(0).min() > 0
+        for name, expected in (("p_mean", each.mean(0)), ("p_sd", each.std(0))):
+            assert table[name] == pytest.approx(np.tile(expected, (12, 1)), abs=1e-6)
     else:
+        assert "p_sd" not in table
         assert (table["representative"] == (table["selected"] > 0)).all()
     names = {"clean": "argmax", "official": "stochastic"}
     if mode in names:

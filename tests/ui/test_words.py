@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 
 from napari_mil.card import ModelCard
 from napari_mil.correction import Cells, Correction, Polygon, WholeSlide
 from napari_mil.labeltree import LabelTree
-from napari_mil.ui.words import amount_words, card_words, percent, since_words
+from napari_mil.prediction import Prediction, TileMap
+from napari_mil.ui.state import State
+from napari_mil.ui.words import amount_words, answer_remarks, card_words, percent, since_words
 
 TREE = LabelTree.from_paths(["Benign/N", "Malignant/IC"], normal=["Benign/N"])
 CARD = ModelCard("m", "mhim-1", "mhim", {}, "builtin-1", 4, 256, 0.5, TREE)
@@ -52,3 +55,17 @@ def test_a_stroke_of_tiles_is_counted_in_tiles_and_a_slide_as_a_slide():
         "Said since mhim-1 was trained:<br>Malignant/DCIS: 5 tiles, 1 slide<br>label taken away: 2 tiles"
     )
     assert since_words("mhim-1", ()) == "Nothing was corrected since mhim-1 was trained."
+
+
+def test_an_answer_whose_heads_contradict_each_other_says_so():
+    apart = TileMap("disagreement", "score", np.zeros(2))
+    project = SimpleNamespace(tree=TREE)
+
+    def remarks(coarse, *maps):
+        answer = Prediction("s", "g", "m", "slide", (np.array(coarse), np.array([0.4, 0.6])), maps)
+        return answer_remarks(State(project=project, answer=answer))
+
+    contradiction = "The model contradicts itself: its coarse head says Benign, its fine answer Malignant."
+    assert contradiction in remarks([0.7, 0.3], apart)
+    assert len(remarks([0.3, 0.7], apart)) == 1
+    assert len(remarks([0.7, 0.3])) == 1  # no head of its own
