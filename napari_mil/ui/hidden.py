@@ -79,7 +79,7 @@ class HiddenTiles(QWidget):
                 n = masks.counts
                 self.counts.setText(
                     f"{n['hidden']:,} of {n['tiles']:,} tiles hidden, {n['recycled']:,} recycled "
-                    f"(any {n['recycled'] / n['left']:.0%} of those left); "
+                    f"(a random {n['recycled'] / n['left']:.0%} of those left); "
                     "the hard ones are those left to learn from."
                 )
 

@@ -173,6 +173,8 @@ def test_hidden_tiles_follow_the_sliders_and_say_that_they_are_simulated(bench):
     assert simulated.legend[1].startswith("hidden")
     assert 0 < (simulated.values == 1).sum() <= np.ceil(0.3 * tiles)
     assert "Simulated" in simulated.note
+    recycled, left = (simulated.values == 2).sum(), tiles - (simulated.values == 1).sum()
+    assert f"{recycled} recycled (a random {recycled / left:.0%} of those left)" in hidden.counts.text()
     assert bench.desk.layer(f"map/{HIDDEN}") is not None
     hidden.on.setChecked(False)
     assert bench.desk.layer(f"map/{HIDDEN}") is None
