@@ -6,6 +6,7 @@ import re
 
 UM = {"": 1.0, "µm": 1.0, "um": 1.0, "μm": 1.0, "mm": 1e3, "cm": 1e4, "m": 1e6, "nm": 1e-3, "in": 25400.0}
 _OBJECTIVE = re.compile(r"<(?:\w+:)?Objective\b[^>]*>")
+_COLOURS = ["-16776961", "16711935", "65535"]  # of red, green and blue, signed RGBA
 _SETTINGS = re.compile(r'<(?:\w+:)?ObjectiveSettings\b[^>]*\bID="([^"]+)"')
 
 
@@ -48,6 +49,19 @@ def objective(document: str) -> float | None:
     if used is not None and used[1] in found:
         return number(found[used[1]])
     return number(next(iter(found.values()))) if len(found) == 1 else None
+
+
+def is_rgb(document: str, name: str) -> bool:
+    """Whether the three channels of the image of this name, else of the first, are red, green and blue: by
+    their names, or, where they have none, by their colours, since stains are shown in these too.
+    """
+    images = re.findall(r"<(?:\w+:)?Image\b.*?</(?:\w+:)?Image>", document, re.DOTALL)
+    meant = (one for one in images if _attribute(one.split(">", 1)[0], "Name") == name)
+    channels = re.findall(r"<(?:\w+:)?Channel\b[^>]*>", next(meant, images[0] if images else ""))
+    names = [(_attribute(one, "Name") or "").lower() for one in channels]
+    if any(names):
+        return names in (["red", "green", "blue"], ["r", "g", "b"])
+    return [_attribute(one, "Color") for one in channels] == _COLOURS
 
 
 def _attribute(element: str, name: str) -> str | None:

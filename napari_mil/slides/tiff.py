@@ -18,7 +18,7 @@ from napari_mil.slides.address import Address, SlidePath
 from napari_mil.slides.info import LevelInfo, Pixels, SlideInfo
 from napari_mil.slides.remote import RemoteFile
 from napari_mil.slides.slide import RefusedError
-from napari_mil.slides.tiffpage import JPEG2000, Bytes, File, Page
+from napari_mil.slides.tiffpage import JPEG2000, Bytes, File, Page, Planes
 from napari_mil.slides.tifftables import Tables
 
 WHITE = (255, 255, 255)
@@ -39,7 +39,7 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())
 class TiffSource:
     """The pages of one TIFF that form a pyramid; safe from many threads."""
 
-    def __init__(self, file: Bytes, pages: tuple[Page, ...], info: SlideInfo) -> None:
+    def __init__(self, file: Bytes, pages: tuple[Page | Planes, ...], info: SlideInfo) -> None:
         self._file, self._pages, self.info = file, pages, info
 
     def tile(self, level: int, row: int, col: int) -> Pixels:
@@ -69,7 +69,9 @@ def open_source(path: SlidePath) -> TiffSource:
     return TiffSource(file, pages, info)
 
 
-def _parsed(file: Bytes, path: SlidePath) -> tuple[tuple[Page, ...], dict[str, Any], dict[str, Page]]:
+def _parsed(
+    file: Bytes, path: SlidePath
+) -> tuple[tuple[Page | Planes, ...], dict[str, Any], dict[str, Page | Planes]]:
     try:
         tables = Tables(file)
         with tifffile.TiffFile(io.BufferedReader(tables.stream()), name=path.name) as tif:
@@ -85,14 +87,14 @@ def _parsed(file: Bytes, path: SlidePath) -> tuple[tuple[Page, ...], dict[str, A
 
 def _understand(
     tif: tifffile.TiffFile, path: SlidePath, tables: Tables
-) -> tuple[tuple[Page, ...], dict[str, Any], dict[str, Page]]:
+) -> tuple[tuple[Page | Planes, ...], dict[str, Any], dict[str, Page | Planes]]:
     """The pages of the pyramid, the fields of SlideInfo, and the associated images."""
     for flag, vendor in _OTHERS.items():
         if getattr(tif, f"is_{flag}"):
             raise SlideError(f"{vendor} is left to OpenSlide")
     main = max((s for s in tif.series if not _is_associated(s)), key=_area, default=tif.series[0])
     _check_axes(main)
-    pages = tuple(Page.of(_page(level), tables) for level in main.levels)
+    pages = tuple(_level(level, tables) for level in main.levels)
     pages += tuple(_further_levels(tif, main, pages, tables))
     if not _page(main).is_tiled and _area(main) > MOST_STRIPED_PX:
         raise SlideError("it is neither tiled nor small, so that no part can be read on its own")
@@ -131,7 +133,9 @@ def _associated_word(series: Any) -> str | None:
 
 def _check_axes(series: Any) -> None:
     axes = str(series.axes)
-    if axes not in {"YX", "YXS"}:
+    if axes == "CYX" and _are_rgb(series):
+        return
+    if axes not in {"YX", "YXS", "SYX"}:
         shape = " × ".join(map(str, series.shape))
         raise RefusedError(
             f"it holds a stack of images or channels ({axes}: {shape}), "
@@ -139,9 +143,25 @@ def _check_axes(series: Any) -> None:
         )
 
 
+def _level(series: Any, tables: Tables) -> Page | Planes:
+    """A level of a series, whose colours may lie in three pages."""
+    if str(series.axes) != "CYX":
+        return Page.of(_page(series), tables)
+    whole = (page.aspage() if isinstance(page, tifffile.TiffFrame) else page for page in series.pages[:3])
+    found = [one for one in (Page.of(page, tables) for page in whole) if isinstance(one, Page)]
+    if len(found) != 3 or len({(one.shape_px, one.tile_px) for one in found}) > 1:
+        raise RefusedError("it is a damaged TIFF (its colours differ in size); copy the file again")
+    return Planes(tuple(found))
+
+
+def _are_rgb(series: Any) -> bool:
+    """Whether the three channels of a series are called red, green and blue, or have these colours."""
+    return series.shape[0] == 3 and omexml.is_rgb(series.pages[0].parent.ome_metadata or "", series.name)
+
+
 def _further_levels(
-    tif: tifffile.TiffFile, main: Any, pages: Sequence[Page], tables: Tables
-) -> Iterator[Page]:
+    tif: tifffile.TiffFile, main: Any, pages: Sequence[Page | Planes], tables: Tables
+) -> Iterator[Page | Planes]:
     """Tiled pages of the same picture, smaller, that tifffile did not take for levels, such as those of a
     factor that is nearly four.
     """
@@ -156,10 +176,10 @@ def _further_levels(
         same_picture = abs(dy - dx) <= dy / shape[0] + dx / shape[1]
         if page.is_tiled and same_picture and shape[0] < seen[0] and shape[1] < seen[1]:
             seen = shape
-            yield Page.of(page, tables)
+            yield _level(level, tables)
 
 
-def _associated(tif: tifffile.TiffFile, tables: Tables) -> Iterator[tuple[str, Page]]:
+def _associated(tif: tifffile.TiffFile, tables: Tables) -> Iterator[tuple[str, Page | Planes]]:
     for series in tif.series:
         word = _associated_word(series)
         if word is not None:
@@ -169,7 +189,7 @@ def _associated(tif: tifffile.TiffFile, tables: Tables) -> Iterator[tuple[str, P
                 continue
 
 
-def _probe(file: Bytes, pages: tuple[Page, ...]) -> None:
+def _probe(file: Bytes, pages: tuple[Page | Planes, ...]) -> None:
     """Refuse a file that ends early; decode one tile per level, so that an unknown codec shows now."""
     for page in pages:
         if page.end > file.size:

@@ -100,9 +100,11 @@ class Page:
     counts: NDArray[np.int64]
 
     @classmethod
-    def of(cls, page: Any, tables: Tables) -> Page:
+    def of(cls, page: Any, tables: Tables) -> Page | Planes:
         """Take everything out of a tifffile page; SlideError when a tile of it could not be decoded."""
         _check(page)
+        apart = page.planarconfig != 1 and page.samplesperpixel > 1
+        planes = int(page.samplesperpixel) if apart else 1
         if page.is_tiled:
             tile = (int(page.tilelength), int(page.tilewidth))
         else:
@@ -114,21 +116,26 @@ class Page:
         count = -(-int(page.imagelength) // tile[0]) * -(-int(page.imagewidth) // tile[1])
         offsets = tables.of(page, OFFSETS, page.dataoffsets)
         counts = tables.of(page, COUNTS, page.databytecounts)
-        if min(len(offsets), len(counts)) < count:
+        if min(len(offsets), len(counts)) < planes * count:
             raise RefusedError(
-                f"it is a damaged TIFF (its table lists {len(counts)} of {count} tiles); copy the file again"
+                f"it is a damaged TIFF (its table lists {len(counts)} of {planes * count} tiles); "
+                "copy the file again"
             )
-        return cls(
-            (int(page.imagelength), int(page.imagewidth)),
-            tile,
-            int(page.compression),
-            int(page.photometric),
-            int(page.samplesperpixel),
-            int(page.predictor),
-            page.jpegtables,
-            offsets[:count],
-            counts[:count],
+        found = tuple(
+            cls(
+                (int(page.imagelength), int(page.imagewidth)),
+                tile,
+                int(page.compression),
+                BLACK_IS_ZERO if apart else int(page.photometric),
+                1 if apart else int(page.samplesperpixel),
+                int(page.predictor),
+                page.jpegtables,
+                offsets[first : first + count],
+                counts[first : first + count],
+            )
+            for first in range(0, planes * count, count)
         )
+        return Planes(found) if apart else found[0]
 
     @property
     def lattice(self) -> tuple[int, int]:
@@ -199,6 +206,56 @@ class Page:
         if pixels.shape[2] in {2, 4}:
             return over(pixels, background)
         return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else np.ascontiguousarray(pixels[..., :3])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Planes:
+    """Red, green and blue of one picture, each stored as a grey page of the same tiles."""
+
+    pages: tuple[Page, ...]
+
+    @property
+    def shape_px(self) -> tuple[int, int]:
+        """(h, w)."""
+        return self.pages[0].shape_px
+
+    @property
+    def tile_px(self) -> tuple[int, int]:
+        """(h, w) of a tile or strip."""
+        return self.pages[0].tile_px
+
+    @property
+    def lattice(self) -> tuple[int, int]:
+        """(rows, cols) of tiles."""
+        return self.pages[0].lattice
+
+    @property
+    def compression(self) -> int:
+        """As the tags say."""
+        return self.pages[0].compression
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """(tiles,) bytes of all three."""
+        red, green, blue = (page.counts for page in self.pages)
+        return red + green + blue
+
+    @property
+    def end(self) -> int:
+        """The byte after the last tile."""
+        return max(page.end for page in self.pages)
+
+    def tile(self, file: Bytes, row: int, col: int, background: tuple[int, int, int]) -> Pixels:
+        """(h, w, 3) uint8 of one tile; SlideError when its bytes are damaged."""
+        planes = (
+            page.tile(file, row, col, (b, b, b)) for page, b in zip(self.pages, background, strict=True)
+        )
+        return np.stack([plane[..., 0] for plane in planes], axis=-1)
+
+    def whole(self, file: Bytes, background: tuple[int, int, int]) -> Pixels:
+        """(h, w, 3) uint8 of the whole picture."""
+        planes = (page.whole(file, (b, b, b)) for page, b in zip(self.pages, background, strict=True))
+        return np.stack([plane[..., 0] for plane in planes], axis=-1)
 
 
 def over(pixels: Pixels, background: tuple[int, int, int]) -> Pixels:
@@ -277,8 +334,9 @@ def _check(page: Any) -> None:
             f"it has {page.samplesperpixel} channels with colours of the kind {_name(page.photometric)}, "
             "while bright-field RGB is expected"
         )
-    if page.planarconfig != 1 and page.samplesperpixel > 1:
-        raise SlideError("its colour planes are stored separately")
+    apart = page.planarconfig != 1 and page.samplesperpixel > 1
+    if apart and (page.samplesperpixel != 3 or page.photometric != RGB):
+        raise SlideError("its planes are stored separately, and are not those of RGB")
     codec = int(page.compression)
     known = codec in {JPEG, *JPEG2000} or _DECODERS.get(codec) is not None
     if (

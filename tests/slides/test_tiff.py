@@ -266,3 +266,59 @@ def test_a_slide_whose_name_holds_the_word_of_another_picture_is_the_slide(tmp_p
         assert slide.shape_px == (600, 700)
         assert np.array_equal(slide.levels[0][:], image)
         assert list(slide.associated) == ["label"]
+
+
+RGB_CHANNELS = {"Channel": {"Name": ["red", "green", "blue"]}}
+
+
+@pytest.mark.parametrize("way", ["SYX", "CYX"])
+@pytest.mark.parametrize("compression", ["zlib", "jpeg"])
+def test_colours_in_planes_are_read_as_the_same_picture(tmp_path, way, compression):
+    image = picture(700, 900)
+    path = tmp_path / "a.ome.tif"
+    options = {"tile": (128, 128), "compression": compression}
+    options |= {"compressionargs": {"level": 95}} if compression == "jpeg" else {}
+    if way == "SYX":
+        options |= {"photometric": "rgb", "planarconfig": "separate"}
+    about = {"axes": way, "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5} | (RGB_CHANNELS if way == "CYX" else {})
+    with tifffile.TiffWriter(path, ome=True) as writer:
+        planes = np.moveaxis(image, 2, 0)
+        writer.write(planes, subifds=2, metadata=about, **options)
+        for step in (2, 4):
+            writer.write(np.ascontiguousarray(planes[:, ::step, ::step]), subfiletype=1, **options)
+    with tifffile.TiffFile(path) as tif:
+        assert tif.series[0].axes == way
+    with open_slide(path) as slide:
+        assert [level.shape_px for level in slide.levels] == [(700, 900), (350, 450), (175, 225)]
+        assert slide.mpp == (0.5, 0.5)
+        for level, step in zip(slide.levels, (1, 2, 4), strict=True):
+            apart = abs(level[:].astype(int) - image[::step, ::step])
+            assert apart.max() <= (0 if compression == "zlib" else 40)
+            assert apart.mean() < 2
+
+
+def test_a_generic_pyramid_in_planes_is_read(tmp_path):
+    image = picture(500, 600)
+    options = {"tile": (128, 128), "photometric": "rgb", "planarconfig": "separate"}
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        writer.write(np.moveaxis(image, 2, 0), **options)
+        writer.write(np.ascontiguousarray(np.moveaxis(image[::2, ::2], 2, 0)), subfiletype=1, **options)
+    with open_slide(tmp_path / "a.tif") as slide:
+        assert [level.shape_px for level in slide.levels] == [(500, 600), (250, 300)]
+        assert np.array_equal(slide.levels[0][:], image)
+        assert np.array_equal(slide.levels[1][:], image[::2, ::2])
+
+
+@pytest.mark.parametrize(
+    "channels",
+    [
+        {"Name": ["Cy5", "FITC", "DAPI"], "Color": [-16776961, 16711935, 65535]},
+        {},
+    ],
+)
+def test_three_channels_that_are_not_red_green_and_blue_are_refused(tmp_path, channels):
+    about = {"axes": "CYX"} | ({"Channel": channels} if channels else {})
+    planes = np.moveaxis(picture(300, 400), 2, 0)
+    tifffile.imwrite(tmp_path / "a.ome.tif", planes, ome=True, tile=(128, 128), metadata=about)
+    with pytest.raises(SlideError, match="a stack of images or channels"):
+        open_slide(tmp_path / "a.ome.tif")
