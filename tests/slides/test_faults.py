@@ -141,6 +141,24 @@ def test_a_slide_that_goes_while_it_is_open(originals, project, tmp_path, family
     intact(project)
 
 
+@pytest.mark.parametrize("family", ["tiled TIFF", "SVS"])
+def test_a_file_that_is_written_over_while_it_is_open_is_not_shown_as_the_slide(
+    originals, project, tmp_path, family
+):
+    path = originals(family, tmp_path)
+    with open_slide(path) as slide:
+        before = slide.levels[0].read(0, 0, 100, 100)
+        slide.engine.cache.drop(slide.engine.token)
+        content = path.read_bytes()
+        with path.open("r+b") as out:  # the same inode, length and layout
+            out.write(content[:-1] + bytes([content[-1] ^ 1]))
+        with pytest.raises(SlideError, match="another program has changed the file; open the slide again"):
+            slide.levels[0].read(0, 0, 100, 100)
+    with open_slide(path) as again:
+        assert again.levels[0].read(0, 0, 100, 100).shape == before.shape
+    intact(project)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_wrong_suffix_is_no_matter_where_the_content_says_it(originals, tmp_path, family):
     path = originals(family, tmp_path)
