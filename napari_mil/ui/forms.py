@@ -153,7 +153,9 @@ def _widget(field: dataclasses.Field[Any], value: Any, owner: type) -> Any:
     if value is None or kind not in (bool, int, float, str):
         return None
     if kind is bool:
-        return CheckBox(value=value, text="", **shared)
+        box = CheckBox(value=value, **shared)
+        box.native.setText("")  # its name stands before it
+        return box
     if kind is str:
         return LineEdit(value=value, **shared)
     low, high = meta.get("low"), meta.get("high")

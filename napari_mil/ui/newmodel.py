@@ -40,6 +40,7 @@ DEFAULTS = "defaults"
 CHECK_MS = 200
 #: Of the dialog: its width, and its height with the options and without.
 WIDTH_PX, HEIGHT_PX, CLOSED_PX = 480, 680, 400
+LEAST_PX = 440  #: narrower, the fields of the options would be cut off
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,7 @@ class NewModelDialog(QDialog):
     def __init__(self, desk: Desk, choices: Sequence[MethodChoice]) -> None:
         super().__init__(compat.main_window(desk.viewer))
         self.setWindowTitle("New model")
+        self.setMinimumWidth(LEAST_PX)
         self.desk, self.choices = desk, tuple(choices)
         self._project: Project | None = desk.state.project
         self._found: _Found | None = None
