@@ -20,6 +20,7 @@ from napari_mil.slides.slide import RefusedError
 from napari_mil.slides.tiffpage import over
 
 CACHE_BYTES = 64 * 2**20
+_CACHE = openslide.OpenSlideCache(CACHE_BYTES)  # of all handles together
 _SMALLEST_TILE = 256
 _LARGEST_TILE = 1024
 #: A file's own tiles hold at most so many pixels, of 4 bytes each.
@@ -94,7 +95,7 @@ def _refuse_boards(path: Path) -> None:
 
 
 def _understand(handle: openslide.OpenSlide, path: Path) -> SlideInfo:
-    handle.set_cache(openslide.OpenSlideCache(CACHE_BYTES))
+    handle.set_cache(_CACHE)
     says = _properties(handle)
     _refuse_fluorescence(says)
     levels = tuple(
