@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 import numpy as np
 import openslide
@@ -46,6 +47,24 @@ def test_aperio_slides_of_every_codec_have_openslides_pixels(tmp_path, codec):
     found = whole(path).astype(int)
     assert np.abs(found - IMAGE).max() <= LOSSY.get(codec, 0)
     assert np.abs(found - through_openslide(path)).max() <= 2
+
+
+def test_jpeg_2000_in_a_generic_tiff_has_the_pixels_that_were_written(tmp_path):
+    pages = [replace(page(image, "jp2-rgb"), compression=34712) for image in (IMAGE, half(IMAGE))]
+    with open_slide(write_tiff(tmp_path / "a.tif", pages)) as slide:
+        assert np.array_equal(slide.levels[0][:], IMAGE)
+        assert np.array_equal(slide.levels[1][:], half(IMAGE))
+
+
+@pytest.mark.parametrize("tile", [(128, 128), (16, 16)])
+def test_a_bigtiff_has_the_pixels_of_the_classic_one(tmp_path, tile):
+    more = {"photometric": "rgb", "tile": tile, "compression": "zlib"}
+    for name, big in (("classic.tif", False), ("big.tif", True)):
+        tifffile.imwrite(tmp_path / name, IMAGE, bigtiff=big, **more)
+    assert (tmp_path / "big.tif").read_bytes()[2] == 43
+    assert (tmp_path / "classic.tif").read_bytes()[2] == 42
+    assert np.array_equal(whole(tmp_path / "big.tif"), whole(tmp_path / "classic.tif"))
+    assert np.array_equal(whole(tmp_path / "big.tif"), IMAGE)
 
 
 def test_a_jpeg_that_says_ycbcr_is_believed_over_a_tag_that_says_rgb(tmp_path):
