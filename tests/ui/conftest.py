@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -41,23 +42,40 @@ def grid() -> TileGrid:
     return full.with_cells(full.cells[chosen])
 
 
-@pytest.fixture(scope="module")
-def viewer(qapp):
-    """One viewer, not shown, for all tests of a file: making one takes a second. `make_napari_viewer` wants
-    to be the only one who makes any, so a file uses either.
-    """
+@contextmanager
+def _one_viewer():
+    """A viewer, not shown, and afterwards nothing that the next one would stumble over."""
     import napari
     from app_model import Application
     from napari._qt._qapp_model.qactions import init_qactions
     from napari.plugins import _initialize_plugins
 
+    from napari_mil.ui import compat
+
     made = napari.Viewer(show=False)
     yield made
-    made.close()
+    if compat.is_open(made):
+        made.close()
     Application.destroy("napari")  # the next viewer makes its menus anew
     init_qactions.cache_clear()
     _initialize_plugins.cache_clear()
     gc.collect()
+
+
+@pytest.fixture(scope="module")
+def viewer(qapp):
+    """One viewer for all tests of a file: making one takes a second. `make_napari_viewer` wants to be the
+    only one who makes any, so a file uses either.
+    """
+    with _one_viewer() as made:
+        yield made
+
+
+@pytest.fixture
+def own_viewer(qapp):
+    """A viewer for one test, which may close it."""
+    with _one_viewer() as made:
+        yield made
 
 
 @pytest.fixture

@@ -36,10 +36,8 @@ def test_the_preference_bounds_the_cache_of_tiles(request):
         cache.set_cache_mb(0)
 
 
-def test_what_the_window_holds_is_left_in_peace_until_it_closes(qtbot):
-    import napari
-
-    viewer = napari.Viewer(show=False)
+def test_what_the_window_holds_is_left_in_peace_until_it_closes(own_viewer, qtbot):
+    viewer = own_viewer
     before = gc.get_freeze_count()
     activate()
     assert gc.get_freeze_count() > before
