@@ -38,3 +38,11 @@ def slow_slide(path, seconds, *, cache_bytes=2**28):
     """The slide in a TIFF, with a cache of its own, `seconds` per tile."""
     source = SlowSource(open_source(path), seconds)
     return Slide.of(path, Engine(source, path.name, cache=TileCache(cache_bytes)))
+
+
+def until(condition, seconds=20.0):
+    """Wait for what decode threads do."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from napari_mil.card import ModelCard, Recipe
 from napari_mil.errors import BagError, LabelError, ModelError
 from napari_mil.labeltree import LabelTree, Survival
-from napari_mil.steps import Steps
+from napari_mil.steps import Progress, Steps, told_as
 from napari_mil.workflow.cases import apart, cases_steps, split_words, told_split
 from napari_mil.workflow.child import Stop
 from napari_mil.workflow.manifest import PARTS
@@ -98,19 +98,14 @@ def train_model_steps(
 
 
 def unless_told(steps: Steps[T], stop: Stop | None) -> Steps[T]:
-    """Drive what comes before a training; ModelError when told to stop meanwhile."""
-    try:
-        while True:
-            try:
-                now = next(steps)
-            except StopIteration as ended:
-                made: T = ended.value
-                return made
-            if stop is not None and stop():
-                raise ModelError(NOTHING_YET)
-            yield now
-    finally:
-        steps.close()
+    """The steps of what comes before a training; ModelError when told to stop meanwhile."""
+
+    def tell(now: Progress) -> Progress:
+        if stop is not None and stop():
+            raise ModelError(NOTHING_YET)
+        return now
+
+    return told_as(steps, tell)
 
 
 def run_steps(run: Any, stop: Stop | None) -> Steps[Trained]:

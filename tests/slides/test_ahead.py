@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from functools import partial
 
 import numpy as np
@@ -11,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from slidefiles import picture, write_pyramid
-from slowsource import slow_slide
+from slowsource import slow_slide, until
 
 from napari_mil.slides import ahead
 from napari_mil.slides import picture as picture_module
@@ -31,13 +30,6 @@ def path(tmp_path_factory):
 def slide(path):
     with slow_slide(path, 0.0) as slide:
         yield slide
-
-
-def until(condition, seconds=20.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.005)
 
 
 def resting(slide, level=1, box=BOX):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from functools import partial
 
 import numpy as np
@@ -11,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from slidefiles import picture, write_pyramid
-from slowsource import slow_slide
+from slowsource import slow_slide, until
 
 from napari_mil.slides.picture import Picture, blocks, centres
 from napari_mil.slides.workers import VIEW_THREADS, Workers
@@ -29,13 +28,6 @@ def path(tmp_path_factory):
 def slow(path):
     with slow_slide(path, 0.02) as slide:
         yield slide
-
-
-def until(condition, seconds=20.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.005)
 
 
 def test_the_coarser_level_is_asked_first_then_the_tiles_from_the_centre_out(slow):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from slidefiles import picture, write_pyramid
-from slowsource import slow_slide
+from slowsource import slow_slide, until
 
 from napari_mil.errors import SlideError
 from napari_mil.slides import cache, open_slide
@@ -200,8 +199,7 @@ def test_closing_does_not_wait_for_a_server_that_does_not_answer(path, monkeypat
     source.close = lambda: (close(), closed.set())
     source.gate.clear()
     slide.engine.want("view", [(0, 0, 0), (0, 0, 1)], lambda *_: None)
-    while not source.asked:
-        time.sleep(0.005)
+    until(lambda: bool(source.asked))
     slide.close()
     assert not closed.is_set()
     source.gate.set()
