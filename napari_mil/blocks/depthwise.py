@@ -24,7 +24,7 @@ def along(x: Tensor, kernel: Tensor) -> Tensor:
     with torch.autocast(x.device.type, enabled=False):
         column = _image(wide(x)[:, None])
         made = conv2d(column, wide(kernel)[:, None, :, None], padding=(reach, 0), groups=len(kernel))
-    return made[0, :, :, 0].T.to(x.dtype)
+    return made.squeeze(3).squeeze(0).T.to(x.dtype)
 
 
 def over(image: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:

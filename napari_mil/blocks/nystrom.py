@@ -10,36 +10,74 @@ over tokens, so landmarks do.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, pad, scaled_dot_product_attention
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import linear, scaled_dot_product_attention
 
 from napari_mil.blocks.basics import Dropout
 from napari_mil.blocks.depthwise import along
-from napari_mil.device import wide
+from napari_mil.device import wide, working
 
 #: tokens, and landmarks of one head, that are worked on together where no gradient is kept
 TOKENS, LANDMARKS = 4096, 128
 #: iterations of the pseudo-inverse, and taps of the convolution over neighbouring tokens, as published
 ITERATIONS, TAPS = 6, 33
+#: eigenvalues that differ by less are taken for one, where the slope between them is asked
+NEAR = 1e-8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Attended:
-    """What attention made of n tokens.
+    """What attention made of n tokens: what the landmarks read of them, and what a token takes from it once
+    somebody asks.
 
     Attributes
     ----------
-    tokens : (n, D)
     row : (H, n − 1) how the first token looked at the others, without gradient; (H, 0) where nobody asked.
         A Nyström row approximates a softmax: entries may be negative and do not sum to 1
-    values : (H, n − 1, d) what it looked at
+    attention, x, onto, k_mean, v, read : whose it is, the tokens (n', D) as they attend, filled up in front,
+        what they were (n, D), the landmarks' keys (H, m, d), values (H, n', d), and what landmarks read
+        (H, m, d)
     """
 
-    tokens: Tensor
     row: Tensor
-    values: Tensor
+    attention: NystromAttention
+    x: Tensor
+    onto: Tensor
+    k_mean: Tensor
+    v: Tensor
+    read: Tensor
+
+    @property
+    def values(self) -> Tensor:
+        """(H, n − 1, d) what the first token looked at."""
+        return self.v[:, len(self.x) - len(self.onto) + 1 :]
+
+    def tokens(self, begin: int = 0, end: int | None = None) -> Tensor:
+        """(…, D) the tokens from `begin` to `end`: what they were, plus what they take. Where no gradient is
+        kept they are written to where they were, so that each can be asked for once.
+        """
+        onto = self.onto[begin:end]
+        if torch.is_grad_enabled():
+            return onto + self._taken(begin, begin + len(onto))
+        for at in range(0, len(onto), TOKENS):
+            some = onto[at : at + TOKENS]
+            some += self._taken(begin + at, begin + at + len(some))
+        return onto
+
+    def _taken(self, begin: int, end: int) -> Tensor:
+        """(tokens, D) what tokens take from landmarks, and from the values of their neighbours."""
+        attention, v, start = self.attention, self.v, len(self.x) - len(self.onto)
+        begin, end, reach = start + begin, start + end, TAPS // 2
+        low, high = max(0, begin - reach), min(len(self.x), end + reach)
+        kernel = attention.res_conv.weight.flatten(1).repeat_interleave(v.shape[2], 0)
+        near = along(v[:, low:high].transpose(0, 1).flatten(1), kernel)[begin - low : end - low]
+        far = _attend(attention.queries(self.x[begin:end]), self.k_mean, self.read)
+        taken: Tensor = attention.to_out(far.transpose(0, 1).flatten(1) + near)
+        return taken
 
 
 class NystromAttention(nn.Module):
@@ -57,51 +95,42 @@ class NystromAttention(nn.Module):
         self.to_out = nn.Sequential(nn.Linear(heads * width, features), Dropout(dropout))
         self.res_conv = nn.Conv2d(heads, heads, (TAPS, 1), padding=(TAPS // 2, 0), groups=heads, bias=False)
 
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values (H, n', d) of x (n, D), filled up in front."""
-        x = pad(x, (0, 0, -len(x) % self.landmarks, 0))
-        to_q, to_k, to_v = self.to_qkv.weight.chunk(3)
-        weights = (to_q * (len(to_q) // self.heads) ** -0.5, to_k, to_v)
-        q, k, v = (linear(x, w).view(len(x), self.heads, -1).transpose(0, 1) for w in weights)
-        return q, k, v
+    def queries(self, x: Tensor) -> Tensor:
+        """(H, n, d) of x (n, D), scaled."""
+        weight = self.to_qkv.weight.chunk(3)[0]
+        return self._heads(x, weight * (len(weight) // self.heads) ** -0.5)
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, onto: Tensor, *, row: bool = False) -> Attended:
-        """`onto` (n, D) plus what its tokens, projected, take from each other; in place where no gradient is
-        kept.
+    def _heads(self, x: Tensor, weight: Tensor) -> Tensor:
+        return linear(x, weight).view(len(x), self.heads, weight.shape[0] // self.heads).transpose(0, 1)
+
+    def fill(self, x: Tensor) -> Tensor:
+        """(n', D) x (n, D) with zero rows in front, so that all landmarks have as many tokens."""
+        return torch.cat([x.new_zeros(-len(x) % self.landmarks, x.shape[1]), x])
+
+    def forward(self, x: Tensor, onto: Tensor, *, row: bool = False) -> Attended:
+        """What tokens x (n', D), filled up, take from each other, to be added to the last n, `onto` (n, D).
 
         `row` asks for the first token's attention, which costs a second look where gradients are kept.
         """
-        learning, start = torch.is_grad_enabled(), q.shape[1] - len(onto)
-        q_mean, k_mean = (t.view(self.heads, self.landmarks, -1, t.shape[2]).mean(2) for t in (q, k))
-        empty = start * self.landmarks // q.shape[1]  # landmarks that are the mean of zero rows alone
-        with torch.autocast(q.device.type, enabled=False):
+        start = len(x) - len(onto)
+        means = x.view(self.landmarks, -1, x.shape[1]).mean(1)  # projected, the mean of the projected
+        if torch.is_autocast_enabled(x.device.type):
+            x = working(x)  # rounded once, in place of at every product
+        _, to_k, to_v = self.to_qkv.weight.chunk(3)
+        k, v = self._heads(x, to_k), self._heads(x, to_v)
+        q_mean, k_mean = self.queries(means), self._heads(means, to_k)
+        empty = start * self.landmarks // len(x)  # landmarks that are the mean of zero rows alone
+        with torch.autocast(x.device.type, enabled=False):
             inverse = pseudo_inverse(torch.softmax(wide(q_mean) @ wide(k_mean).mT, -1), same=empty)
-        seen = q.new_empty(self.heads, 0)
+        seen = x.new_empty(self.heads, 0)
         if row:
-            read, seen = _look(q, k, v, q_mean, k_mean, inverse, start)
-        if learning or not row:
+            first = self.queries(x[start : start + 1])
+            read, seen = _look(first, k, v, q_mean, k_mean, inverse)
+            seen = seen[:, start + 1 :]
+        if torch.is_grad_enabled() or not row:
             read = _attend(q_mean, k, v)
-        read = (inverse.to(read.dtype) @ read).to(q.dtype)
-        tokens = onto
-        if learning:
-            tokens = onto + self._write(q[:, start:], k_mean, read, v, start)
-        else:
-            for at in range(0, len(onto), TOKENS):
-                some = q[:, start + at : start + at + TOKENS]
-                tokens[at : at + TOKENS] += self._write(some, k_mean, read, v, start + at)
-        return Attended(tokens, seen[:, start + 1 :], v[:, start + 1 :])
-
-    def _write(self, q: Tensor, k_mean: Tensor, read: Tensor, v: Tensor, start: int) -> Tensor:
-        """(tokens, D) what the tokens of q (H, tokens, d), from number `start` on, take from landmarks and
-        from the values v (H, n, d) of their neighbours.
-        """
-        reach, stop = TAPS // 2, start + q.shape[1]
-        low, high = max(0, start - reach), min(v.shape[1], stop + reach)
-        kernel = self.res_conv.weight.flatten(1).repeat_interleave(v.shape[2], 0)
-        near = along(v[:, low:high].transpose(0, 1).flatten(1), kernel)[start - low : stop - low]
-        far = _attend(q, k_mean, read).transpose(0, 1).flatten(1)
-        taken: Tensor = self.to_out(far + near)
-        return taken
+        read = (inverse.to(read.dtype) @ read).to(k.dtype)
+        return Attended(seen, self, x, onto, k_mean, v, read)
 
 
 class NystromLayer(nn.Module):
@@ -114,7 +143,7 @@ class NystromLayer(nn.Module):
 
     def forward(self, x: Tensor, *, row: bool = False) -> Attended:
         """Attend (n, D); x is written to where no gradient is kept."""
-        attended: Attended = self.attn(*self.attn.project(self.norm(x)), x, row=row)
+        attended: Attended = self.attn(self.attn.fill(self.norm(x)), x, row=row)
         return attended
 
 
@@ -132,14 +161,70 @@ def pseudo_inverse(matrix: Tensor, *, same: int = 0) -> Tensor:
         root = matrix.new_ones(matrix.shape[-1] - first)
         root[0] = share
         small = matrix[:, first:, first:] * root * root[:, None]
-        unit = torch.eye(len(root), dtype=matrix.dtype, device=matrix.device)
-        z = small.mT / largest
-        for _ in range(ITERATIONS):
-            back = small @ z
-            z = 0.25 * z @ (13 * unit - back @ (15 * unit - back @ (7 * unit - back)))
+        if matrix.device.type == "cpu" and small.requires_grad and bool(small.isfinite().all()):
+            scale = largest.sqrt()
+            made: Tensor = _ByEigenvalues.apply(small / scale)  # type: ignore[no-untyped-call]
+            z = made / scale
+        else:
+            z = _iterated(small, largest)
         z = z / root / root[:, None]
         whole = (torch.arange(matrix.shape[-1], device=matrix.device) - first).clamp(min=0)
         return z[:, whole][:, :, whole] if first else z
+
+
+def _iterated(matrix: Tensor, largest: Tensor) -> Tensor:
+    """The steps as published: products with every one of them."""
+    unit = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
+    z = matrix.mT / largest
+    for _ in range(ITERATIONS):
+        back = matrix @ z
+        z = 0.25 * z @ (13 * unit - back @ (15 * unit - back @ (7 * unit - back)))
+    return z
+
+
+class _ByEigenvalues(torch.autograd.Function):
+    """The same of a matrix A whose `largest` is 1. The steps make Aᵀ q(A Aᵀ) of it, and the polynomial q acts
+    on each eigenvalue by itself: 7 products there and back, in place of 72.
+
+    The gradient of q(A Aᵀ) is its divided differences between eigenvalues, in their basis.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, matrix: Tensor) -> Tensor:
+        values, basis = torch.linalg.eigh(matrix @ matrix.mT)
+        values = values.double().clamp(min=0)
+        q, slope = _on_eigenvalues(values)
+        turned = basis.mT @ matrix
+        ctx.save_for_backward(values, q, slope, basis, turned)
+        made: Tensor = turned.mT @ (q.to(matrix.dtype)[..., None] * basis.mT)
+        return made
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        values, q, slope, basis, turned = ctx.saved_tensors
+        gap = values[..., None] - values[:, None]
+        near = gap.abs() < NEAR
+        rise = (q[..., None] - q[:, None]) / gap.masked_fill(near, 1)
+        rise = torch.where(near, (slope[..., None] + slope[:, None]) / 2, rise).to(basis.dtype)
+        asked = gradients[0] @ basis
+        inner = turned @ asked
+        inner = rise * (inner + inner.mT)
+        back: Tensor = basis @ (inner @ turned + q.to(basis.dtype)[..., None] * asked.mT)
+        return back
+
+
+def _on_eigenvalues(values: Tensor) -> tuple[Tensor, Tensor]:
+    """The polynomial q of eigenvalues of A Aᵀ, of any shape, and its derivative."""
+    p = values
+    p_slope = q = torch.ones_like(values)
+    q_slope = torch.zeros_like(values)
+    for _ in range(ITERATIONS):  # p, of A z, becomes p · step(p), and q, of what z is after Aᵀ, q · step(p)
+        step = (13 - p * (15 - p * (7 - p))) / 4
+        step_slope = (-15 + p * (14 - 3 * p)) / 4 * p_slope
+        q, q_slope = q * step, q_slope * step + q * step_slope
+        p, p_slope = p * step, p_slope * step + p * step_slope
+    return q, q_slope
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -149,16 +234,16 @@ def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _look(
-    q: Tensor, k: Tensor, v: Tensor, q_mean: Tensor, k_mean: Tensor, inverse: Tensor, token: int
+    q: Tensor, k: Tensor, v: Tensor, q_mean: Tensor, k_mean: Tensor, inverse: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """K3 v (H, m, d), and how one token, number `token`, looks at all (H, n); not in bfloat16 under autocast,
-    which does not tell the tokens apart.
+    """K3 v (H, m, d), and how the token of queries q (H, 1, d) looks at all (H, n); not in bfloat16 under
+    autocast, which does not tell the tokens apart.
     """
     with torch.autocast(q.device.type, enabled=False):
         if inverse.dtype != q.dtype:  # what autocast projected, or a network in half precision
             q, k, v, q_mean, k_mean = (wide(t) for t in (q, k, v, q_mean, k_mean))
-        first = torch.softmax(q[:, token : token + 1] @ k_mean.mT, -1) @ inverse
-        read, seen = q.new_empty(q_mean.shape), q.new_zeros(q.shape[:2])
+        first = torch.softmax(q @ k_mean.mT, -1) @ inverse
+        read, seen = q.new_empty(q_mean.shape), q.new_zeros(k.shape[:2])
         for head in range(len(q)):
             for at in range(0, q_mean.shape[1], LANDMARKS):
                 some = slice(at, at + LANDMARKS)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from napari_mil.blocks.nystrom import NystromLayer
+from napari_mil.blocks.nystrom import Attended, NystromLayer
 from napari_mil.blocks.pooling import Pooled, Pooler, together
 from napari_mil.blocks.ppeg import PPEG
 from napari_mil.blocks.rows import Rows
@@ -33,21 +34,28 @@ EXCEPTIONS = {
 }
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Encoded:
     """What the encoder made of a class token and N tiles.
 
     Attributes
     ----------
-    tokens : (1 + N, D) the class token first, before the last norm
+    token : (D,) the class token, before the last norm
     rows : per layer, (H, N) how the class token looked at the tiles, possibly negative; (H, 0) where nobody
         asked
     values : (H, N, d) what it looked at in the first layer
+    last : the last layer, which says what became of the tiles when somebody asks
     """
 
-    tokens: Tensor
+    token: Tensor
     rows: tuple[Tensor, Tensor]
     values: Tensor
+    last: Attended
+
+    @cached_property
+    def tiles(self) -> Tensor:
+        """(N, D) the tiles' tokens, before the last norm. An answer does not read them."""
+        return self.last.tokens(1)
 
 
 def encode(
@@ -67,9 +75,9 @@ def encode(
     rows : of how many layers the attention of the class token is wanted
     """
     one = layers[0](torch.cat([token, tiles]), row=rows > 0)
-    placed = torch.cat([one.tokens[:1], position(one.tokens[1:], least=least)])
-    two = layers[1](placed, row=rows > 1)
-    return Encoded(two.tokens, (one.row, two.row), one.values)
+    first, others = one.tokens().split([1, len(tiles)])
+    two = layers[1](torch.cat([first, position(others, least=least)]), row=rows > 1)
+    return Encoded(two.tokens(0, 1)[0], (one.row, two.row), one.values, two)
 
 
 def shares(rows: Tensor) -> Tensor:
@@ -112,17 +120,17 @@ class SelfAttentionPooler(Pooler):
     def forward(self, h: Tensor, tokens: Tensor | None = None) -> Pooled:
         """Pool the tiles h (N, D), and tokens (k, D) behind them."""
         seen = self._encode(together(h, tokens), rows=2)
-        return Pooled(self.norm(seen.tokens[0]), shares(seen.rows[0]), seen)
+        return Pooled(self.norm(seen.token), shares(seen.rows[0]), seen)
 
     def learn(self, h: Tensor, tokens: Tensor | None = None) -> Pooled:
         """Pool without looking at the attention, which is left out: (0, 1)."""
         seen = self._encode(together(h, tokens), rows=0)
-        return Pooled(self.norm(seen.tokens[0]), h.new_empty(0, 1), seen)
+        return Pooled(self.norm(seen.token), h.new_empty(0, 1), seen)
 
     def survey(self, rows: Rows, predictor: nn.Linear, *, maps: bool = True) -> Pooled:  # noqa: ARG002
         """Pool rows that are not projected yet; how the class token looked at them is not in bfloat16."""
         seen = self._encode(wide(rows.all()), rows=2 if maps else 1)
-        return Pooled(self.norm(seen.tokens[0]), shares(seen.rows[0]), seen)
+        return Pooled(self.norm(seen.token), shares(seen.rows[0]), seen)
 
     def _encode(self, h: Tensor, *, rows: int) -> Encoded:
         return encode(self.cls_token[0], h, (self.layer1, self.layer2), self.pos_embedding, rows=rows)
@@ -130,7 +138,7 @@ class SelfAttentionPooler(Pooler):
     def tiles(self, pooled: Pooled, predictor: nn.Linear) -> Tensor:
         """The classifier on every tile after the last norm."""
         seen: Encoded = pooled.seen
-        scores: Tensor = predictor(self.norm(seen.tokens[1:]))
+        scores: Tensor = predictor(self.norm(seen.tiles))
         return scores
 
     def evidence(self, pooled: Pooled, predictor: nn.Linear) -> None:

@@ -62,14 +62,14 @@ class TransMIL(MILModel):
         return encode(self.cls_token[0], h, (self.layer1, self.layer2), self.pos_layer, least=1, rows=rows)
 
     def _tiles(self, seen: Encoded, count: int) -> Tensor:
-        scores: Tensor = self.classifier(self.norm(seen.tokens[1 : 1 + count]))
+        scores: Tensor = self.classifier(self.norm(seen.tiles[:count]))
         return scores
 
     def forward(self, features: Tensor, cells: Tensor | None = None) -> Output:  # noqa: ARG002
         """Answer for one bag (N, D)."""
         seen, n = self._encode(self.check(features), rows=2), len(features)
         rows = tuple(row[:, :n] for row in seen.rows)
-        z = self.norm(seen.tokens[0])
+        z = self.norm(seen.token)
         return Output(
             logits=self.lifted(self.classifier(z)),
             tile_logits=self._tiles(seen, n),
@@ -90,5 +90,5 @@ class TransMIL(MILModel):
     ) -> Study:
         """Train as it answers."""
         seen = self._encode(features, rows=0)
-        answer = self.classifier(self.norm(seen.tokens[0]))
+        answer = self.classifier(self.norm(seen.token))
         return Study((answer,), lambda at: self._tiles(seen, len(features))[at])
