@@ -81,6 +81,7 @@ bench-quality: $(READY) ## how well the methods work, on sample, planted and rea
 	$(BIN)/python benchmarks/quality.py --sets planted hazard photographs hierarchy lung survival musk1 elephant bf16
 	$(BIN)/python benchmarks/quality.py --sets planted --sweep --seeds 20
 	$(BIN)/python benchmarks/quality.py --sets sample --seeds 10
+	$(BIN)/python benchmarks/quality.py --sets sample --cohort 3
 
 bench-methods: $(READY) ## speed and memory of the methods, beside the published order of operations
 	OMP_NUM_THREADS=2 $(BIN)/python benchmarks/methods.py
