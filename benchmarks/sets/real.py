@@ -86,6 +86,12 @@ COMMON = {
     "pure (attn)": Arm("mhim", {**NARROW, "pure": True}, TEN),
     **{name: Arm("mhim", {**NARROW, **config}, TEN) for name, config in MHIM.items()},
 }
+#: MHIM on the encoder of TransMIL, and whether bfloat16 keeps its figures
+SELFATTENTION = {
+    "pure (selfattn)": Arm("mhim", {**NARROW, "encoder": "selfattn", "pure": True}, TEN),
+    "mhim (selfattn)": Arm("mhim", {**NARROW, "encoder": "selfattn"}, TEN),
+    "mhim (selfattn), bf16": Arm("mhim", {**NARROW, "encoder": "selfattn"}, TEN | {"precision": "bf16"}),
+}
 #: as many clusters as suit a patient's regions, of which the smallest have few
 MICRO = {
     "micromil": Arm("micromil", {"clusters": 8}, TEN | {"epochs": 30}),
@@ -96,6 +102,8 @@ AGAINST = {
     "mhim (attn)": ("pure (attn)", "mhim (attn), init_student=none"),
     "mhim (attn), init_student=none": ("pure (attn)",),
     "micromil": ("mean", "micromil, lr=1e-4"),
+    "mhim (selfattn)": ("pure (selfattn)",),
+    "mhim (selfattn), bf16": ("mhim (selfattn)",),
 }
 #: as long as small bags need, and more decay, since 166 numbers of 66 molecules are soon known by heart
 CLASSIC = {"epochs": 20, "stage1_epochs": 8, "weight_decay": 5e-3, "lr": 5e-4}
@@ -136,7 +144,7 @@ SETS = {
         "from the validation part as well; 0.912 was told of it.",
         draw=reader(lambda where: lung(where, survival=False), HIPT),
         tree=LUNG,
-        arms={"logistic on the mean": Arm("logistic on the mean"), **COMMON, **MICRO},
+        arms={"logistic on the mean": Arm("logistic on the mean"), **COMMON, **MICRO, **SELFATTENTION},
         against=AGAINST,
         figures=("slide AUC",),
         folds=FOLDS,
