@@ -186,7 +186,7 @@ class Picture:
 
     def _fail(self, where: Where, error: SlideError | None = None) -> None:
         """A tile of this view cannot be read, or could not just now when nobody looked at it."""
-        error = error or self._engine.fault(*where)
+        error = self._engine.fault(*where) or error
         if error is not None:
             self._failed.add(where)
             self.errors.append(error)

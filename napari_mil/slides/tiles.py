@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import threading
-import time
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import Future
@@ -18,27 +17,23 @@ from typing import Any
 
 import numpy as np
 
-from napari_mil.errors import SlideError, reason
+from napari_mil.errors import SlideError
 from napari_mil.slides.boxes import halves, lattice, lay, reduced
 from napari_mil.slides.cache import Key, TileCache, default_bytes, shared_cache, slots
+from napari_mil.slides.faults import Faults
 from napari_mil.slides.info import Pixels, Sketch, Source
+from napari_mil.slides.remote import UnreachableError
 from napari_mil.slides.workers import DECODE_THREADS, Batch, Workers
 
 DASK_CHUNK_PX = 4096
 #: A viewer draws whole multiples of so many pixels: more, and it hands the graphics card much that is not
 #: seen; fewer, and a view that is dragged is drawn anew too often.
 WIDEN_PX = 128
-#: How soon a tile that failed is tried again for drawing; twice as long after each failure.
-RETRY_S, LONGEST_RETRY_S = 5.0, 300.0
 #: So long closing waits for reads under way.
 CLOSES_S = 3.0
 #: In the cache, sketches of a level are numbered from here on.
 SKETCHED = 1000
 _tokens = itertools.count()
-
-
-#: A tile that could not be read, and when it may be asked for again (time.monotonic).
-_Fault = tuple[SlideError, float, float]
 
 
 class Engine:
@@ -57,7 +52,7 @@ class Engine:
         self.sketch: Sketch | None = None
         self._sketches: list[Sketch] = []
         self._pending: dict[Key, Future[Pixels]] = {}
-        self._faults: dict[Key, _Fault] = {}
+        self._faults = Faults()
         self._state = threading.Condition()
         self._reading = self._ahead = 0
         self._closed = self._left = False
@@ -200,9 +195,11 @@ class Engine:
         """
 
         def get(where: tuple[int, int, int]) -> None:
+            found: Pixels | SlideError | None = self.fault(*where)  # since it was wanted
             try:
-                with self.reading(ahead=later):
-                    found: Pixels | SlideError = self._drawn(*where)
+                if found is None:
+                    with self.reading(ahead=later):
+                        found = self._drawn(*where)
             except SlideError as error:
                 found = error
             deliver(where, found)
@@ -214,17 +211,14 @@ class Engine:
         return self._workers.takes_s(tiles)
 
     def fault(self, level: int, row: int, col: int) -> SlideError | None:
-        """Why a tile could not be read, until it may be tried again: later and later, 5 s to 5 min."""
-        if not self._faults:
-            return None
-        error, _, until = self._faults.get((self.token, level, row, col), (None, 0, 0))
-        return error if error is not None and time.monotonic() < until else None
+        """Why a tile could not be read, until it may be tried again: later and later, 5 s to 5 min; or that
+        the server is away, which is asked again after 10 s at most.
+        """
+        return self._faults.of((self.token, level, row, col))
 
     def pause_s(self, tiles: Iterable[tuple[int, int, int]]) -> float | None:
         """Seconds until one of the tiles that failed may be tried again, or None when none has."""
-        now = time.monotonic()
-        waits = (self._faults[self.token, *t][2] - now for t in tiles if (self.token, *t) in self._faults)
-        return min((max(0.0, wait) for wait in waits), default=None)
+        return self._faults.pause_s((self.token, *tile) for tile in tiles)
 
     def _drawn(self, level: int, row: int, col: int) -> Pixels:
         """A tile for drawing: exact where it is at hand or there is no sketch of it."""
@@ -264,16 +258,13 @@ class Engine:
         try:
             try:
                 tile = self.decode(*key[1:])
+            except UnreachableError:  # which was tried more than once
+                raise
             except (SlideError, OSError):
                 tile = self.decode(*key[1:])
         except (SlideError, OSError) as error:
-            named = SlideError(f"{self.name}: {error if isinstance(error, SlideError) else reason(error)}")
-            _, pause, _ = self._faults.get(key, (named, RETRY_S / 2, 0))
-            pause = min(2 * pause, LONGEST_RETRY_S)
-            self._faults[key] = (named, pause, time.monotonic() + pause)
-            raise named from error
-        if self._faults:
-            self._faults.pop(key, None)
+            raise self._faults.failed(key, error, self.name) from error
+        self._faults.came(key)
         return slots.keep(tile)
 
     def decode(self, level: int, row: int, col: int) -> Pixels:

@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 from qtpy.QtCore import QObject, Qt, QTimer, Signal
 
+from napari_mil.errors import SlideError
 from napari_mil.slides.picture import Picture
+from napari_mil.slides.remote import UnreachableError
 from napari_mil.slides.slide import Level
 from napari_mil.ui.sidecars import Companion
 
@@ -130,6 +132,7 @@ class Sharpening(QObject):
         # napari makes them of the shapes, which a level that the file lacks has rounded up
         self._factors = np.array([level.downsample for level in layer.data])
         self._complained = False
+        self._absence: SlideError | None = None
         path = layer.metadata["napari-mil"].get("path", "")
         companion = Companion(layer.data[0].engine, path, self._failed.emit)
         self._leave = weakref.finalize(self, companion.leave)
@@ -191,18 +194,26 @@ class Sharpening(QObject):
 
     def _look_after(self) -> None:
         """Say once why tiles are hatched, and try them again later."""
-        from napari_mil.ui import compat
-
         errors, wait = self.picture.errors, self.picture.retry_s
         if errors:
-            first = errors.popleft()
-            if not self._complained:
-                self._complained = True
-                compat.tell(first)
+            self._complain(errors.popleft())
             errors.clear()
         layer = self._layer()
         if wait is not None and layer is not None and layer.visible and not self._again.isActive():
             self._again.start(int(max(wait, SOONEST_S) * 1000) + 1)
+
+    def _complain(self, error: SlideError) -> None:
+        """Say the first error about a slide's tiles, and one whenever its server goes."""
+        from napari_mil.ui import compat
+
+        away = isinstance(error, UnreachableError)
+        known = error is self._absence if away else self._complained
+        if away:
+            self._absence = error
+        else:
+            self._complained = True
+        if not known:
+            compat.tell(error)
 
     def _tell(self, last: bool) -> None:  # in a decode thread
         if last or not self._told:

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 from slidefiles import picture, write_pyramid, write_svs, write_zarr
 from slideserver import serving
+from slowsource import until
 from vendorslides import write_ndpi
 
 from napari_mil.errors import SlideError
-from napari_mil.slides import open_slide, remote
+from napari_mil.slides import faults, open_slide, remote
 from napari_mil.slides.address import Address
-from napari_mil.slides.remote import BLOCK, RemoteFile
+from napari_mil.slides.remote import BLOCK, RemoteFile, UnreachableError
+from napari_mil.slides.workers import WAITING_THREADS
 
 pytestmark = pytest.mark.slow
 
@@ -79,6 +81,38 @@ def test_a_server_that_goes_is_said_and_one_that_is_back_is_read(server, kind, m
             slide.levels[0].read(700, 700, 800, 800)
         server.start()
         assert np.array_equal(slide.levels[0].read(700, 700, 800, 800), IMAGE[700:800, 700:800])
+
+
+def test_a_server_that_is_away_is_not_asked_for_every_tile_and_soon_again_however_long(server, monkeypatch):
+    monkeypatch.setattr(remote, "PAUSES_S", (0.01, 0.01))
+    monkeypatch.setattr(faults, "RETRY_S", 0.2)
+    monkeypatch.setattr(faults, "LONGEST_ABSENCE_S", 0.4)
+    path = written(server.folder, "0.5")
+    with open_slide(f"{server.address}/{path.name}") as slide:
+        engine, got = slide.engine, []
+        tiles = [(0, row, col) for row in range(6) for col in range(5)]
+
+        def wanted():
+            got.clear()
+            engine.want("view", tiles, lambda where, found: got.append((where, found)))
+            until(lambda: len(got) == len(tiles))
+            return [found for _, found in got]
+
+        engine.cache.drop(engine.token)
+        server.stop()
+        errors = wanted()
+        first = engine.fault(0, 0, 0)
+        assert isinstance(first, UnreachableError)
+        assert sum(error is first for error in errors) >= len(tiles) - WAITING_THREADS  # not asked for
+        for _ in range(4):
+            until(lambda: engine.fault(0, 0, 0) is None)
+            wanted()
+            assert engine.fault(0, 5, 4) is first
+            assert engine.pause_s(tiles) <= 0.4
+        server.start()
+        until(lambda: engine.fault(0, 0, 0) is None)
+        assert all(isinstance(found, np.ndarray) for found in wanted())
+        assert engine.pause_s(tiles) is None
 
 
 @pytest.mark.parametrize("kind", ["svs", "0.5"])

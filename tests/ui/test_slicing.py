@@ -146,7 +146,7 @@ def test_a_tile_that_cannot_be_read_is_hatched_told_once_and_tried_again(shown, 
     _, layer, slide = shown
     told = []
     monkeypatch.setattr("napari_mil.ui.compat.tell", lambda error: told.append(str(error)))
-    monkeypatch.setattr("napari_mil.slides.tiles.RETRY_S", 0.3)
+    monkeypatch.setattr("napari_mil.slides.faults.RETRY_S", 0.3)
     source = slide.engine.source
     source.seconds, source.broken = 0.0, {(0, 2, 3), (0, 3, 3)}
     look(layer, 0, 0, 0, 1000, 1600)
@@ -164,7 +164,7 @@ def test_a_tile_that_cannot_be_read_is_hatched_told_once_and_tried_again(shown, 
 def test_tiles_that_fail_are_not_tried_again_while_nobody_sees_them(shown, qtbot, monkeypatch):
     _, layer, slide = shown
     monkeypatch.setattr("napari_mil.ui.compat.tell", lambda _error: None)
-    monkeypatch.setattr("napari_mil.slides.tiles.RETRY_S", 0.05)
+    monkeypatch.setattr("napari_mil.slides.faults.RETRY_S", 0.05)
     monkeypatch.setattr(slicing, "SOONEST_S", 0.05)
     sharpening, source, refreshed = sharpening_of(layer), slide.engine.source, []
     source.seconds, source.broken = 0.0, {(0, 2, 3)}

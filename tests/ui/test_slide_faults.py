@@ -1,0 +1,136 @@
+"""A slide that goes, comes back or is replaced while a window shows it: one sentence, a window that lives."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+from napari.utils.notifications import notification_manager
+from slidefiles import picture, write_pyramid
+from slideserver import serving
+
+from napari_mil.correction import WholeSlide
+from napari_mil.slides import remote
+from napari_mil.ui import compat
+from napari_mil.ui.slicing import sharpening_of
+from napari_mil.ui.workbench import Workbench
+from napari_mil.workflow import Project
+from tests.ui.test_alive import Heartbeat, resting
+
+pytestmark = pytest.mark.skipif(
+    os.environ.get("QT_QPA_PLATFORM") == "offscreen", reason="needs a screen, real or virtual (xvfb-run)"
+)
+IMAGE = picture(2600, 3200)
+HATCH = (214, 0, 110)
+
+
+def written(path, image=IMAGE):
+    return write_pyramid(path, image, "raw", levels=3, tile=(128, 128), mpp=(0.5, 0.5))
+
+
+@pytest.fixture
+def window(make_napari_viewer, tmp_path, qtbot):
+    """Opens a project with the slide of a path or address in a window on screen."""
+    made = []
+
+    def opened(slide):
+        with Project(tmp_path / "study", by="tester") as project:
+            project.add(slide, label="ADH")
+        viewer = make_napari_viewer(show=True)
+        compat.main_window(viewer).resize(1100, 800)
+        bench = Workbench(viewer)
+        made.append(bench)
+        viewer.window.add_dock_widget(bench, area="right", add_vertical_stretch=False)
+        bench.open_project(tmp_path / "study", by="tester")
+        assert bench.wait(60)
+        return Watched(bench, qtbot)
+
+    yield opened
+    for bench in made:
+        bench.shut()
+
+
+class Watched:
+    """A window, and what one sees in it."""
+
+    def __init__(self, bench, qtbot):
+        self.bench, self._qtbot = bench, qtbot
+        self._before = len(notification_manager.records)
+
+    @property
+    def layer(self):
+        return self.bench.desk.layer("slide")
+
+    @property
+    def told(self):
+        return [str(one.message) for one in list(notification_manager.records)[self._before :]]
+
+    @property
+    def requests(self):
+        return self.layer.data[0].engine.source._file.requests
+
+    @property
+    def sharp(self):
+        return sharpening_of(self.layer).picture.sharp
+
+    def look(self, y, x):
+        """Look at a place of level 0, given in its pixels."""
+        camera = compat.camera(self.bench.viewer)
+        camera.zoom, camera.center = 2.2, (0, y / 2, x / 2)
+        self.until(lambda: self.layer.data_level == 0 and self._holds(y, x))
+
+    def _holds(self, y, x):
+        (y0, x0), (y1, x1) = self.layer.corner_pixels[:, :2]
+        return y0 <= y <= y1 and x0 <= x <= x1
+
+    def until(self, condition, seconds=20):
+        self._qtbot.waitUntil(condition, timeout=int(seconds * 1000))
+
+    def seen(self):
+        """What is drawn, and the pixels of the slide in its place."""
+        (y0, x0), (y1, x1) = self.layer.corner_pixels[:, :2]
+        return np.asarray(self.layer._slice.image.view), IMAGE[y0 : y1 + 1, x0 : x1 + 1]
+
+    def hatched(self):
+        return (self.seen()[0] == HATCH).all(axis=-1).mean()
+
+
+def intact(shown):
+    """The project is whole, and goes on being written to."""
+    project = shown.bench.desk.state.project
+    [record] = project.slides
+    assert record.label == "Atypical/ADH"
+    project.correct(record.id, WholeSlide(), "IC")
+    assert project.ledger.verify().ok
+
+
+def test_a_server_that_goes_mid_view_is_told_once_and_the_view_sharpens_when_it_is_back(
+    window, tmp_path, monkeypatch, qtbot
+):
+    monkeypatch.setattr(remote, "PAUSES_S", (0.01, 0.01))
+    monkeypatch.setattr("napari_mil.slides.faults.RETRY_S", 0.5)
+    monkeypatch.setattr("napari_mil.slides.faults.LONGEST_ABSENCE_S", 1.0)
+    (tmp_path / "www").mkdir()
+    written(tmp_path / "www" / "a.tif")
+    with serving(tmp_path / "www") as server:
+        shown = window(f"{server.address}/a.tif")
+        shown.look(600, 700)
+        shown.until(lambda: shown.sharp)
+        assert np.array_equal(*shown.seen())
+        rest = resting(shown.bench, qtbot)
+        for times, places in enumerate((((1900, 2400), (2000, 1500), (2100, 700)), ((1100, 2700),)), 1):
+            server.stop()
+            for place in places:
+                shown.look(*place)
+                shown.until(lambda: shown.hatched() > 0.05)
+            asked, beat = shown.requests, Heartbeat()
+            shown.until(lambda asked=asked: shown.requests > asked + 6)  # it is asked again and again
+            assert beat.stop() <= 50 + rest
+            assert len(shown.told) == times
+            assert shown.told[-1].startswith(f"a.tif: {server.address} does not answer")
+            server.start()
+            shown.until(lambda: shown.sharp)
+            assert np.array_equal(*shown.seen())
+        assert len(shown.told) == 2
+    intact(shown)
