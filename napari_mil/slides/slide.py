@@ -194,9 +194,11 @@ class Slide:
     def fingerprint(self) -> str:
         """SHA-256 over the names, sizes, first and last MB of the slide's files and the shape of level 0."""
         try:
-            return fingerprint(self.path, self.engine.source.info.files, self.shape_px)
+            found = fingerprint(self.path, self.engine.source.info.files, self.shape_px)
         except OSError as error:
             raise SlideError(f"{self.name} cannot be read ({reason(error)}); check its disk.") from error
+        with self.engine.originals.unchanged():
+            return found
 
     @cached_property
     def pixel_hash(self) -> str:
@@ -269,11 +271,8 @@ class Slide:
         self.close()
 
     def _level_for(self, scale: tuple[float, float]) -> Level:
-        fine = [
-            level
-            for level in self.levels
-            if level.downsample[0] <= scale[0] * 1.01 and level.downsample[1] <= scale[1] * 1.01
-        ]
+        most = np.multiply(scale, 1.01)
+        fine = [level for level in self.levels if np.less_equal(level.downsample, most).all()]
         return fine[-1] if fine else self.levels[0]
 
 
@@ -285,7 +284,7 @@ class _Associated(Mapping[str, Pixels]):
 
     def __getitem__(self, name: str) -> Pixels:
         read = self._engine.source.info.associated[name]
-        with self._engine.reading():
+        with self._engine.reading(), self._engine.originals.unchanged():
             return read()
 
     def __iter__(self) -> Iterator[str]:

@@ -22,6 +22,7 @@ from napari_mil.slides.boxes import halves, lattice, lay, reduced
 from napari_mil.slides.cache import Key, TileCache, default_bytes, shared_cache, slots
 from napari_mil.slides.faults import Faults
 from napari_mil.slides.info import Pixels, Sketch, Source
+from napari_mil.slides.originals import Originals
 from napari_mil.slides.remote import UnreachableError
 from napari_mil.slides.workers import DECODE_THREADS, Batch, Workers
 
@@ -52,7 +53,7 @@ class Engine:
         self.sketch: Sketch | None = None
         self._sketches: list[Sketch] = []
         self._pending: dict[Key, Future[Pixels]] = {}
-        self._faults = Faults()
+        self._faults, self.originals = Faults(), Originals(source.info.files)
         self._state = threading.Condition()
         self._reading = self._ahead = 0
         self._closed = self._left = False
@@ -275,7 +276,8 @@ class Engine:
             return self.sketch.tile(level - SKETCHED, row, col)
         of = self.levels[level].of
         if of is None:
-            return self.source.tile(level, row, col)
+            with self.originals.unchanged():
+                return self.source.tile(level, row, col)
         (th, tw), (rows, cols) = self.levels[of].tile_px, self.levels[of].lattice
         (h, w), (y, x) = self.levels[of].shape_px, (2 * row * th, 2 * col * tw)
         out = np.empty((min(2 * th, h - y), min(2 * tw, w - x), 3), np.uint8)

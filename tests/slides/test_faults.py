@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import struct
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from slidefiles import half, picture, write_pyramid, write_svs, write_zarr
 
 from napari_mil.errors import SlideError
 from napari_mil.slides import open_slide
+from napari_mil.slides.originals import FEW, PAUSE_S
 from napari_mil.workflow import Project
 
 IMAGE = picture(600, 777)
@@ -92,6 +94,12 @@ def used(slide):
     return slide.fingerprint, slide.pixel_hash
 
 
+def inside(slide):
+    """A box in the scanned area of level 0."""
+    y, x, _, _ = slide.bounds_px
+    return y, x, y + 100, x + 100
+
+
 def one_sentence(error):
     said = str(error)
     assert said.isprintable()
@@ -142,21 +150,58 @@ def test_a_slide_that_goes_while_it_is_open(originals, project, tmp_path, family
     intact(project)
 
 
-@pytest.mark.parametrize("family", ["tiled TIFF", "SVS"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_file_that_is_written_over_while_it_is_open_is_not_shown_as_the_slide(
     originals, project, tmp_path, family
 ):
     path = originals(family, tmp_path)
     with open_slide(path) as slide:
-        before = slide.levels[0].read(0, 0, 100, 100)
+        before = slide.levels[0].read(*inside(slide))
         slide.engine.cache.drop(slide.engine.token)
-        content = path.read_bytes()
-        with path.open("r+b") as out:  # the same inode, length and layout
+        file = max(slide.engine.source.info.files, key=lambda file: file.stat().st_size)
+        content = file.read_bytes()
+        with file.open("r+b") as out:  # the same inode, length and layout
             out.write(content[:-1] + bytes([content[-1] ^ 1]))
-        with pytest.raises(SlideError, match="another program has changed the file; open the slide again"):
-            slide.levels[0].read(0, 0, 100, 100)
+        changed = f"another program has changed the file {file.name}; open the slide again"
+        if len(slide.engine.source.info.files) > FEW:
+            time.sleep(PAUSE_S)
+        with pytest.raises(SlideError, match=changed) as caught:
+            slide.levels[0].read(*inside(slide))
+        one_sentence(caught.value)
+        with pytest.raises(SlideError, match=changed):
+            _ = slide.fingerprint
+        assert not [key for key in slide.engine.cache._tiles if key[0] == slide.engine.token]
+        file.write_bytes(content)
     with open_slide(path) as again:
-        assert again.levels[0].read(0, 0, 100, 100).shape == before.shape
+        assert np.array_equal(again.levels[0].read(*inside(again)), before)
+    intact(project)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_slide_that_another_takes_the_place_of_while_it_is_open_is_not_shown_as_that(
+    originals, project, tmp_path, family
+):
+    path = originals(family, tmp_path / "one")
+    (tmp_path / "two").mkdir()
+    other = FAMILIES[family][1](tmp_path / "two", picture(600, 777, 5))
+    with open_slide(path) as slide, open_slide(other) as theirs:
+        expected = slide.levels[0].read(*inside(slide))
+        assert not np.array_equal(theirs.levels[0].read(*inside(slide)), expected)
+        slide.engine.cache.drop(slide.engine.token)
+        gone(path)
+        with pytest.raises(
+            SlideError, match=r"cannot be read any more \(No such file or directory\)"
+        ) as caught:
+            slide.levels[0].read(*inside(slide))
+        one_sentence(caught.value)
+        shutil.rmtree(tmp_path / "one")
+        (tmp_path / "two").rename(tmp_path / "one")
+        with pytest.raises(
+            SlideError, match=r"another program has changed .*; open the slide again"
+        ) as caught:
+            slide.levels[0].read(*inside(slide))
+        one_sentence(caught.value)
+        assert not [key for key in slide.engine.cache._tiles if key[0] == slide.engine.token]
     intact(project)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -14,7 +15,6 @@ from napari_mil.correction import WholeSlide
 from napari_mil.slides import remote
 from napari_mil.ui import compat
 from napari_mil.ui.slicing import sharpening_of
-from napari_mil.ui.workbench import Workbench
 from napari_mil.workflow import Project
 from tests.ui.test_alive import Heartbeat, resting
 
@@ -22,6 +22,7 @@ pytestmark = pytest.mark.skipif(
     os.environ.get("QT_QPA_PLATFORM") == "offscreen", reason="needs a screen, real or virtual (xvfb-run)"
 )
 IMAGE = picture(2600, 3200)
+OTHER = np.broadcast_to(np.array((20, 200, 20), np.uint8), IMAGE.shape)
 HATCH = (214, 0, 110)
 
 
@@ -30,25 +31,17 @@ def written(path, image=IMAGE):
 
 
 @pytest.fixture
-def window(make_napari_viewer, tmp_path, qtbot):
-    """Opens a project with the slide of a path or address in a window on screen."""
-    made = []
+def window(viewer, docked, tmp_path, qtbot):
+    """Opens a project with the slide of a path or address in the file's viewer, on screen."""
 
     def opened(slide):
         with Project(tmp_path / "study", by="tester") as project:
             project.add(slide, label="ADH")
-        viewer = make_napari_viewer(show=True)
         compat.main_window(viewer).resize(1100, 800)
-        bench = Workbench(viewer)
-        made.append(bench)
-        viewer.window.add_dock_widget(bench, area="right", add_vertical_stretch=False)
-        bench.open_project(tmp_path / "study", by="tester")
-        assert bench.wait(60)
-        return Watched(bench, qtbot)
+        compat.main_window(viewer).show()
+        return Watched(docked(tmp_path / "study", by="tester"), qtbot)
 
-    yield opened
-    for bench in made:
-        bench.shut()
+    return opened
 
 
 class Watched:
@@ -125,7 +118,7 @@ def test_a_server_that_goes_mid_view_is_told_once_and_the_view_sharpens_when_it_
                 shown.look(*place)
                 shown.until(lambda: shown.hatched() > 0.05)
             asked, beat = shown.requests, Heartbeat()
-            shown.until(lambda asked=asked: shown.requests > asked + 6)  # it is asked again and again
+            shown.until(lambda asked=asked: shown.requests > asked + 3)  # it is asked again and again
             assert beat.stop() <= 50 + rest
             assert len(shown.told) == times
             assert shown.told[-1].startswith(f"a.tif: {server.address} does not answer")
@@ -134,3 +127,53 @@ def test_a_server_that_goes_mid_view_is_told_once_and_the_view_sharpens_when_it_
             assert np.array_equal(*shown.seen())
         assert len(shown.told) == 2
     intact(shown)
+
+
+def deleted(path):
+    path.unlink()
+
+
+def replaced(path):
+    written(path.with_name("other.tif"), OTHER).replace(path)
+
+
+def written_over(path):
+    """By a file of the same length and layout, which would be decoded without an error."""
+    content = written(path.with_name("other.tif"), OTHER).read_bytes()
+    assert len(content) == path.stat().st_size
+    with path.open("r+b") as out:
+        out.write(content)
+
+
+@pytest.mark.parametrize(
+    ("fault", "sentence"),
+    [
+        (deleted, "a.tif: the file a.tif cannot be read any more (No such file or directory); put it back"),
+        (replaced, "a.tif: another program has changed the file a.tif; open the slide again."),
+        (written_over, "a.tif: another program has changed the file a.tif; open the slide again."),
+    ],
+    ids=["deleted", "replaced", "written over"],
+)
+def test_a_file_that_goes_or_becomes_another_mid_view(window, tmp_path, monkeypatch, fault, sentence):
+    monkeypatch.setattr("napari_mil.slides.faults.RETRY_S", 0.5)
+    path = written(tmp_path / "a.tif")
+    before = tmp_path / "before.tif"
+    shutil.copy2(path, before)
+    shown = window(path)
+    shown.look(600, 700)
+    shown.until(lambda: shown.sharp)
+    fault(path)
+    for place in ((1900, 2400), (2000, 1500), (2100, 700)):
+        shown.look(*place)
+        shown.until(lambda: shown.hatched() > 0.05)
+        drawn, expected = shown.seen()
+        plain = (drawn != HATCH).any(axis=-1)
+        assert not (drawn == OTHER[0, 0]).all(axis=-1).any()
+        assert abs(drawn[plain].astype(int) - expected[plain]).mean() < 30
+    assert len(shown.told) == 1
+    assert shown.told[0].startswith(sentence)
+    intact(shown)
+    shutil.copy2(before, path)  # its time as well
+    shown.until(lambda: shown.sharp)
+    assert np.array_equal(*shown.seen())
+    assert len(shown.told) == 1
