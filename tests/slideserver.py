@@ -7,7 +7,7 @@ import re
 import socket
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote
@@ -89,6 +89,66 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Nothing is printed."""
+
+
+class Wire:
+    """Passes bytes on between clients and a server of this machine, as slowly and as badly as a test wants.
+
+    latency : seconds before each answer
+    drop : how many of the next answers end in the middle
+    """
+
+    def __init__(self, port: int) -> None:
+        self.latency, self.drop, self._port = 0.0, 0, port
+        self._lock, self._open = threading.Lock(), []
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.address = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listening.accept()
+                server = socket.create_connection(("127.0.0.1", self._port))
+                self._open += [client, server]
+                asked = threading.Event()
+                for pump, ends in ((self._ask, (client, server)), (self._answer, (server, client))):
+                    threading.Thread(target=self._pump, args=(pump, *ends, asked), daemon=True).start()
+
+    def _pump(self, pump, source: socket.socket, sink: socket.socket, asked: threading.Event) -> None:
+        with suppress(OSError):
+            while (data := source.recv(2**16)) and pump(data, sink, asked):
+                pass
+        for end in (source, sink):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def _ask(self, data: bytes, server: socket.socket, asked: threading.Event) -> bool:
+        asked.set()
+        server.sendall(data)
+        return True
+
+    def _answer(self, data: bytes, client: socket.socket, asked: threading.Event) -> bool:
+        """Whether the connection holds."""
+        if asked.is_set():
+            asked.clear()
+            time.sleep(self.latency)
+        head = data.find(b"\r\n\r\n") + 4 if data.startswith(b"HTTP/") else 0
+        drops = len(data) > head + 1 and self._drops()
+        client.sendall(data[: (head + len(data)) // 2] if drops else data)
+        return not drops
+
+    def _drops(self) -> bool:
+        with self._lock:
+            self.drop -= 1
+            return self.drop >= 0
+
+    def cut(self) -> None:
+        """End it, and every connection."""
+        for one in (self._listening, *self._open):
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from slidefiles import picture, write_pyramid, write_svs, write_zarr
-from slideserver import serving
+from slideserver import Wire, serving
 from slowsource import until
 from vendorslides import write_ndpi
 
@@ -200,37 +200,93 @@ def test_a_slide_may_hold_more_than_the_cache(server, monkeypatch):
         assert np.array_equal(slide.levels[0][:], IMAGE)
 
 
-@pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow")
-def test_an_s3_server(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def s3():
+    """A client of an S3 server with the bucket "slides", and the wire to it; s3fs keeps to the first one."""
     server_module = pytest.importorskip("moto.server")
     boto3 = pytest.importorskip("boto3")
     pytest.importorskip("s3fs")
     server = server_module.ThreadedMotoServer(port=0)
     server.start()
-    try:
-        host, port = server.get_host_and_port()
-        keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1"}
-        for name, value in {**keys, "AWS_ENDPOINT_URL": f"http://{host}:{port}"}.items():
-            monkeypatch.setenv(name, value)
+    wire = Wire(server.get_host_and_port()[1])
+    keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**keys, "AWS_ENDPOINT_URL": wire.address}.items():
+            patch.setenv(name, value)
         store = boto3.client("s3")
         store.create_bucket(Bucket="slides")
-        for path in (written(tmp_path, "svs"), written(tmp_path, "0.5")):
-            for file in [path] if path.is_file() else [f for f in path.rglob("*") if f.is_file()]:
-                store.upload_file(str(file), "slides", f"deep/{file.relative_to(tmp_path).as_posix()}")
-            with open_slide(path) as here, open_slide(f"s3://slides/deep/{path.name}") as there:
-                assert there.fingerprint == here.fingerprint
-                assert np.array_equal(there.levels[0][:], IMAGE)
-        with pytest.raises(SlideError, match="there is no file s3://slides/deep/none"):
-            open_slide("s3://slides/deep/none.svs")
-        with open_slide("s3://slides/deep/a.svs") as there:
-            store.upload_file(
-                str(write_svs(tmp_path / "b.svs", picture(1500, 1100, 3), "raw")), "slides", "deep/a.svs"
-            )
-            there.engine.cache.drop(there.engine.token)
-            there.engine.source.close()
-            with pytest.raises(
-                SlideError, match=r"a\.svs was replaced by another file; open the slide again"
-            ):
-                there.levels[0].read(0, 0, 9, 9)
-    finally:
-        server.stop()
+        yield store, wire
+    wire.cut()
+    server.stop()
+
+
+def upload(store, path):
+    """The address of a slide in S3 that has been copied there."""
+    home = path.parent
+    for file in [path] if path.is_file() else [f for f in path.rglob("*") if f.is_file()]:
+        store.upload_file(str(file), "slides", f"{home.name}/{file.relative_to(home).as_posix()}")
+    return f"s3://slides/{home.name}/{path.name}"
+
+
+@pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow")
+def test_an_s3_server(s3, tmp_path):
+    store, _ = s3
+    for path in (written(tmp_path, "svs"), written(tmp_path, "0.5")):
+        with open_slide(path) as here, open_slide(upload(store, path)) as there:
+            assert there.fingerprint == here.fingerprint
+            assert np.array_equal(there.levels[0][:], IMAGE)
+    address = f"s3://slides/{tmp_path.name}"
+    with pytest.raises(SlideError, match=f"there is no file {address}/none"):
+        open_slide(f"{address}/none.svs")
+    with open_slide(f"{address}/a.svs") as there:
+        other = write_svs(tmp_path / "b.svs", picture(1500, 1100, 3), "raw")
+        upload(store, other.rename(tmp_path / "a.svs"))
+        there.engine.cache.drop(there.engine.token)
+        there.engine.source.close()
+        with pytest.raises(SlideError, match=r"a\.svs was replaced by another file; open the slide again"):
+            there.levels[0].read(0, 0, 9, 9)
+
+
+@pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow")
+@pytest.mark.parametrize("kind", ["svs", "0.5"])
+def test_connections_to_s3_that_drop_are_tried_again(s3, tmp_path, kind):
+    store, wire = s3
+    with open_slide(upload(store, written(tmp_path, kind))) as slide:
+        slide.engine.cache.drop(slide.engine.token)
+        slide.engine.source.close()
+        wire.drop = 2
+        assert np.array_equal(slide.levels[0].read(0, 0, 256, 256), IMAGE[:256, :256])
+        assert wire.drop < 0
+
+
+@pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow")
+@pytest.mark.parametrize("kind", ["svs", "0.5"])
+def test_an_s3_server_that_goes_is_said_and_one_that_is_back_is_read(s3, tmp_path, kind, monkeypatch):
+    monkeypatch.setattr(remote, "PAUSES_S", (0.01, 0.01))
+    store, wire = s3
+    path = written(tmp_path, kind)
+    with open_slide(upload(store, path)) as slide:
+        slide.engine.cache.drop(slide.engine.token)
+        slide.engine.source.close()
+        wire.drop = 10_000
+        with pytest.raises(
+            SlideError, match=rf"^{path.name}: s3://slides does not answer \(.*; check the net"
+        ):
+            slide.levels[0].read(700, 700, 800, 800)
+        wire.drop = 0
+        assert np.array_equal(slide.levels[0].read(700, 700, 800, 800), IMAGE[700:800, 700:800])
+
+
+@pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow")
+def test_the_time_that_s3_takes_is_waited_for_together(s3, tmp_path):
+    store, wire = s3
+    with open_slide(upload(store, written(tmp_path, "tif"))) as slide:
+        slide.engine.cache.drop(slide.engine.token)
+        slide.engine.source.close()
+        wire.latency = 0.2
+        started = time.perf_counter()
+        try:
+            assert np.array_equal(slide.levels[0].read(0, 0, 1000, 1000), IMAGE[:1000, :1000])
+        finally:
+            took, wire.latency = time.perf_counter() - started, 0.0
+    assert 0.2 < took < 16 * 0.2  # tiles
