@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import socket
 import threading
@@ -66,17 +65,19 @@ class _Handler(BaseHTTPRequestHandler):
         if not file.is_file():
             self.send_error(404)
             return
-        data = file.read_bytes()
-        mark = '"' + hashlib.sha1(data, usedforsecurity=False).hexdigest() + '"'
+        there = file.stat()
+        mark = f'"{there.st_ino:x}-{there.st_mtime_ns:x}-{there.st_size:x}"'
         if self.headers.get("If-Match", mark) != mark:
             self.send_error(412)
             return
         found = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")) if self.of.parts else None
-        start, stop = (int(found[1]), int(found[2] or len(data) - 1) + 1) if found else (0, len(data))
-        part = data[start:stop]
+        start, stop = (int(found[1]), int(found[2] or there.st_size - 1) + 1) if found else (0, there.st_size)
+        with file.open("rb") as stream:
+            stream.seek(start)
+            part = stream.read(stop - start)
         self.send_response(206 if found else 200)
         if found:
-            self.send_header("Content-Range", f"bytes {start}-{start + len(part) - 1}/{len(data)}")
+            self.send_header("Content-Range", f"bytes {start}-{start + len(part) - 1}/{there.st_size}")
         self.send_header("Content-Length", str(len(part)))
         self.send_header("ETag", mark)
         self.end_headers()
