@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 from collections import OrderedDict
@@ -16,14 +17,17 @@ from napari_mil.slides.slots import Slots
 
 Key = tuple[int, int, int, int]  # token of the slide, level, row, column
 
+#: Numbers of what keeps something in a cache: open slides, and files on servers.
+tokens = itertools.count()
+
 #: The size of the cache in MB, where the preference of napari does not say.
 VARIABLE = "NAPARI_MIL_CACHE_MB"
 _SHARE, _MOST_BYTES = 10, 2 * 2**30
 
 
 class TileCache:
-    """Least recently used tiles, bounded in bytes together with the pictures made of them; safe from many
-    threads.
+    """Least recently used tiles, bounded in bytes together with the pictures made of them and with what
+    others keep for them; safe from many threads.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -31,6 +35,7 @@ class TileCache:
         self.used = 0
         self._tiles: OrderedDict[Key, NDArray[np.uint8]] = OrderedDict()
         self._pictures: WeakKeyDictionary[object, int] = WeakKeyDictionary()
+        self._reserved: WeakKeyDictionary[object, int] = WeakKeyDictionary()
         self._lock = threading.Lock()
 
     def get(self, key: Key) -> NDArray[np.uint8] | None:
@@ -57,11 +62,23 @@ class TileCache:
             self._pictures[picture] = size
             self._shrink()
 
+    def reserve(self, owner: object, size: int) -> None:
+        """Leave so many bytes of the bound to what the owner keeps by itself, as long as it lives."""
+        with self._lock:
+            self._reserved[owner] = size
+            self._shrink()
+
     def resize(self, capacity: int) -> None:
         """Another bound in bytes; what no longer fits leaves at once."""
         with self._lock:
             self.capacity = capacity
             self._shrink()
+
+    def forget(self, key: Key) -> None:
+        """Let a tile go, if it is here."""
+        with self._lock:
+            gone = self._tiles.pop(key, None)
+            self.used -= 0 if gone is None else gone.nbytes
 
     def drop(self, token: int) -> None:
         """Forget every tile of one slide."""
@@ -70,7 +87,8 @@ class TileCache:
                 self.used -= self._tiles.pop(key).nbytes
 
     def _shrink(self) -> None:
-        room = max(self.capacity // 2, self.capacity - sum(self._pictures.values()))
+        ours = max(0, self.capacity - sum(self._reserved.values()))
+        room = max(ours // 2, ours - sum(self._pictures.values()))
         while self.used > room:
             _, gone = self._tiles.popitem(last=False)
             self.used -= gone.nbytes

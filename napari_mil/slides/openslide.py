@@ -5,22 +5,28 @@ from __future__ import annotations
 import contextlib
 import math
 import re
+import threading
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import numpy as np
 import openslide
 import tifffile
 
 from napari_mil.errors import SlideError, reason
+from napari_mil.slides.cache import shared_cache
 from napari_mil.slides.dicomfiles import first_dicom
 from napari_mil.slides.info import LevelInfo, Pixels, SlideInfo
 from napari_mil.slides.slide import RefusedError
 from napari_mil.slides.tiffpage import over
 
-CACHE_BYTES = 64 * 2**20
-_CACHE = openslide.OpenSlideCache(CACHE_BYTES)  # of all handles together
+#: What OpenSlide keeps by itself, of all handles together: so much, and no more than this part of the bound
+#: of all tiles.
+_MOST_BYTES, _PART = 64 * 2**20, 8
+_given: WeakValueDictionary[int, openslide.OpenSlideCache] = WeakValueDictionary()
+_giving = threading.Lock()
 _SMALLEST_TILE = 256
 _LARGEST_TILE = 1024
 #: A file's own tiles hold at most so many pixels, of 4 bytes each.
@@ -33,6 +39,17 @@ class OpenSlideSource:
     def __init__(self, handle: openslide.OpenSlide, info: SlideInfo) -> None:
         self._handle, self.info = handle, info
         self._steps = handle.level_downsamples  # its own rounding, by which it finds pixels
+        self._share()
+
+    def _share(self) -> None:
+        """Keep tiles in the cache of all handles, which is as large as the bound of now allows."""
+        self._bound = shared_cache.capacity
+        size = min(_MOST_BYTES, self._bound // _PART)
+        with _giving:
+            self._cache = _given.get(size) or openslide.OpenSlideCache(size)
+            _given[size] = self._cache
+            self._handle.set_cache(self._cache)
+        shared_cache.reserve(self._cache, size)
 
     def tile(self, level: int, row: int, col: int) -> Pixels:
         """(h, w, 3) uint8, cut at the level's border; transparent areas show the background."""
@@ -40,6 +57,8 @@ class OpenSlideSource:
         top, left = row * th, col * tw
         size = (min(tw, width - left), min(th, height - top))
         step = self._steps[level]
+        if self._bound != shared_cache.capacity:
+            self._share()
         try:
             region = self._handle.read_region((round(left * step), round(top * step)), level, size)
         except openslide.OpenSlideError as error:
@@ -95,7 +114,6 @@ def _refuse_boards(path: Path) -> None:
 
 
 def _understand(handle: openslide.OpenSlide, path: Path) -> SlideInfo:
-    handle.set_cache(_CACHE)
     says = _properties(handle)
     _refuse_fluorescence(says)
     levels = tuple(

@@ -19,6 +19,7 @@ import tifffile
 from PIL import Image, ImageOps
 
 from napari_mil.errors import SlideError, reason
+from napari_mil.slides.cache import shared_cache
 from napari_mil.slides.info import PROFILE, LevelInfo, Montage, Photograph, Pixels, SlideInfo
 from napari_mil.slides.slide import RefusedError
 from napari_mil.slides.tiffpage import over
@@ -65,7 +66,9 @@ class PhotographSource:
         """(h, w, 3) uint8, cut at the level's border."""
         with self._lock:
             if self._whole is None:
-                self._whole = Image.fromarray(decode(self._path))
+                pixels = decode(self._path)
+                self._whole = Image.fromarray(pixels)
+                shared_cache.reserve(self, pixels.nbytes)
             image = self._whole
         top, left, step = row * _TILE_PX, col * _TILE_PX, 2**level
         high, wide = self.info.levels[level].shape_px
@@ -76,6 +79,7 @@ class PhotographSource:
     def close(self) -> None:
         """Forget the pixels."""
         self._whole = None
+        shared_cache.reserve(self, 0)
 
 
 class MontageSource:

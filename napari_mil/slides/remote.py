@@ -6,16 +6,23 @@ import importlib.util
 import io
 import threading
 import time
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+import numpy as np
+
 from napari_mil.errors import SlideError, reason
 from napari_mil.slides.address import Address
+from napari_mil.slides.cache import Key, TileCache, shared_cache, tokens
 
 BLOCK = 2**17
-CACHE_BYTES = 64 * 2**20
+#: One file keeps no more blocks than these, so that reading it through leaves the tiles of others alone.
+FILE_BYTES = 64 * 2**20
+#: In the cache of tiles, blocks of a file are of this level.
+_BLOCKS = -1
 PAUSES_S = (0.1, 0.4)  # before the second and the third try
 CONNECT_S, READ_S = 5.0, 15.0
 _NEEDS = {"http": "aiohttp", "https": "aiohttp", "s3": "s3fs"}
@@ -26,15 +33,17 @@ class RemoteFile:
     """Positioned reads from a file on a server, from any thread.
 
     Bytes come in blocks. Neighbouring blocks that are missing are one request, two threads never ask for the
-    same block, and the blocks used last are kept. When the server is gone a read ends in a SlideError, and
-    the next read asks it again.
+    same block, and the blocks used last are kept, in the cache that holds the tiles. When the server is gone
+    a read ends in a SlideError, and the next read asks it again.
     """
 
-    def __init__(self, address: Address, *, capacity: int = CACHE_BYTES) -> None:
-        self.address, self.capacity = address, capacity
+    def __init__(self, address: Address, *, cache: TileCache = shared_cache) -> None:
+        self.address = address
         self._system, self._path = file_system(address)
         self.size, self._mark = self._length()
-        self._blocks: OrderedDict[int, bytes] = OrderedDict()
+        self._cache, self._token = cache, next(tokens)
+        self._kept: OrderedDict[int, None] = OrderedDict()
+        weakref.finalize(self, cache.drop, self._token).atexit = False
         self._coming: dict[int, Future[bytes]] = {}
         self._lock = threading.Lock()
         self.requests = 0
@@ -71,15 +80,19 @@ class RemoteFile:
         data = b"".join(self._get(first, last))
         return data[offset - first * BLOCK : stop - first * BLOCK]
 
-    def _get(self, first: int, last: int) -> list[bytes]:
+    def _key(self, at: int) -> Key:
+        return (self._token, _BLOCKS, at, 0)
+
+    def _get(self, first: int, last: int) -> list[bytes | memoryview]:
         """Blocks first to last: what is kept, what other threads fetch already, and the rest."""
-        found: dict[int, bytes | Future[bytes]] = {}
+        found: dict[int, bytes | memoryview | Future[bytes]] = {}
         mine: list[int] = []
         with self._lock:
             for at in range(first, last + 1):
-                if at in self._blocks:
-                    self._blocks.move_to_end(at)
-                    found[at] = self._blocks[at]
+                block = self._cache.get(self._key(at))
+                if block is not None:
+                    self._kept.move_to_end(at)
+                    found[at] = block.data
                 elif at in self._coming:
                     found[at] = self._coming[at]
                 else:
@@ -105,11 +118,16 @@ class RemoteFile:
         for i, at in enumerate(run):
             block = data[i * BLOCK : (i + 1) * BLOCK]
             with self._lock:
-                self._blocks[at] = block
-                while len(self._blocks) * BLOCK > self.capacity:
-                    self._blocks.popitem(last=False)
+                self._keep(at, block)
                 one = self._coming.pop(at)
             one.set_result(block)
+
+    def _keep(self, at: int, block: bytes) -> None:
+        self._cache.put(self._key(at), np.frombuffer(block, np.uint8))
+        self._kept[at] = None
+        self._kept.move_to_end(at)
+        if len(self._kept) * BLOCK > FILE_BYTES:
+            self._cache.forget(self._key(self._kept.popitem(last=False)[0]))
 
     def _part(self, start: int, stop: int) -> bytes:
         self.requests += 1
@@ -137,7 +155,8 @@ class RemoteFile:
     def close(self) -> None:
         """Forget the blocks."""
         with self._lock:
-            self._blocks.clear()
+            self._kept.clear()
+            self._cache.drop(self._token)
 
 
 class Stream(io.RawIOBase):

@@ -19,7 +19,7 @@ import numpy as np
 
 from napari_mil.errors import SlideError
 from napari_mil.slides.boxes import halves, lattice, lay, reduced
-from napari_mil.slides.cache import Key, TileCache, default_bytes, shared_cache, slots
+from napari_mil.slides.cache import Key, TileCache, default_bytes, shared_cache, slots, tokens
 from napari_mil.slides.faults import Faults
 from napari_mil.slides.info import Pixels, Sketch, Source
 from napari_mil.slides.originals import Originals
@@ -34,7 +34,6 @@ WIDEN_PX = 128
 CLOSES_S = 3.0
 #: In the cache, sketches of a level are numbered from here on.
 SKETCHED = 1000
-_tokens = itertools.count()
 
 
 class Engine:
@@ -48,7 +47,7 @@ class Engine:
     def __init__(self, source: Source, name: str, *, cache: TileCache = shared_cache) -> None:
         default_bytes()  # says what is wrong with the size that was asked for
         self.source, self.name, self.cache = source, name, cache
-        self.token = next(_tokens)
+        self.token = next(tokens)
         self.levels = (*source.info.levels, *halves(source.info))
         self.sketch: Sketch | None = None
         self._sketches: list[Sketch] = []

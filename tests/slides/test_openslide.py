@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import openslide
 import pytest
+from openslide import OpenSlideCache
 from slidefiles import page, picture, write_pyramid, write_tiff
 
 from napari_mil.errors import SlideError
 from napari_mil.slides import open_slide
+from napari_mil.slides.cache import shared_cache
 from napari_mil.slides.openslide import _bounds, _files, _tile_px, open_source
 from napari_mil.slides.slide import Slide
 from napari_mil.slides.tiles import Engine
@@ -38,6 +42,33 @@ def test_levels_pixels_and_scale_come_through(slide):
     assert np.array_equal(slide.levels[0][:], IMAGE)
     assert np.array_equal(slide.levels[0].read(301, 250, 411, 400), IMAGE[301:411, 250:400])
     assert slide.properties["openslide.vendor"] == "generic-tiff"
+
+
+@pytest.fixture
+def bound():
+    """A function that bounds the cache of all slides."""
+    before = shared_cache.capacity
+    yield shared_cache.resize
+    shared_cache.resize(before)
+
+
+def test_what_openslide_keeps_is_a_part_of_the_bound_of_all_tiles(slide, tmp_path, bound):
+    def kept():
+        gc.collect()
+        return [size for one, size in shared_cache._reserved.items() if isinstance(one, OpenSlideCache)]
+
+    bound(2**30)
+    other = write_pyramid(tmp_path / "b.tif", IMAGE)
+    with Slide.of(other, Engine(open_source(other), "b")) as beside:
+        for bytes_, part in ((2**30, 64 * 2**20), (2**24, 2**21)):
+            bound(bytes_)
+            with ThreadPoolExecutor(4) as pool:
+                for one in (slide, beside):
+                    one.engine.cache.drop(one.engine.token)
+                read = list(pool.map(lambda one: one.levels[0][:], (slide, beside) * 4))
+            assert all(np.array_equal(found, IMAGE) for found in read)
+            assert kept() == [part]  # of both together
+            assert shared_cache.used + part <= bytes_
 
 
 def test_what_was_not_scanned_shows_the_background(tmp_path):

@@ -14,6 +14,7 @@ from slidefiles import picture, write_pyramid, write_svs
 from napari_mil.errors import SlideError
 from napari_mil.grid import TileGrid
 from napari_mil.slides import find_slides, open_slide
+from napari_mil.slides.cache import shared_cache
 from napari_mil.slides.photos import photographs_in
 from napari_mil.tissue import lattice, tissue_grid
 
@@ -231,3 +232,10 @@ def test_real_photographs():
                 with Image.open(folder / photograph.name) as image:
                     expected = np.asarray(image.convert("RGB"))
                 assert np.array_equal(slide.levels[0].read(*photograph.box_px), expected)
+
+
+def test_a_photograph_in_memory_counts_in_the_bound_of_all_tiles(tmp_path):
+    before = sum(shared_cache._reserved.values())
+    with open_slide(save(tmp_path / "a.png", picture(900, 700))):
+        assert sum(shared_cache._reserved.values()) - before == 900 * 700 * 3
+    assert sum(shared_cache._reserved.values()) <= before

@@ -16,6 +16,7 @@ from vendorslides import write_ndpi
 from napari_mil.errors import SlideError
 from napari_mil.slides import faults, open_slide, remote
 from napari_mil.slides.address import Address
+from napari_mil.slides.cache import TileCache, shared_cache
 from napari_mil.slides.remote import BLOCK, RemoteFile, UnreachableError
 from napari_mil.slides.workers import WAITING_THREADS
 
@@ -38,6 +39,15 @@ def written(folder, kind, name="a"):
     if kind == "tif":
         return write_pyramid(folder / f"{name}.tif", IMAGE, "zlib", levels=3)
     return write_zarr(folder / f"{name}.ome.zarr", IMAGE, kind, levels=3)
+
+
+@pytest.fixture
+def small_cache():
+    """The cache of all slides, with room for less than one of them."""
+    before = shared_cache.capacity
+    shared_cache.resize(2**20)
+    yield shared_cache
+    shared_cache.resize(before)
 
 
 KINDS = ("svs", "tif", "0.4", "0.5")
@@ -162,14 +172,34 @@ def test_a_file_that_was_replaced_is_said(server):
 def test_neighbouring_blocks_are_one_request_and_are_kept(server):
     data = np.random.default_rng(0).bytes(5 * BLOCK + 100)
     (server.folder / "a").write_bytes(data)
-    file = RemoteFile(Address(f"{server.address}/a"), capacity=4 * BLOCK)
+    cache = TileCache(4 * BLOCK)
+    file = RemoteFile(Address(f"{server.address}/a"), cache=cache)
     assert file.read(100, 3 * BLOCK) == data[100 : 100 + 3 * BLOCK]
     assert file.requests == 1
     assert file.read(4 * BLOCK - 5, 10) == data[4 * BLOCK - 5 : 4 * BLOCK + 5]
     assert file.requests == 2  # block 3 was here
     assert file.read(5 * BLOCK + 90, 99) == data[-10:]
     assert file.read(len(data), 5) == b""
-    assert sum(len(b) for b in file._blocks.values()) <= 4 * BLOCK
+    assert 3 * BLOCK < cache.used <= 4 * BLOCK
+    file.close()
+    assert cache.used == 0
+
+
+def test_a_file_that_is_read_through_leaves_the_tiles_of_others_alone(server, monkeypatch):
+    monkeypatch.setattr(remote, "FILE_BYTES", 3 * BLOCK)
+    (server.folder / "a").write_bytes(np.random.default_rng(0).bytes(9 * BLOCK))
+    cache = TileCache(6 * BLOCK)
+    cache.put((-7, 0, 0, 0), np.zeros(2 * BLOCK, np.uint8))
+    file = RemoteFile(Address(f"{server.address}/a"), cache=cache)
+    for at in range(9):
+        assert len(file.read(at * BLOCK, BLOCK)) == BLOCK
+    assert cache.get((-7, 0, 0, 0)) is not None
+    assert cache.used == 5 * BLOCK
+    before = file.requests
+    file.read(6 * BLOCK, 3 * BLOCK)
+    assert file.requests == before
+    del file
+    assert cache.used == 2 * BLOCK
 
 
 def test_threads_that_want_the_same_block_wait_for_one_request(server):
@@ -193,11 +223,12 @@ def test_eighty_milliseconds_are_waited_for_together(server):
     assert not [t for t in threading.enumerate() if t.name.startswith(f"slide-{slide.engine.token}-")]
 
 
-def test_a_slide_may_hold_more_than_the_cache(server, monkeypatch):
-    monkeypatch.setattr("napari_mil.slides.remote.CACHE_BYTES", BLOCK)
+def test_slides_on_servers_keep_to_the_bound_of_all_tiles(server, small_cache):
     path = written(server.folder, "svs")
     with open_slide(f"{server.address}/{path.name}") as slide:
-        assert np.array_equal(slide.levels[0][:], IMAGE)
+        for _ in range(2):
+            assert np.array_equal(slide.levels[0][:], IMAGE)
+            assert 0 < small_cache.used <= small_cache.capacity < path.stat().st_size
 
 
 @pytest.fixture(scope="module")

@@ -109,6 +109,27 @@ def test_pictures_count_as_long_as_they_live_and_leave_tiles_half_of_the_bound()
     assert cache.used == 100
 
 
+def test_what_others_keep_for_the_tiles_counts_in_the_bound():
+    cache = TileCache(100)
+    other, picture = type("Other", (), {})(), type("Picture", (), {})()
+    for name in range(10):
+        cache.put((0, 0, 0, name), np.zeros(10, np.uint8))
+    cache.reserve(other, 20)
+    assert cache.used == 80
+    cache.make_room(picture, 500)
+    assert cache.used == 40
+    cache.reserve(other, 500)
+    cache.put((1, 0, 0, 0), np.zeros(10, np.uint8))
+    assert cache.used == 0
+    del other, picture
+    for name in range(10):
+        cache.put((1, 0, 0, name), np.zeros(10, np.uint8))
+    assert cache.used == 100
+    cache.forget((1, 0, 0, 3))
+    cache.forget((1, 0, 0, 3))
+    assert cache.used == 90
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.tuples(*[st.integers(-150, 1100)] * 4).map(
