@@ -11,6 +11,7 @@ import tifffile
 from slidefiles import half
 
 TILE = (256, 256)
+BIF_TILE_PX = (1024, 1360)  # as its scanners write them
 _SCN = "http://www.leica-microsystems.com/scn/2010/10/01"
 
 
@@ -82,8 +83,8 @@ def write_scn(path: Path, image: np.ndarray, *, levels: int = 2, mpp: float = 0.
 
 
 def write_bif(path: Path, image: np.ndarray, *, levels: int = 2, mpp: float = 0.25) -> Path:
-    """A Ventana BIF of one area whose tiles (1024 × 1360 px as its scanners write them) do not overlap."""
-    high, wide = 1024, 1360
+    """A Ventana BIF of one area whose tiles do not overlap; of whole tiles."""
+    high, wide = BIF_TILE_PX
     rows, cols = image.shape[0] // high, image.shape[1] // wide
     assert image.shape[:2] == (rows * high, cols * wide)
     joints = "".join(

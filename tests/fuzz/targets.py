@@ -12,10 +12,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import tifffile
 from fuzzing import REAL, Target, Try
 from slidefamilies import FAMILIES
-from slidefiles import half, picture, write_pyramid, write_svs
+from slidefiles import picture, write_pyramid, write_svs
 
 from napari_mil.bag import Bag
 from napari_mil.card import ModelCard
@@ -58,16 +57,13 @@ def make_slides(folder: Path, _beside: Path) -> None:
     write_svs(folder / "jpeg2000.svs", image, "jp2-rgb")
     write_pyramid(folder / "tiled.tif", image, "jpeg-ycbcr", levels=3, tile=(128, 128))
     write_pyramid(folder / "lzw.tif", image, "lzw", levels=2)
-    with tifffile.TiffWriter(folder / "small.ome.tif", ome=True) as tif:
-        more = {"tile": (128, 128), "photometric": "rgb", "compression": "zlib", "predictor": True}
-        tif.write(image, subifds=1, metadata={"PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}, **more)
-        tif.write(half(image), subfiletype=1, **more)
+    FAMILIES["OME-TIFF"][1](folder, image)
     copy(real_files("slides/*.svs", "slides/*.tif", "slides/*.ndpi", "slides/*_dicom"), folder)
 
 
 def make_formats(folder: Path, _beside: Path) -> None:
     """A slide of each family beside TIFF; those of several files lie in a folder of their own."""
-    for name in ("OME-Zarr 0.4", "OME-Zarr 0.5", "DICOM", "Philips", "SCN", "NDPI", "photograph"):
+    for name in ("OME-Zarr 0.4", "OME-Zarr 0.5", "DICOM", "Philips", "SCN", "BIF", "NDPI", "photograph"):
         FAMILIES[name][1](folder, tissue())
     (folder / "mirax").mkdir()
     FAMILIES["MRXS"][1](folder / "mirax", tissue())
