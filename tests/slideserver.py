@@ -9,7 +9,7 @@ import time
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 
 class SlideServer:
@@ -18,10 +18,11 @@ class SlideServer:
     latency : seconds before each answer
     drop : how many of the next answers end in the middle
     parts : whether it knows of ranges
+    lists : whether it tells what is in a folder
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.latency, self.drop, self.parts = folder, 0.0, 0, True
+        self.folder, self.latency, self.drop, self.parts, self.lists = folder, 0.0, 0, True, True
         self.requests: list[str] = []
         self._lock, self._server, self._port = threading.Lock(), None, 0
         self.start()
@@ -62,6 +63,9 @@ class _Handler(BaseHTTPRequestHandler):
         time.sleep(self.of.latency)
         self.of.requests.append(f"{self.path} {self.headers.get('Range', '')}")
         file = self.of.folder / unquote(self.path.lstrip("/").split("?")[0])
+        if file.is_dir() and self.of.lists:
+            self._list(file)
+            return
         if not file.is_file():
             self.send_error(404)
             return
@@ -87,6 +91,15 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.shutdown(socket.SHUT_RDWR)
         elif body:
             self.wfile.write(part)
+
+    def _list(self, folder: Path) -> None:
+        names = sorted(quote(one.name) + "/" * one.is_dir() for one in folder.iterdir())
+        page = "".join(f'<a href="{name}">{name}</a>\n' for name in ("../", *names)).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.send_header("Content-Length", str(len(page)))
+        self.end_headers()
+        self.wfile.write(page)
 
     def log_message(self, *_: object) -> None:
         """Nothing is printed."""

@@ -40,7 +40,10 @@ _HERE = (
     "expected is an undamaged whole-slide image such as SVS, OME-TIFF, tiled TIFF, NDPI, MRXS, DICOM or "
     "OME-Zarr, a photograph or a folder of photographs as PNG, JPEG or TIFF"
 )
-_THERE = "from a server SVS, OME-TIFF, tiled TIFF and OME-Zarr are read; copy other slides to this machine"
+_THERE = (
+    "from a server SVS, OME-TIFF, tiled TIFF, OME-Zarr, photographs and folders of them are read; copy other "
+    "slides to this machine"
+)
 _DARK = 32  # on a bright-field scan something is brighter than this in all three colours
 
 

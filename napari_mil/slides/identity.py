@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from napari_mil.slides.address import Address, SlidePath
 
 EDGE = 2**20
+_AT_ONCE = 8  # files that are read together: from a server one waits for each
 _ENDINGS = (".tif", ".tiff", ".zarr")
 
 
@@ -29,11 +31,14 @@ def fingerprint(path: SlidePath, files: Sequence[SlidePath], shape_px: tuple[int
     """
     home: Any = path.parent if path in files else path
     digest = hashlib.sha256(repr(tuple(map(int, shape_px))).encode())
-    for name, file in sorted((f.relative_to(home).as_posix(), f) for f in files):
-        size, first, last = _edges(file)
-        digest.update(f"{name}\0{size}\0".encode())
-        digest.update(first)
-        digest.update(last)
+    named = sorted((f.relative_to(home).as_posix(), f) for f in files)
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        for i in range(0, len(named), _AT_ONCE):
+            names, some = zip(*named[i : i + _AT_ONCE], strict=True)
+            for name, (size, first, last) in zip(names, pool.map(_edges, some), strict=True):
+                digest.update(f"{name}\0{size}\0".encode())
+                digest.update(first)
+                digest.update(last)
     return digest.hexdigest()
 
 

@@ -11,16 +11,21 @@ import re
 import threading
 import warnings
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import tifffile
 from PIL import Image, ImageOps
 
 from napari_mil.errors import SlideError, reason
+from napari_mil.slides.address import Address, SlidePath
 from napari_mil.slides.cache import shared_cache
 from napari_mil.slides.info import PROFILE, LevelInfo, Montage, Photograph, Pixels, SlideInfo
+from napari_mil.slides.remote import RemoteFile, UnreachableError, listed
 from napari_mil.slides.slide import RefusedError
 from napari_mil.slides.tiffpage import over
 
@@ -46,27 +51,31 @@ _DEPTHS = {
 _RGB = {"RGB", "RGBA", "RGBX"}
 _ORIENTATION = 0x0112
 _TURNED = 5  # EXIF orientations from here on exchange height and width
+_AT_ONCE = 8  # files on a server whose headers are read together
+
+#: A photograph of this machine, or on a server.
+File = Path | RemoteFile
 
 
 class PhotographSource:
     """One photograph, decoded whole when it is first looked at."""
 
-    def __init__(self, path: Path) -> None:
-        self._path, self._lock = path, threading.Lock()
+    def __init__(self, file: File) -> None:
+        self._file, self._lock = file, threading.Lock()
         self._whole: Image.Image | None = None
-        height, width = size_of(path, FORMATS)
+        height, width = size_of(file, FORMATS)
         steps = range(_halvings(max(height, width)) + 1)
         shapes = [(math.ceil(height / 2**k), math.ceil(width / 2**k)) for k in steps]
         levels = tuple(LevelInfo(shape, (_TILE_PX, _TILE_PX)) for shape in shapes)
-        profile, why_not = profile_of((path,))
+        profile, why_not = profile_of((file,))
         says = {"format": "photograph", **why_not}
-        self.info = SlideInfo(levels, (path,), properties=says, icc_profile=profile)
+        self.info = SlideInfo(levels, (_place(file),), properties=says, icc_profile=profile)
 
     def tile(self, level: int, row: int, col: int) -> Pixels:
         """(h, w, 3) uint8, cut at the level's border."""
         with self._lock:
             if self._whole is None:
-                pixels = decode(self._path)
+                pixels = decode(self._file)
                 self._whole = Image.fromarray(pixels)
                 shared_cache.reserve(self, pixels.nbytes)
             image = self._whole
@@ -80,14 +89,16 @@ class PhotographSource:
         """Forget the pixels."""
         self._whole = None
         shared_cache.reserve(self, 0)
+        _forget(self._file)
 
 
 class MontageSource:
     """Photographs side by side; a tile is one of them, decoded when it is looked at."""
 
-    def __init__(self, folder: Path, files: Sequence[Path]) -> None:
+    def __init__(self, folder: SlidePath, files: Sequence[File]) -> None:
         self._files = tuple(files)
-        sizes = [size_of(file, (*FORMATS, "TIFF")) for file in files]
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            sizes = list(pool.map(partial(size_of, formats=(*FORMATS, "TIFF")), files))
         cell, (rows, self._cols), levels = _layout(sizes)
         self._cell = cell
         photographs = []
@@ -102,7 +113,7 @@ class MontageSource:
             levels=tuple(
                 LevelInfo((shape[0] // s, shape[1] // s), (cell[0] // s, cell[1] // s)) for s in steps
             ),
-            files=self._files,
+            files=tuple(map(_place, self._files)),
             properties={
                 "format": f"montage of {len(files)} photographs of {folder.name}",
                 "positions": "the photographs lie in the order of their names; where they lie says nothing",
@@ -123,62 +134,106 @@ class MontageSource:
         return np.array(Image.fromarray(canvas).reduce(2**level)) if level else canvas
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Forget what servers sent; nothing is held open."""
+        for file in self._files:
+            _forget(file)
 
 
-def open_source(path: Path) -> PhotographSource | MontageSource:
-    """A photograph, or the montage of a folder of them; SlideError when it is neither."""
-    if not path.is_dir():
+def open_source(path: SlidePath) -> PhotographSource | MontageSource:
+    """A photograph, or the montage of a folder of them; SlideError when it is neither.
+
+    On a server a folder is one whose address ends with a slash, or has no dot in its name.
+    """
+    if isinstance(path, Address):
         try:
-            return PhotographSource(path)
-        except RefusedError:
+            return _photograph(RemoteFile(path))
+        except (RefusedError, UnreachableError):
             raise
-        except SlideError as error:
-            raise SlideError("not a photograph") from error
+        except SlideError:
+            if path.suffix and not path.text.endswith("/"):
+                raise
+    elif not path.is_dir():
+        return _photograph(path)
     files = photographs_in(path)
     if not files:
         raise SlideError("a folder without photographs")
     return MontageSource(path, files)
 
 
-def photographs_in(folder: Path) -> list[Path]:
+def _photograph(file: File) -> PhotographSource:
+    try:
+        return PhotographSource(file)
+    except (RefusedError, UnreachableError):
+        raise
+    except SlideError as error:
+        raise SlideError("not a photograph") from error
+
+
+def photographs_in(folder: SlidePath) -> list[File]:
     """The photographs that lie directly in a folder, in the order of their names, photo2 before photo10.
 
     PNG, JPEG and BMP files, and TIFF files of a single untiled page, which is how cameras write them.
     """
-    files = (file for file in folder.iterdir() if not file.name.startswith(".") and file.is_file())
-    return sorted((file for file in files if _is_photograph(file)), key=_natural)
+    found: list[File]
+    if isinstance(folder, Address):
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            found = list(pool.map(RemoteFile, filter(_may_be, listed(folder))))
+    else:
+        found = [file for file in folder.iterdir() if _may_be(file) and file.is_file()]
+    return sorted((file for file in found if _is_photograph(file)), key=_natural)
 
 
-def _is_photograph(file: Path) -> bool:
-    if file.suffix.lower() in SUFFIXES:
+def _forget(file: File) -> None:
+    if isinstance(file, RemoteFile):
+        file.close()
+
+
+def _may_be(file: SlidePath) -> bool:
+    return not file.name.startswith(".") and file.suffix.lower() in (*SUFFIXES, ".tif", ".tiff")
+
+
+def _place(file: File) -> SlidePath:
+    return file.address if isinstance(file, RemoteFile) else file
+
+
+def _open(file: File, *, whole: bool = False) -> BinaryIO:
+    """A file's bytes; what is to be read whole comes from a server at once."""
+    if isinstance(file, Path):
+        return file.open("rb")
+    return BytesIO(file.read(0, file.size)) if whole else file.stream()
+
+
+def _is_photograph(file: File) -> bool:
+    if _place(file).suffix.lower() in SUFFIXES:
         return True
-    if file.suffix.lower() not in {".tif", ".tiff"}:
-        return False
     try:
-        with tifffile.TiffFile(file) as tif:
+        with _open(file) as stream, tifffile.TiffFile(stream, name=file.name) as tif:
             return len(tif.pages) == 1 and not tif.pages.first.is_tiled
+    except SlideError:  # of the server
+        raise
     except Exception:  # noqa: BLE001 - a damaged file may raise anything inside the parser; it is no photograph
         return False
 
 
-def _natural(file: Path) -> tuple[list[Any], str]:
+def _natural(file: File) -> tuple[list[Any], str]:
     """Numbers count as numbers."""
     parts = re.split(r"(\d+)", file.name.lower())
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], file.name
 
 
-def size_of(file: Path, formats: tuple[str, ...]) -> tuple[int, int]:
+def size_of(file: File, formats: tuple[str, ...]) -> tuple[int, int]:
     """(h, w) of a photograph, upright, from its header; SlideError when it is none, or too large for one."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # refused below, with a sentence
-            image = Image.open(file, formats=formats)
-        with image:
+        with _open(file) as stream:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # refused below
+                image = Image.open(stream, formats=formats)
             wide, high = image.size
             frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # a JPEG with its preview
             mode = image.mode
             turned = _orientation(image) >= _TURNED
+    except SlideError:  # of the server
+        raise
     except (OSError, ValueError, SyntaxError, TypeError, Image.DecompressionBombError) as error:
         raise SlideError(f"{file.name} is no photograph that can be read") from error
     if frames != 1:
@@ -194,13 +249,13 @@ def size_of(file: Path, formats: tuple[str, ...]) -> tuple[int, int]:
     return (wide, high) if turned else (high, wide)
 
 
-def profile_of(files: Sequence[Path]) -> tuple[bytes | None, dict[str, str]]:
+def profile_of(files: Sequence[File]) -> tuple[bytes | None, dict[str, str]]:
     """The colour profile that photographs share, and, where they have some that cannot be used for all of
     them, why, as a property.
     """
     found: set[tuple[bytes, bool]] = set()
     for file in files:
-        with Image.open(file) as image:
+        with _open(file) as stream, Image.open(stream) as image:
             found.add((image.info.get("icc_profile") or b"", image.mode in _RGB))
     if len(found) > 1:
         differ = len({profile for profile, _ in found}) > 1
@@ -218,14 +273,16 @@ def _orientation(image: Image.Image) -> int:
     return int(image.getexif().get(_ORIENTATION, 1)) if said else 1
 
 
-def decode(file: Path) -> Pixels:
+def decode(file: File) -> Pixels:
     """(h, w, 3) uint8 of a photograph, upright; grey is tripled, transparency shows white."""
     try:
-        with Image.open(file) as image:
+        with _open(file, whole=True) as stream, Image.open(stream) as image:
             upright = image if _orientation(image) == 1 else ImageOps.exif_transpose(image)
             if upright.has_transparency_data:
                 return over(np.asarray(upright.convert("RGBA")), WHITE)
             return np.array(upright.convert("RGB"))
+    except SlideError:  # of the server
+        raise
     except (OSError, ValueError, SyntaxError) as error:
         raise SlideError(
             f"the photograph {file.name} cannot be read ({reason(error)}); copy it again, or take it out."

@@ -68,5 +68,11 @@ READERS = (
     Reader(
         "OpenSlide", "openslide", "NDPI, MRXS, SCN, BIF, Philips TIFF, VMS, Trestle, Sakura", folders=True
     ),
-    Reader("photographs", "photos", "PNG, JPEG, BMP, and folders of photographs as montages", folders=True),
+    Reader(
+        "photographs",
+        "photos",
+        "PNG, JPEG, BMP, and folders of photographs as montages",
+        folders=True,
+        remote=True,
+    ),
 )

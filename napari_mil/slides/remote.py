@@ -10,7 +10,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
@@ -152,6 +152,15 @@ class RemoteFile:
         finally:
             answer["Body"].close()
 
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return self.address.name
+
+    def stream(self) -> BinaryIO:
+        """It as parsers want one: with a position."""
+        return io.BufferedReader(Stream(self), BLOCK)
+
     def close(self) -> None:
         """Forget the blocks."""
         with self._lock:
@@ -209,6 +218,16 @@ def file_system(address: Address, *, asynchronous: bool = False) -> tuple[Any, s
         options["client_kwargs"] = {"timeout": patience}
     system, path = fsspec.core.url_to_fs(address.text, **options)
     return system, path
+
+
+def listed(folder: Address) -> list[Address]:
+    """The files directly in a folder, as far as its server tells; SlideError when it does not."""
+    system, path = file_system(folder)
+    s3 = folder.text.startswith("s3")
+    anew = {"refresh": True} if s3 else {}
+    found = trying(lambda: system.ls(path, detail=True, **anew), folder)
+    names = (str(one["name"]) for one in found if one["type"] == "file")
+    return [Address(f"s3://{name}" if s3 else name) for name in names if not name.endswith("/")]
 
 
 class UnreachableError(SlideError):

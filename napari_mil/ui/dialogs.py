@@ -57,7 +57,10 @@ class AddressDialog(QDialog):
         box = QDialogButtonBox(QDialogButtonBox.StandardButton.Ok | QDialogButtonBox.StandardButton.Cancel)
         box.accepted.connect(self._check)
         box.rejected.connect(self.reject)
-        ask = text("Address of an SVS, OME-TIFF, tiled TIFF or OME-Zarr on a web server or in an S3 bucket:")
+        ask = text(
+            "Address of an SVS, OME-TIFF, tiled TIFF, OME-Zarr, photograph or folder of photographs on a web "
+            "server or in an S3 bucket:"
+        )
         column(self, ask, self.field, self.wrong, box, margins=(10, 10, 10, 10))
         self.setMinimumWidth(460)
 

@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import tifffile
+from PIL import Image
 from slidefiles import picture, write_pyramid, write_svs, write_zarr
 from slideserver import Wire, serving
 from slowsource import until
@@ -321,3 +323,102 @@ def test_the_time_that_s3_takes_is_waited_for_together(s3, tmp_path):
         finally:
             took, wire.latency = time.perf_counter() - started, 0.0
     assert 0.2 < took < 16 * 0.2  # tiles
+
+
+def photographs(folder):
+    """A folder of photographs, with names that an address has to quote, and other files."""
+    folder.mkdir()
+    for i, name in enumerate(("p 10.png", "p 2.png", "näher.png")):
+        Image.fromarray(picture(700 + 9 * i, 900, i)).save(folder / name)
+    tifffile.imwrite(folder / "q.tif", picture(300, 400, 7), photometric="rgb")
+    (folder / "notes.txt").write_text("no photograph")
+    (folder / ".hidden.png").write_text("nothing")
+    (folder / "deeper").mkdir()
+    return folder
+
+
+def equal(here, there):
+    assert there.name == here.name
+    assert there.fingerprint == here.fingerprint
+    assert there.pixel_hash == here.pixel_hash
+    assert there.montage == here.montage
+    assert [level.shape for level in there.levels] == [level.shape for level in here.levels]
+    assert np.array_equal(there.levels[0][:], here.levels[0][:])
+
+
+def test_photographs_on_a_server_are_those_on_disk(server):
+    folder = photographs(server.folder / "patient 1")
+    with open_slide(folder) as here, open_slide(f"{server.address}/patient%201") as there:
+        assert len(there.montage.photographs) == 4
+        equal(here, there)
+    with (
+        open_slide(folder / "p 2.png") as here,
+        open_slide(f"{server.address}/patient%201/p%202.png") as there,
+    ):
+        equal(here, there)
+
+
+@pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow")
+def test_photographs_in_s3_are_those_on_disk(s3, tmp_path):
+    store, _ = s3
+    folder = photographs(tmp_path / "patient.1")
+    address = upload(store, folder)
+    with open_slide(folder) as here, open_slide(f"{address}/") as there:
+        equal(here, there)
+    with open_slide(folder / "p 2.png") as here, open_slide(f"{address}/p 2.png") as there:
+        equal(here, there)
+
+
+def test_photographs_are_read_again_when_their_server_is_back_and_not_when_they_were_replaced(
+    server, monkeypatch
+):
+    monkeypatch.setattr(remote, "PAUSES_S", (0.01, 0.01))
+    folder = photographs(server.folder / "p1")
+    with open_slide(f"{server.address}/p1/") as slide:
+        y, x, bottom, right = slide.montage.photographs[1].box_px
+        expected = slide.levels[0].read(y, x, bottom, right)
+        slide.engine.source.close()  # forgets the blocks
+        slide.engine.cache.drop(slide.engine.token)
+        server.stop()
+        with pytest.raises(UnreachableError, match=rf"^p1: {server.address} does not answer"):
+            slide.levels[0].read(y, x, bottom, right)
+        server.start()
+        server.drop = 2
+        assert np.array_equal(slide.levels[0].read(y, x, bottom, right), expected)
+        slide.engine.source.close()  # forgets the blocks
+        slide.engine.cache.drop(slide.engine.token)
+        Image.fromarray(picture(709, 900, 8)).save(folder / "p 2.png")
+        with pytest.raises(
+            SlideError, match=r"p%202\.png was replaced by another file; open the slide again"
+        ):
+            slide.levels[0].read(y, x, bottom, right)
+
+
+@pytest.mark.parametrize(
+    ("where", "says"),
+    [
+        ("none.png", r"photographs: there is no file http://.*/none\.png; check the address"),
+        ("p1/notes.txt", "photographs: not a photograph"),
+        ("p1/deeper/", "photographs: a folder without photographs"),
+        ("p1", "photographs: there is no file"),
+    ],
+)
+def test_what_is_no_photograph_on_a_server_is_said(server, where, says):
+    photographs(server.folder / "p1")
+    server.lists = where != "p1"
+    with pytest.raises(SlideError, match=says) as caught:
+        open_slide(f"{server.address}/{where}")
+    assert str(caught.value).endswith("copy other slides to this machine.")
+
+
+def test_the_photographs_of_a_folder_are_looked_at_together(server):
+    folder = server.folder / "many"
+    folder.mkdir()
+    for i in range(24):
+        Image.fromarray(picture(90, 120, i)).save(folder / f"{i}.png")
+    server.latency = 0.08
+    started = time.perf_counter()
+    with open_slide(f"{server.address}/many") as slide:
+        server.latency = 0.0
+        assert len(slide.montage.photographs) == 24
+    assert time.perf_counter() - started < 24 * 2 * 0.08
