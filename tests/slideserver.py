@@ -113,16 +113,24 @@ class Wire:
     """
 
     def __init__(self, port: int) -> None:
-        self.latency, self.drop, self._port = 0.0, 0, port
+        self.latency, self.drop, self._port, self._own_port = 0.0, 0, port, 0
         self._lock, self._open = threading.Lock(), []
-        self._listening = socket.create_server(("127.0.0.1", 0))
-        self.address = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
-        threading.Thread(target=self._listen, daemon=True).start()
+        self.mend()
 
-    def _listen(self) -> None:
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self._own_port}"
+
+    def mend(self) -> None:
+        """Begin, at the port it had before."""
+        listening = socket.create_server(("127.0.0.1", self._own_port))
+        self._own_port, self._open = listening.getsockname()[1], [listening]
+        threading.Thread(target=self._listen, args=(listening,), daemon=True).start()
+
+    def _listen(self, listening: socket.socket) -> None:
         with suppress(OSError):
             while True:
-                client, _ = self._listening.accept()
+                client, _ = listening.accept()
                 server = socket.create_connection(("127.0.0.1", self._port))
                 self._open += [client, server]
                 asked = threading.Event()
@@ -159,7 +167,7 @@ class Wire:
 
     def cut(self) -> None:
         """End it, and every connection."""
-        for one in (self._listening, *self._open):
+        for one in self._open:
             with suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
             one.close()

@@ -210,12 +210,13 @@ def file_system(address: Address, *, asynchronous: bool = False) -> tuple[Any, s
 
     options: dict[str, Any] = {"asynchronous": asynchronous}
     if scheme == "s3":
-        options["config_kwargs"] = {"connect_timeout": CONNECT_S, "read_timeout": READ_S}
+        patience = {"connect_timeout": CONNECT_S, "read_timeout": READ_S}
+        options["config_kwargs"] = {**patience, "retries": {"max_attempts": 1}}  # `trying` tries again
     else:
         import aiohttp
 
-        patience = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=READ_S)
-        options["client_kwargs"] = {"timeout": patience}
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=READ_S)
+        options["client_kwargs"] = {"timeout": timeout}
     system, path = fsspec.core.url_to_fs(address.text, **options)
     return system, path
 
