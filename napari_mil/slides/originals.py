@@ -18,14 +18,16 @@ FEW, PAUSE_S = 8, 0.25
 class Originals:
     """Sizes and times of files, taken when a slide is opened; safe from many threads.
 
-    What was read is good when they are still the same afterwards. A server's files are looked after by their
-    marks (`remote`).
+    What was read is good when they are still the same afterwards. One that was another in between stays
+    refused, since a reader may have kept something of that; one that was gone may come back. A server's files
+    are looked after by their marks (`remote`).
     """
 
     def __init__(self, files: Sequence[SlidePath]) -> None:
         here = [file for file in files if isinstance(file, Path) and file.is_file()]
         self._known = {file: _state(file) for file in here}
         self._seen_s = 0.0
+        self._changed = ""
 
     @contextmanager
     def unchanged(self) -> Iterator[None]:
@@ -47,7 +49,9 @@ class Originals:
                     "the slide where it lies now."
                 ) from error
             if now != known:
-                raise SlideError(f"another program has changed the file {file.name}; open the slide again.")
+                self._changed = f"another program has changed the file {file.name}; open the slide again."
+        if self._changed:
+            raise SlideError(self._changed)
         if not few:
             self._seen_s = began
 

@@ -67,6 +67,10 @@ class Watched:
     def sharp(self):
         return sharpening_of(self.layer).picture.sharp
 
+    def open_again(self):
+        self.bench.open_project(self.bench.desk.state.project.path, by="tester")
+        assert self.bench.wait(60)
+
     def look(self, y, x):
         """Look at a place of level 0, given in its pixels."""
         camera = compat.camera(self.bench.viewer)
@@ -175,6 +179,9 @@ def test_a_file_that_goes_or_becomes_another_mid_view(window, tmp_path, monkeypa
     assert shown.told[0].startswith(sentence)
     intact(shown)
     shutil.copy2(before, path)  # its time as well
+    if fault is not deleted:
+        shown.open_again()
+        shown.look(500, 2000)
     shown.until(lambda: shown.sharp)
     assert np.array_equal(*shown.seen())
     assert len(shown.told) == 1
