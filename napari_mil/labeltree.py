@@ -22,6 +22,8 @@ PALETTE = (
     "#0072B2", "#E69F00", "#D55E00", "#56B4E9", "#009E73", "#66CCEE", "#F0E442",
     "#CC79A7", "#AA3377", "#EE6677", "#882255", "#4477AA", "#228833", "#BBBBBB",
 )  # fmt: skip
+#: what a time can be counted in
+UNITS = ("days", "weeks", "months", "years")
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +244,37 @@ class Survival(LabelTree):
                 "give more cases with an observed event, or fewer intervals."
             )
         return cls._named(tuple(float(e) for e in edges), unit)
+
+    @classmethod
+    def from_edges(cls, edges: Sequence[float], *, intervals: int, unit: str = "") -> Survival:
+        """So many intervals between times that somebody chose.
+
+        edges : (K − 1,) times between the K intervals, or (K + 1,) with both ends; from 0 on and rising.
+            Without its ends time begins at 0, and the last interval is as long as the one before: only where
+            a curve ends depends on it.
+        unit : one of UNITS, or "" where nobody said
+        LabelError when they are no such times, not so many, or the unit is none.
+
+        >>> task = Survival.from_edges([12, 24], intervals=3, unit="months")
+        >>> task.names[1:], task.edges
+        (('0–12 months', '12–24 months', 'after 24 months'), (0.0, 12.0, 24.0, 36.0))
+        """
+        given = tuple(float(e) for e in edges)
+        if unit and unit not in UNITS:
+            raise LabelError(f"{unit!r} is no unit of time; one of {', '.join(UNITS)} is expected.")
+        if intervals < 2 or len(given) not in (intervals - 1, intervals + 1):
+            raise LabelError(
+                f"{len(given)} times do not bound {intervals} intervals of time; {max(intervals - 1, 1)} "
+                f"between them are expected, or {max(intervals, 2) + 1} with both ends."
+            )
+        inner = len(given) < intervals
+        lengths = np.diff((0.0, *given) if inner else given)
+        if not np.isfinite(given).all() or given[0] < 0 or (lengths <= 0).any():
+            raise LabelError(
+                f"{', '.join(f'{t:g}' for t in given)} are no bounds of intervals of time; numbers "
+                f"{'above 0' if inner else 'from 0 on'} are expected, each greater than the one before."
+            )
+        return cls._named((0.0, *given, given[-1] + float(lengths[-1])) if inner else given, unit)
 
     @classmethod
     def _named(cls, edges: tuple[float, ...], unit: str) -> Survival:

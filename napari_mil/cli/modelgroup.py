@@ -88,7 +88,8 @@ def rollback(project: ExistingProject, by: By = "") -> None:
 
 @app.command(
     "import",
-    epilog="Example: `napari-mil models import study/ published.pth --classes LUAD,LUSC -s act=relu`",
+    epilog="Example: `napari-mil models import study/ published.pth --classes LUAD,LUSC -s act=relu` or "
+    "`napari-mil models import study/ survival.pth --edges 12,24,36 --unit months`",
 )
 def import_(
     project: Annotated[
@@ -98,6 +99,13 @@ def import_(
     classes: Annotated[
         str | None,
         typer.Option(help="Its classes, in its order, with commas: leaves of the project's label tree."),
+    ] = None,
+    edges: Annotated[
+        str | None,
+        typer.Option(help="Where it answers with time: the times between its intervals, or with both ends."),
+    ] = None,
+    unit: Annotated[
+        str | None, typer.Option(help="What these times are counted in: days, weeks, months or years.")
     ] = None,
     encoder: Annotated[
         str | None,
@@ -128,6 +136,8 @@ def import_(
 
     told: dict[str, Any] = {
         "classes": classes,
+        "edges": edges,
+        "unit": unit,
         "encoder": encoder,
         "encoder_weights": encoder_weights,
         "tile_px": tile_px,
@@ -151,7 +161,8 @@ def _answers(folder: Path, file: Path, said: dict[str, Any], *, yes: bool) -> di
             tree = p.tree
     asked = questions(file, tree, method=said.get("method"))
     known = {q.name: q.read(str(said[q.name])) for q in asked if q.name in said}
-    said, rest = said | known, [q for q in asked if q.name not in said]
+    said = said | known
+    rest = [q for q in asked if q.due(said)]
     if yes or not rest:
         return said
     if not sys.stdin.isatty():
@@ -160,8 +171,10 @@ def _answers(folder: Path, file: Path, said: dict[str, Any], *, yes: bool) -> di
             f"{file.name} does not say {names}: give them as options (-s KEY=VALUE for those of the method), "
             "or --yes to assume what stands in brackets."
         )
-    answers = {q.name: _ask(q) for q in rest}
-    return said | {k: v for k, v in answers.items() if v is not None}
+    for question in asked:
+        if question.due(said) and (answer := _ask(question)) is not None:
+            said = said | {question.name: answer}
+    return said
 
 
 def _ask(question: Any) -> Any:

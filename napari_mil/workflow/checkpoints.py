@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from napari_mil.bag import encoder_of
 from napari_mil.card import ModelCard
 from napari_mil.errors import LabelError, ModelError
-from napari_mil.labeltree import LabelTree
+from napari_mil.labeltree import UNITS, LabelTree, Survival
 from napari_mil.options import build
 from napari_mil.workflow.encoding import encoder_in, encoder_inside, keep_encoder
 from napari_mil.workflow.models import model_id, weight_bytes
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from napari_mil.mil import MILModel
 
 #: what is asked of every checkpoint; everything else in an answer is an option of the method
-ABOUT = ("method", "classes", "encoder", "encoder_weights", "tile_px", "mpp")
+ABOUT = ("method", "classes", "edges", "unit", "encoder", "encoder_weights", "tile_px", "mpp")
 TILE_PX, MPP = 256, 0.5
 
 
@@ -39,6 +39,7 @@ class Question:
     default : what is assumed when nobody knows, as text
     read : the text of an answer → its value; MILError when it is none
     choices : the only answers there are, or empty
+    after, instead : asked only where that question was answered, only where that one was not; "" for always
     """
 
     name: str
@@ -46,6 +47,13 @@ class Question:
     default: str
     read: Callable[[str], Any]
     choices: tuple[str, ...] = ()
+    after: str = ""
+    instead: str = ""
+
+    def due(self, said: Mapping[str, Any]) -> bool:
+        """Whether it is open, by the names of what has been said."""
+        met = (not self.after or self.after in said) and (not self.instead or self.instead not in said)
+        return met and self.name not in said
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +86,13 @@ def questions(path: Path, tree: LabelTree | None, *, method: str | None = None) 
         words += ", each under its coarse one, such as Benign/UDH"
     words += f" ({said.note})" if said.note else ""
     asked = [
-        Question(
-            "classes", f"its {said.classes} classes, in its order", ", ".join(names), _classes(said, tree)
-        ),
+        Question("classes", words, ", ".join(names), _classes(said, tree), instead="edges"),
         Question("encoder", "encoder whose features it reads", _own(said.encoder) or "unknown", str),
         Question("tile_px", "side of its tiles in pixels", str(TILE_PX), _tile_px),
         Question("mpp", "µm per pixel of its tiles, or none", str(MPP), _mpp),
     ]
+    if said.levels == 1:
+        asked[:0] = _of_time(said.classes)
     if said.choices:
         asked.insert(0, Question("method", "method", said.method, str, said.choices))
     kind = methods.get(said.method).Config
@@ -111,9 +119,11 @@ def import_model(
     ----------
     path : PyTorch file (read as weights only) or safetensors, of a layout that `methods.official` knows
     said : what somebody knows of it, by the names of `questions`: `classes`, the leaves of the project's tree
-        in the file's order; `encoder`, an encoder of ours by name or id, or the id of another (None: the one
-        that the file holds, else the model answers for no bag yet); `encoder_weights`, the file of its
-        weights, which the project then keeps; `tile_px` and `mpp` of its tiles; options of the method
+        in the file's order, or, where it answers with time, `edges`, the times between its intervals, with or
+        without both ends, and their `unit`; `encoder`, an encoder of ours by name or id, or the id of another
+        (None: the one that the file holds, else the model answers for no bag yet); `encoder_weights`, the
+        file of its weights, which the project then keeps; `tile_px` and `mpp` of its tiles; options of the
+        method
     part : "student", or "teacher": the teacher's weights answer
     name : what to call the model; None: the file's name
 
@@ -121,7 +131,8 @@ def import_model(
     ------
     ModelError : a file that holds code, is damaged, of another layout, or of other classes than the
         project's tree; the name of an encoder whose weights nobody gave
-    LabelError : classes that are not the leaves of the project's tree
+    LabelError : classes that are not the leaves of the project's tree; edges that do not bound as many
+        intervals as it answers for, or a unit that is none
     """
     known = dict(said or {})
     model = _network(path, project.tree, known, part)
@@ -138,7 +149,8 @@ def take_checkpoint(
     by: str = "",
 ) -> ModelCard:
     """`import_model` into the project at `folder`, which is made when it is missing: its label tree is then
-    that of the classes, and nothing is made of a checkpoint that does not fit.
+    that of the classes (the usual one where it answers with time), and nothing is made of a checkpoint that
+    does not fit.
     """
     if (folder / "project.json").exists():
         with Project(folder, by=by) as project:
@@ -146,7 +158,8 @@ def take_checkpoint(
     known = dict(said or {})
     tree = LabelTree.from_paths(known["classes"]) if "classes" in known else None
     model, reads = _network(path, tree, known, part), _features(folder, path, known)
-    with Project(folder, tree=model.tree, by=by) as project:
+    labels = None if isinstance(model.tree, Survival) else model.tree
+    with Project(folder, tree=labels, by=by) as project:
         return _keep(project, model, reads, path, known, name)
 
 
@@ -154,9 +167,35 @@ def _network(path: Path, tree: LabelTree | None, said: Mapping[str, Any], part: 
     from napari_mil.methods import official
 
     options = {key: value for key, value in said.items() if key not in ABOUT}
+    tree = _task(path, said) or tree
     return official.load(
         path, part=part, tree=tree, classes=said.get("classes"), method=said.get("method"), **options
     )
+
+
+def _task(path: Path, said: Mapping[str, Any]) -> Survival | None:
+    """The intervals of time that somebody says a checkpoint answers for, or None where nobody does."""
+    from napari_mil.methods import official
+
+    if "edges" not in said:
+        if "unit" in said:
+            raise LabelError("A unit is that of times; give the times between the intervals too, as edges.")
+        return None
+    if "classes" in said:
+        raise LabelError("A model answers with classes or with time; give classes or edges, not both.")
+    held = official.describe(path, method=said.get("method"))
+    if held.levels > 1:
+        raise LabelError(f"A checkpoint of {held.title} answers with classes on two levels, not with time.")
+    return Survival.from_edges(said["edges"], intervals=held.classes, unit=said.get("unit", ""))
+
+
+def _meaning(tree: LabelTree, said: Mapping[str, Any]) -> tuple[str, ...]:
+    """What is assumed of that which the model answers with."""
+    if not isinstance(tree, Survival):
+        return () if "classes" in said else ("the order of the classes",)
+    end = f"its last interval of time ends at {tree.edges[-1]:g} {tree.unit}".rstrip()
+    ends = () if len(said["edges"]) == len(tree.edges) else (end,)
+    return ends if tree.unit else (*ends, "the unit of its times")
 
 
 def _keep(
@@ -167,7 +206,6 @@ def _keep(
     said: Mapping[str, Any],
     name: str | None,
 ) -> ModelCard:
-    order = () if "classes" in said else ("the order of the classes",)
     came_with = "" if reads.given is None else f" with the encoder {keep_encoder(project, reads.given).id}"
     weights = weight_bytes(model)
     card = ModelCard(
@@ -179,8 +217,8 @@ def _keep(
         in_features=model.in_features,
         tile_px=reads.tile_px,
         mpp=reads.mpp,
-        tree=project.tree,
-        assumed=(*model.assumed, *order, *reads.assumed),
+        tree=model.tree,
+        assumed=(*model.assumed, *_meaning(model.tree, said), *reads.assumed),
         note=f"imported from {path.name}{came_with}",
     )
     card = dataclasses.replace(card, id=model_id(weights + _passport(card), model.name))
@@ -191,6 +229,8 @@ def _keep(
 def _passport(card: ModelCard) -> bytes:
     """What makes the same weights another model: said otherwise, they answer otherwise."""
     said = [dict(card.config), card.encoder, card.tile_px, card.mpp, card.name, card.assumed]
+    if isinstance(card.tree, Survival):
+        said += [card.tree.edges, card.tree.unit]
     return json.dumps(said, sort_keys=True).encode()
 
 
@@ -245,6 +285,29 @@ def _classes(said: Contents, tree: LabelTree | None) -> Callable[[str], Sequence
         if len(names) != said.classes:
             raise LabelError(f"The checkpoint answers for {said.classes} classes; {len(names)} were named.")
         return [tree.path(tree.node(name)) for name in names] if tree else names
+
+    return read
+
+
+def _of_time(intervals: int) -> list[Question]:
+    """Whether its classes are intervals of time, and which."""
+    words = f"where it answers with time, the times between its {intervals} intervals, such as 12,24,36"
+    return [
+        Question("edges", words, "that it does not", _times(intervals), instead="classes"),
+        Question("unit", "what these times are counted in", "no unit", str, UNITS, after="edges"),
+    ]
+
+
+def _times(intervals: int) -> Callable[[str], Sequence[float]]:
+    def read(text: str) -> Sequence[float]:
+        try:
+            times = [float(time) for time in class_list(text)]
+        except ValueError as error:
+            raise LabelError(
+                f"{text!r} are no times; numbers with commas between them are expected, such as 12,24,36."
+            ) from error
+        Survival.from_edges(times, intervals=intervals)
+        return times
 
     return read
 

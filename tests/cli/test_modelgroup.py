@@ -1,5 +1,6 @@
 """`napari-mil models`: cards on the command line, and published checkpoints asked about."""
 
+import csv
 import dataclasses
 import io
 import json
@@ -12,7 +13,7 @@ from quickstudy import QUICK
 from quickstudy import study as small_study
 from typer.main import get_command
 
-from napari_mil import methods
+from napari_mil import encoders, methods
 from napari_mil.cli import app, main
 from napari_mil.labeltree import LabelTree
 from napari_mil.methods import official
@@ -124,9 +125,11 @@ def test_yes_assumes_the_rest_and_marks_it(study, published, run):
 
 
 def test_a_terminal_is_asked(study, published, run):
-    typed = ("LUSC", "LUSC, LUAD", "uni-1", "", "fast", "0.25", "swish", "relu")
+    typed = ("", "LUSC", "LUSC, LUAD", "uni-1", "", "fast", "0.25", "swish", "relu")
     status, out, err = run("models", "import", study, published, typed=typed)
     assert status == 0
+    assert "edges: where it answers with time, the times between its 2 intervals" in out
+    assert "unit: " not in out
     assert "classes: its 2 classes, in its order; Enter assumes LUAD, LUSC" in out
     assert "The checkpoint answers for 2 classes; 1 were named." in err
     assert "'fast' is no plausible µm per pixel" in err
@@ -181,6 +184,102 @@ def test_hmil_asks_for_its_tree(tmp_path, run):
     assert run("models", "import", tmp_path / "new", tmp_path / "h.pth", "--classes", paths, "--yes")[0] == 0
     with Project(tmp_path / "new") as project:
         assert project.tree.levels == 2
+
+
+@pytest.fixture
+def survival(tmp_path):
+    """A checkpoint of AB-MIL with four hazards, that reads what the built-in encoder makes."""
+    torch.manual_seed(0)
+    tree = LabelTree.from_paths("abcd")
+    made = methods.create("abmil", in_features=encoders.create("builtin").width, tree=tree)
+    torch.save(official.dump(made), tmp_path / "survival.pth")
+    return tmp_path / "survival.pth"
+
+
+BUILTIN = ("--encoder", "builtin", "--tile-px", 256, "--mpp", 0.5, "-s", "act=gelu")
+
+
+def test_a_model_of_survival_is_taken_in_and_asked(survival, tmp_path, run):
+    with small_study(tmp_path, 2) as project:
+        folder = project.path
+    about = ("--edges", "0,12,24,36,60", "--unit", "months", *BUILTIN)
+    status, out, err = run("models", "import", folder, survival, *about)
+    assert (status, err) == (0, "")
+    assert "nothing was assumed" in out
+    (card,) = cards(folder)
+    names = ("0–12 months", "12–24 months", "24–36 months", "after 36 months")
+    assert (card.tree.names[1:], card.tree.edges) == (names, (0.0, 12.0, 24.0, 36.0, 60.0))
+    assert run("predict", folder, "--model", "survival", "--csv", tmp_path / "said.csv")[0] == 0
+    with (tmp_path / "said.csv").open(encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    theirs = official.load(survival)
+    with Project(folder) as project:
+        for row, record in zip(rows, project.slides, strict=True):
+            x = torch.from_numpy(project.bag(record.name).features.astype("float32"))
+            curve = torch.cumprod(1 - torch.sigmoid(theirs(x).logits[-1]), 0).tolist()
+            assert [float(row[f"S {name}"]) for name in names] == pytest.approx(curve, abs=1e-4)
+            assert float(row["risk"]) == pytest.approx(-sum(curve), abs=1e-4)
+        assert project.tree.levels == 2  # its labels are still those of its own tree
+
+
+def test_what_is_not_said_of_time_is_assumed_and_marked(study, survival, run):
+    assert run("models", "import", study, survival, "--edges", "12, 24, 30", "--yes", *BUILTIN)[0] == 0
+    (card,) = cards(study)
+    assert card.tree.edges == (0.0, 12.0, 24.0, 30.0, 36.0)
+    assert card.assumed == ("its last interval of time ends at 36", "the unit of its times")
+    assert "assumed: its last interval of time ends at 36" in run("models", "show", study, "survival")[1]
+    run("models", "import", study, survival, "--edges", "12,24,30", "--unit", "years", "--yes", *BUILTIN)
+    one, other = cards(study)
+    assert one.id != other.id
+    assert other.assumed == ("its last interval of time ends at 36 years",)
+
+
+def test_a_terminal_is_asked_about_time(survival, tmp_path, run):
+    typed = ("12,24", "36,24,12", "12,24,36", "moons", "months", "builtin", "", "", "gelu")
+    status, out, err = run("models", "import", tmp_path / "new", survival, typed=typed)
+    assert status == 0
+    assert "the times between its 4 intervals, such as 12,24,36; Enter assumes that it does not" in out
+    assert "2 times do not bound 4 intervals of time; 3 between them are expected, or 5" in err
+    assert "36, 24, 12 are no bounds of intervals of time" in err
+    assert "'moons' is none of days, weeks, months, years" in err
+    assert "classes: " not in out
+    (card,) = cards(tmp_path / "new")
+    assert card.assumed == ("its last interval of time ends at 48 months",)
+    with Project(tmp_path / "new") as project, Project(tmp_path / "usual") as usual:
+        assert project.tree == usual.tree
+
+
+def test_nobody_there_to_ask_about_the_unit(study, survival, run):
+    status, out, err = run("models", "import", study, survival, "--edges", "12,24,36", *BUILTIN)
+    assert (status, out) == (2, "")
+    assert "survival.pth does not say unit (no unit): give them as options" in err
+    assert not cards(study)
+
+
+def test_nothing_is_made_of_times_that_do_not_fit(study, survival, tmp_path, run):
+    tree = LabelTree.from_paths(["Benign/N", "Malignant/DCIS", "Malignant/IC"])
+    torch.save(official.dump(methods.create("hmil", in_features=12, tree=tree)), tmp_path / "h.pth")
+    for words, said in (
+        (("--edges", "12,36,24"), "12, 36, 24 are no bounds of intervals of time; numbers above 0"),
+        (("--edges", "0,12,12,24,36"), "0, 12, 12, 24, 36 are no bounds"),
+        (("--edges", "0,12,24"), "numbers above 0"),
+        (("--edges=-1,12,24,36,48",), "numbers from 0 on"),
+        (("--edges", "12,24,nan"), "12, 24, nan are no bounds"),
+        (("--edges", "12,24"), "2 times do not bound 4 intervals of time; 3 between them are expected, or 5"),
+        (("--edges", "soon,later,never"), "'soon,later,never' are no times; numbers with commas"),
+        (("--edges", "12,24,36", "--unit", "moons"), "'moons' is no unit of time; one of days, weeks"),
+        (("--edges", "12,24,36", "--classes", "a,b,c,d"), "give classes or edges, not both"),
+        (("--unit", "months"), "give the times between the intervals too"),
+    ):
+        status, out, err = run("models", "import", tmp_path / "new", survival, *words, "--yes")
+        assert (status, out) == (2, ""), words
+        assert said in err
+        assert len(err.strip().splitlines()) == 1
+        assert not (tmp_path / "new").exists()
+    status, _, err = run("models", "import", study, tmp_path / "h.pth", "--edges", "12,24", "--yes")
+    assert status == 2
+    assert "hmil answers with classes on two levels, not with time" in err
+    assert not cards(study)
 
 
 def test_list_show_and_compare(study, published, run):
