@@ -80,9 +80,11 @@ _MEMORY: ContextVar[Memory] = ContextVar("memory")
 
 
 @contextmanager
-def watching_memory() -> Iterator[Memory]:
-    """What is computed inside the block goes on with the smaller chunks that memory once forced on it."""
-    memory = Memory()
+def watching_memory(memory: Memory | None = None) -> Iterator[Memory]:
+    """What is computed inside the block goes on with the smaller chunks that memory once forced on it, or on
+    what was computed with the same `memory` before.
+    """
+    memory = memory or Memory()
     token = _MEMORY.set(memory)
     try:
         yield memory

@@ -7,7 +7,7 @@ is closing the generator, so that ``finally`` runs.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -54,9 +54,13 @@ def told_as(steps: Steps[T], tell: Callable[[Progress], Progress]) -> Steps[T]:
 
 
 def part_of(stage: str, done: int, total: int, name: str) -> Callable[[Progress], Progress]:
-    """For `told_as`: one of many like it, as one bar over all; its own progress goes to the note."""
+    """For `told_as`: one of many like it, as one bar over all; its own progress goes to the note. What is set
+    aside is told as such.
+    """
 
     def tell(now: Progress) -> Progress:
+        if now.stage == ASIDE:
+            return replace(now, note=f"{name}: {now.note}")
         of = "" if now.total is None else f" of {now.total}"
         return Progress(stage, done, total, f"{name}: {now.stage} {now.done}{of}", now.payload)
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from napari_mil.steps import Progress, drain, told_as
+from napari_mil.steps import ASIDE, Progress, drain, part_of, told_as
 
 
 def count(closed):
@@ -35,6 +35,12 @@ def test_told_in_other_words_with_the_same_result():
     steps = told_as(count(closed), lambda p: replace(p, note=f"no. {p.done}"))
     assert drain(steps, seen.append) == "three"
     assert [p.note for p in seen] == ["no. 0", "no. 1", "no. 2"]
+
+
+def test_one_of_many_is_told_as_a_part_and_what_is_set_aside_as_such():
+    tell = part_of("runs", 1, 3, "seed 0")
+    assert tell(Progress("training", 2, 9)) == Progress("runs", 1, 3, "seed 0: training 2 of 9")
+    assert tell(Progress(ASIDE, 1, 1, "s1 is gone.")) == Progress(ASIDE, 1, 1, "seed 0: s1 is gone.")
 
 
 def test_closing_what_is_told_closes_what_it_tells_of():

@@ -26,8 +26,9 @@ from napari_mil.blocks.nystrom import NystromAttention, NystromLayer
 from napari_mil.blocks.pooling import AttentionPooler, Pooled, Pooler, part, whole
 from napari_mil.blocks.ppeg import PPEG
 from napari_mil.blocks.recycle import CrossAttention, GlobalRecycle
-from napari_mil.blocks.rows import Head, Rows, by_rows
+from napari_mil.blocks.rows import Rows, by_rows, fewer_rows
 from napari_mil.blocks.selfattention import SelfAttentionPooler
+from napari_mil.blocks.streaming import Head
 
 __all__ = [
     "ACTIVATIONS",
@@ -56,6 +57,7 @@ __all__ = [
     "draw_gumbel",
     "draw_order",
     "draw_uniform",
+    "fewer_rows",
     "floor_count",
     "hiding",
     "kaiming",

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from napari_mil.blocks.draws import drawn_for
 from napari_mil.device import wide
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU, "tanh": nn.Tanh}
@@ -62,20 +63,23 @@ class Dropout(nn.Dropout):
 
     def forward(self, x: Tensor) -> Tensor:
         """X of any shape; what is kept, times 1 / (1 − p), while training."""
+        shape, some = drawn_for(x)
         if x.device.type != "cpu" or self.p >= 1:
-            return super().forward(x)
+            return super().forward(x) if some is None else x * super().forward(x.new_ones(shape))[some]
         return self.keep(x, self.draw(x))
 
     def draw(self, x: Tensor) -> Tensor | None:
         """Which numbers of x are kept, bool, with p below 1; None where nothing is dropped."""
         if not (self.training and self.p > 0):
             return None
+        shape, some = drawn_for(x)
         if x.device.type != "cpu":
-            return torch.rand(x.shape, device=x.device) >= self.p
-        seed = int(torch.randint(2**62, (), device="cpu"))
-        bits = np.random.SFC64(seed).random_raw(-(-x.numel() // 4)).view(np.int16)[: x.numel()]
-        kept = torch.from_numpy(bits) >= round(self.p * 2**16) - 2**15
-        return kept.view(x.shape)
+            kept = torch.rand(shape, device=x.device) >= self.p
+        else:
+            seed, numbers = int(torch.randint(2**62, (), device="cpu")), math.prod(shape)
+            bits = np.random.SFC64(seed).random_raw(-(-numbers // 4)).view(np.int16)[:numbers]
+            kept = (torch.from_numpy(bits) >= round(self.p * 2**16) - 2**15).view(shape)
+        return kept if some is None else kept[some]
 
     def keep(self, x: Tensor, kept: Tensor | None) -> Tensor:
         """What is kept of x, times 1 / (1 − p)."""

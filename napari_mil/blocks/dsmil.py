@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from napari_mil.blocks.pooling import Pooled, Pooler
-from napari_mil.blocks.rows import Rows, Values
+from napari_mil.blocks.rows import Rows
+from napari_mil.blocks.streaming import Values
 from napari_mil.device import wide
 
 #: of some tiles: c (n, C) their own logits, q (n, width) what they are compared by

@@ -54,6 +54,9 @@ class GlobalRecycle(nn.Module):
     Its queries are no trained parameter; they follow their own answers: g ← μ g + (1 − μ) t.
     """
 
+    #: names of what moves while a loss is computed, and not by its gradient
+    moves = ("global_q_mm",)
+
     def __init__(
         self, features: int, tokens: int, *, heads: int, head_width: int, momentum: float, exact: bool
     ) -> None:

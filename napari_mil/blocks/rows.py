@@ -2,7 +2,9 @@
 
 Most of what a network makes of a tile is read once. Worked through in chunks it stays in the cache, and
 little of it is held for the whole bag: the projection's products wait for the way back, but not h, which
-follows from them at little cost and is made anew there.
+follows from them at little cost and is made anew there. Where memory is short for a training, fewer rows are
+worked on together, and the products are made anew as well; what is dropped is drawn as for chunks of the
+usual size, so that nothing but rounding tells the one from the other.
 
 Shape letters: N tiles of a bag, n of them that are looked at, D_in and D feature widths.
 """
@@ -11,27 +13,24 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
-from torch.autograd.graph import GradientEdge, get_gradient_edge, saved_tensors_hooks
+from torch.utils.checkpoint import checkpoint
 
 from napari_mil.blocks.basics import Dropout
-from napari_mil.device import is_out_of_memory, known_memory, wide, working
+from napari_mil.blocks.draws import Draws
+from napari_mil.blocks.streaming import Head, Streamed, Values, Work
+from napari_mil.device import Memory, is_out_of_memory, known_memory, wide, working
 
 #: rows worked on together: what a core's cache holds, and what keeps a GPU busy
 CPU_ROWS, GPU_ROWS = 2048, 16384
 #: fewer rows are not tried when memory is short: what does not fit then is something else
 LEAST_ROWS = 64
 T = TypeVar("T")
-#: h of some rows → tensors, for which no other row need be known
-Head = Callable[[Tensor], tuple[Tensor, ...]]
-#: shape, strides and offset of what looks into other memory
-_View = tuple[torch.Size, tuple[int, ...], int]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,14 +73,14 @@ class Rows:
 
     def _each(
         self, head: Head, parameters: Sequence[nn.Parameter]
-    ) -> tuple[list[tuple[Tensor, ...]], _Work | None]:
+    ) -> tuple[list[tuple[Tensor, ...]], Work | None]:
         few = len(self) <= CPU_ROWS // 4  # it costs little to hold all that is made of them
         if not torch.is_grad_enabled():
             return list(self._answers(head)), None
         if few or self.features.requires_grad:
             return [head(self.drop(self.act(self.layer(x)))) for x in self.chunks()], None
-        work = _Work(self, head, [p for p in parameters if p.requires_grad])
-        flat = _Streamed.apply(work, self.layer.weight, self.layer.bias, *work.parameters)  # type: ignore[no-untyped-call]
+        work = Work(self, head, [p for p in parameters if p.requires_grad])
+        flat = Streamed.apply(work, self.layer.weight, self.layer.bias, *work.parameters)  # type: ignore[no-untyped-call]
         return [flat[i : i + work.outputs] for i in range(0, len(flat), work.outputs)], work
 
     def _answers(self, head: Callable[[Tensor], T]) -> Iterator[T]:
@@ -100,6 +99,18 @@ class Rows:
         worked = working(x[:0]).dtype
         for some in _slices(len(self), x.device, half=worked.itemsize == 2):
             yield gather(some).to(worked)
+
+    def pieces(self) -> Iterator[tuple[slice, Draws | None]]:
+        """Chunk after chunk; where memory is short, fewer rows at a time, and what their chunk draws."""
+        device, rows = self.features.device, known_memory().rows
+        for chunk in _slices(len(self), device, half=working(self.features[:0]).itemsize == 2):
+            if rows is None:
+                yield chunk, None
+                continue
+            stop = min(chunk.stop, len(self))
+            drawn = Draws(device, chunk.start, stop - chunk.start)
+            for begin in range(chunk.start, stop, rows):
+                yield slice(begin, min(begin + rows, stop)), drawn
 
     def gatherer(self) -> Callable[[slice], Tensor]:
         """What gives (n, D_in) features of some rows; what it gave before is overwritten where rows are
@@ -122,12 +133,41 @@ class Rows:
 
 
 def by_rows(act: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """`act` of x (n, D_in), which treats rows one by one, (n, …): in chunks where no gradient is kept. Half
-    precision is made float32 then, chunk by chunk.
+    """`act` of x (n, D_in), which treats rows one by one, (n, …): in chunks where no gradient is kept, and
+    half precision is made float32 then, chunk by chunk; where memory is short in chunks that are made anew on
+    the way back.
     """
     if torch.is_grad_enabled():
-        return act(x)
+        rows = known_memory().rows
+        return act(x) if rows is None or rows >= len(x) else _made_anew(act, x, rows)
     return _put_together(len(x), _in_chunks(lambda some: act(wide(x[some])), len(x), x.device))
+
+
+def _made_anew(act: Callable[[Tensor], Tensor], x: Tensor, rows: int) -> Tensor:
+    """`act` of x, so many rows at a time, of which nothing else is held for the way back."""
+    drawn = Draws(x.device, 0, len(x))
+
+    def some_of(some: slice) -> Tensor:
+        def run(y: Tensor) -> Tensor:
+            with drawn.of(some):
+                return act(y)
+
+        made: Tensor = checkpoint(run, x[some], use_reentrant=False)
+        return made
+
+    starts = range(0, len(x), rows)
+    return torch.cat([some_of(slice(begin, min(begin + rows, len(x)))) for begin in starts])
+
+
+def fewer_rows(memory: Memory, count: int, device: torch.device, *, half: bool = False) -> bool:
+    """Whether `count` rows can be worked on with fewer at a time than did not fit; from now on they are."""
+    size = min(memory.rows or sys.maxsize, _usual(device, half=half), count)
+    if size <= LEAST_ROWS:
+        return False
+    memory.rows = max(size // 2, LEAST_ROWS)
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # what the failed chunk held in pieces is of no use to smaller ones
+    return True
 
 
 def _usual(device: torch.device, *, half: bool) -> int:
@@ -150,19 +190,27 @@ def _in_chunks(
     Where memory does not suffice, half as many rows are tried, and what is computed later in the same block
     of `device.watching_memory` begins with as few. The error remains with LEAST_ROWS.
     """
-    memory, begin = known_memory(), 0
-    size = min(memory.rows or sys.maxsize, _usual(device, half=half))
-    while begin < max(count, 1):
-        try:
-            yield act(slice(begin, begin + size))  # not kept here while the next chunk is worked on
-            begin += size
-            continue
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or min(size, count - begin) <= LEAST_ROWS:
-                raise
-        memory.rows = size = max(min(size, count - begin) // 2, LEAST_ROWS)
-        if device.type == "cuda":
-            torch.cuda.empty_cache()  # what the failed chunk held in pieces is of no use to smaller ones
+    memory = known_memory()
+    for chunk in _slices(count, device, half=half):
+        begin, stop = chunk.start, min(chunk.stop, count)
+        drawn = Draws(device, begin, stop - begin)
+        while begin < max(stop, 1):
+            some = slice(begin, min(begin + (memory.rows or sys.maxsize), stop))
+            try:
+                whole = some == slice(chunk.start, stop)
+                # what is said is not kept here while the next rows are worked on
+                yield act(some) if whole else _drawn(act, some, drawn)
+                begin = max(some.stop, 1)
+                continue
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error) or some.stop - some.start <= LEAST_ROWS:
+                    raise
+            fewer_rows(memory, some.stop - some.start, device, half=half)
+
+
+def _drawn(act: Callable[[slice], T], some: slice, drawn: Draws) -> T:
+    with drawn.of(some):
+        return act(some)
 
 
 def _put_together(count: int, parts: Iterator[Tensor]) -> Tensor:
@@ -175,171 +223,3 @@ def _put_together(count: int, parts: Iterator[Tensor]) -> Tensor:
         made[at : at + len(some)] = some
         at += len(some)
     return made
-
-
-@dataclass(slots=True, eq=False)
-class _Work:
-    """What the two ways need of each other.
-
-    Attributes
-    ----------
-    sums : of each sum of the values that was asked for its gradient, the weights (n, k) and that gradient
-    """
-
-    rows: Rows
-    head: Head
-    parameters: list[nn.Parameter]
-    outputs: int = 1
-    sums: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-
-
-@dataclass(slots=True, eq=False)
-class Values:
-    """What of rows is only ever summed by weights.
-
-    Attributes
-    ----------
-    parts : (n, D) of chunk after chunk; where they were streamed, no gradient flows through these
-    """
-
-    parts: tuple[Tensor, ...]
-    work: _Work | None = None
-    link: Tensor | None = None
-
-    def sum(self, weights: Tensor) -> Tensor:
-        """(k, D) Σ weightsᵀ values, for weights (n, k).
-
-        The values' gradient, weights times that of the sum, is as large as they are: it is made in chunks.
-        """
-        if self.work is None:
-            return _sum(weights, self.parts)
-        made: Tensor = _Summed.apply(weights, self.link, self)  # type: ignore[no-untyped-call]
-        return made
-
-
-def _sum(weights: Tensor, parts: Sequence[Tensor]) -> Tensor:
-    each = torch.split(weights, [len(part) for part in parts])
-    return torch.stack([w.T.to(v.dtype) @ v for w, v in zip(each, parts, strict=True)]).sum(0)
-
-
-class _Summed(torch.autograd.Function):
-    """A sum whose values learn of its gradient when their chunk has its turn on the way back."""
-
-    @staticmethod
-    def forward(ctx: Any, weights: Tensor, link: Tensor, values: Values) -> Tensor:  # noqa: ARG004
-        ctx.save_for_backward(weights)
-        ctx.values = values
-        return _sum(weights, [part.detach() for part in values.parts])
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        (weights,), (asked,), values = ctx.saved_tensors, gradients, ctx.values
-        values.work.sums.append((weights, asked))
-        back = torch.cat([(part.detach() @ asked.T).to(weights.dtype) for part in values.parts])
-        return back, None, None
-
-
-class _Chunk:
-    """Some rows between the two ways: z (n, D), what was dropped of them, and h while it is asked for."""
-
-    def __init__(self, rows: Rows, some: slice, x: Tensor) -> None:
-        self.rows, self.some = rows, some
-        self.z = rows.layer(x).detach()
-        self.kept = rows.drop.draw(self.z)
-        self.edges: list[GradientEdge | None] = []
-        self._h: Tensor | None = None
-
-    def say(self, head: Head) -> list[Tensor]:
-        """What the head says of h; of its graph z is held, and h nowhere."""
-        with torch.enable_grad():
-            self.z.requires_grad_()
-            h = self._make()
-            memory = h.untyped_storage().data_ptr()
-
-            def hold(x: Tensor) -> Tensor | _View:
-                if x.untyped_storage().data_ptr() != memory:
-                    return x
-                return x.shape, x.stride(), int(x.storage_offset())
-
-            with saved_tensors_hooks(hold, self._again):
-                said = head(h)
-        self.edges = [get_gradient_edge(one) if one.requires_grad else None for one in said]
-        return [one.detach() for one in said]
-
-    def back(
-        self,
-        asked: Sequence[Tensor | None],
-        others: Sequence[Tensor],
-        weight: Tensor,
-        bias: Tensor,
-        gather: Callable[[slice], Tensor],
-    ) -> list[Tensor | None]:
-        """Gradients of the head's parameters, for those of what was said; the projection's are added to these
-        sums. Features are gathered last: they are the largest of all.
-        """
-        pairs = [(e, g) for e, g in zip(self.edges, asked, strict=True) if e is not None and g is not None]
-        if not pairs:
-            return [None] * len(others)
-        inner: tuple[Tensor | None, ...] = torch.autograd.grad(
-            [e for e, _ in pairs], [self.z, *others], [g for _, g in pairs], allow_unused=True
-        )
-        back, *rest = inner
-        self._h = None
-        if back is not None:
-            x = gather(self.some).to(back.dtype)
-            if back.dtype == weight.dtype:
-                weight.addmm_(back.T, x)
-            else:
-                weight.add_(back.T @ x)
-            bias.add_(back.sum(0))
-        return rest
-
-    def _make(self) -> Tensor:
-        return self.rows.drop.keep(self.rows.act(self.z), self.kept)
-
-    def _again(self, held: Tensor | _View) -> Tensor:
-        if isinstance(held, Tensor):
-            return held
-        if self._h is None:
-            with torch.no_grad():
-                self._h = self._make()
-        return self._h.as_strided(*held)
-
-
-class _Streamed(torch.autograd.Function):
-    """The graph of each chunk is held, but for h, which is made again of the projection's products."""
-
-    @staticmethod
-    def forward(ctx: Any, work: _Work, *parameters: Tensor) -> tuple[Tensor, ...]:
-        ctx.set_materialize_grads(False)  # an output that no loss reads gives its parameters no gradient
-        ctx.work, ctx.held = work, []
-        ctx.save_for_backward(*parameters)
-        said: list[Tensor] = []
-        start = 0
-        for x in work.rows.chunks():
-            chunk = _Chunk(work.rows, slice(start, start := start + len(x)), x)
-            said += chunk.say(work.head)
-            ctx.held.append(chunk)
-        work.outputs = len(said) // len(ctx.held)
-        return tuple(said)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        work: _Work = ctx.work
-        weight, bias, *others = ctx.saved_tensors
-        ours = torch.zeros_like(weight), torch.zeros_like(bias)
-        sums: list[Tensor | None] = [None for _ in others]
-        gather = work.rows.gatherer()
-        ctx.held.reverse()
-        for i in range(0, len(gradients), work.outputs):
-            chunk: _Chunk = ctx.held.pop()  # nobody else has it: it goes when it has had its turn
-            asked = list(gradients[i : i + work.outputs])
-            for weights, of_sum in work.sums:
-                more = weights[chunk.some].to(of_sum.dtype) @ of_sum
-                asked[-1] = more if asked[-1] is None else asked[-1] + more
-                del more
-            rest = chunk.back(asked, others, *ours, gather)
-            sums = [b if a is None else a if b is None else a + b for a, b in zip(sums, rest, strict=True)]
-        return None, *ours, *sums

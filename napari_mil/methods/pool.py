@@ -75,7 +75,7 @@ class _Pool(MILModel):
         noise: Noise | None = None,  # noqa: ARG002
     ) -> Study:
         """Train as it answers."""
-        tiles = self.head(features)
+        tiles = by_rows(self.head, features)
         return Study((self.pool(tiles),), lambda at: tiles[at])
 
 

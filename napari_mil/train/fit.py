@@ -14,15 +14,17 @@ from typing import Any
 import numpy as np
 import torch
 
+from napari_mil.blocks import fewer_rows
 from napari_mil.card import Recipe
 from napari_mil.correction import Target
-from napari_mil.device import memory_guard
+from napari_mil.device import Memory, is_out_of_memory, memory_guard, watching_memory
 from napari_mil.errors import ModelError
 from napari_mil.evaluate import Split, TrainingCase, obeyed, selection, told_temperature
 from napari_mil.infer import Answer, answer
 from napari_mil.labeltree import LabelTree, Survival
 from napari_mil.mil import Example, MILModel, answering, total
-from napari_mil.steps import Progress, Steps
+from napari_mil.steps import ASIDE, Progress, Steps
+from napari_mil.train.again import Moment, too_much
 from napari_mil.train.recording import Recorder
 from napari_mil.train.rules import epoch_score, learning_rate, tired
 
@@ -155,6 +157,8 @@ class Fit:
         self.weights = cohort.weights() if recipe.class_weights else {}
         self.labelled, self.useful = cohort.labelled, cohort.useful
         self.epoch, self.insistence = 0, 1
+        self.memory = Memory()
+        self._now: Sequence[Visit] = ()
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {}
         self.disobeyed = self._disobeyed({case: self._obeyed(case) for case in self.labelled})
@@ -171,11 +175,14 @@ class Fit:
         visits, size = self._visits(), self.recipe.batch_bags
         batches = [visits[i : i + size] for i in range(0, len(visits), size)]
         sums: dict[str, float] = {}
-        told = time.monotonic()
+        told, rows = time.monotonic(), self.memory.rows
         for i, batch in enumerate(batches):
             within = 0.0 if self.model.whole_epochs else i / len(batches)
             for name, value in self._step(batch, (self.epoch + within) / self.recipe.epochs).items():
                 sums[name] = sums.get(name, 0.0) + value / len(batches)
+            if self.memory.rows != rows:
+                rows = self.memory.rows
+                yield Progress(ASIDE, 1, 1, f"{self.stage}, epoch {self.epoch + 1}: {self.memory.note}.")
             if time.monotonic() - told > 0.2:
                 told = time.monotonic()
                 note = f"epoch {self.epoch + 1}, step {i + 1} of {len(batches)}"
@@ -184,6 +191,7 @@ class Fit:
         self._ask_recorded()
         row = {"stage": self.stage, "epoch": self.epoch, "lr": lr, "loss": sum(sums.values())}
         row |= {f"loss/{name}": value for name, value in sums.items()} | self._judge()
+        row |= {} if self.memory.rows is None else {"tiles_at_a_time": self.memory.rows}
         self.history.append(row)
         if row["score"] > self.best.get("score", -math.inf):
             weights = {k: v.detach().cpu().clone() for k, v in self.model.state_dict().items()}
@@ -212,9 +220,35 @@ class Fit:
         return [visits[i] for i in torch.randperm(len(visits), generator=self.order).tolist()]
 
     def _step(self, batch: Sequence[Visit], progress: float) -> dict[str, float]:
-        """One optimiser step on a list of bags; the losses by name.
+        """One optimiser step on a list of bags; the losses by name."""
+        sums = self._gradients(batch, progress)
+        if sums:
+            with self.random.ours(), memory_guard(f"what is kept beside the weights of {self.model.name}"):
+                self.optimiser.step()
+                self.model.after_step(progress)
+        return sums
 
-        Bags are learned from one after the other, unless the method contrasts them: the gradients are those
+    def _gradients(self, batch: Sequence[Visit], progress: float) -> dict[str, float]:
+        """Set the gradients of a step; the losses by name. Where memory is short they are asked for again, of
+        fewer tiles at a time; DeviceError where that is of no use.
+        """
+        device, half = self.cohort.device, self.recipe.precision == "bf16"
+        before = Moment(self)
+        while True:
+            try:
+                with watching_memory(self.memory):
+                    return self._each(batch, progress)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                sizes = [(case, len(self.cohort.data[case].features)) for case, _ in self._now]
+                largest = max(n for _, n in sizes)
+                if not fewer_rows(self.memory, largest, device, half=half):
+                    raise too_much(sizes, self.memory.rows or largest) from error
+            before.come_back()
+
+    def _each(self, batch: Sequence[Visit], progress: float) -> dict[str, float]:
+        """The gradients of one bag after the other, unless the method contrasts them: together they are those
         of the whole list, the memory is that of one bag.
         """
         targets = [_known(self.cohort.target(case), tiles_only=only) for case, only in batch]
@@ -226,11 +260,9 @@ class Fit:
                 self.model.train()
             self.optimiser.zero_grad(set_to_none=True)
             for part in parts:
-                for name, value in self._learn([batch[i] for i in part], targets, progress).items():
+                self._now = [batch[i] for i in part]
+                for name, value in self._learn(self._now, targets, progress).items():
                     sums[name] = sums.get(name, 0.0) + value
-            if sums:
-                self.optimiser.step()
-                self.model.after_step(progress)
         return sums
 
     def _learn(self, part: Sequence[Visit], targets: Sequence[Target], progress: float) -> dict[str, float]:
@@ -240,26 +272,25 @@ class Fit:
         device, recipe = self.cohort.device, self.recipe
         examples = [self.cohort.data[case].example(device, tiles_only=only) for case, only in part]
         half = torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16")
-        with memory_guard(f"a training step on {sum(len(e[0]) for e in examples)} tiles"):
-            with half:
-                losses = self.model.loss(
-                    examples,
-                    progress,
-                    generator=self.draws,
-                    tile_weight=recipe.tile_weight,
-                    weights=[self.weights[case] for case, _ in part] if self.weights else None,
-                    batch=targets,
-                    watch=None if self.recorder is None else self.recorder.watching(part, self.epoch + 1),
-                )
-                loss = total(losses)
-            if loss is None or not loss.requires_grad:
-                return {}
-            if not torch.isfinite(loss):
-                raise ModelError(
-                    f"The loss became {loss.item()} in epoch {self.epoch + 1}; train with a learning rate "
-                    f"below {recipe.lr}, or look for damaged features."
-                )
-            loss.backward()  # type: ignore[no-untyped-call]
+        with half:
+            losses = self.model.loss(
+                examples,
+                progress,
+                generator=self.draws,
+                tile_weight=recipe.tile_weight,
+                weights=[self.weights[case] for case, _ in part] if self.weights else None,
+                batch=targets,
+                watch=None if self.recorder is None else self.recorder.watching(part, self.epoch + 1),
+            )
+            loss = total(losses)
+        if loss is None or not loss.requires_grad:
+            return {}
+        if not torch.isfinite(loss):
+            raise ModelError(
+                f"The loss became {loss.item()} in epoch {self.epoch + 1}; train with a learning rate "
+                f"below {recipe.lr}, or look for damaged features."
+            )
+        loss.backward()  # type: ignore[no-untyped-call]
         return {name: float(value.detach()) for name, value in losses.items()}
 
     def _ask_recorded(self) -> None:

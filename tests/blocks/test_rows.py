@@ -1,13 +1,15 @@
 """Rows worked through in chunks give what the whole bag gives, forwards and backwards, and hold less."""
 
 import copy
+import gc
+import weakref
 
 import pytest
 import torch
 from torch import nn
 
-from napari_mil.blocks import AttentionPooler, Dropout, DSMILPooler, Rows, rows
-from napari_mil.device import watching_memory
+from napari_mil.blocks import AttentionPooler, Dropout, DSMILPooler, GatedScores, Rows, rows, streaming
+from napari_mil.device import Memory, watching_memory
 
 D_IN, D = 6, 5
 
@@ -151,6 +153,54 @@ def test_rows_are_treated_alike_with_and_without_gradient(n):
     with torch.no_grad():
         torch.testing.assert_close(rows.by_rows(net["layer"], x), whole)
         assert rows.by_rows(net["layer"].float(), x.half()).dtype == torch.float32
+
+
+@pytest.mark.parametrize("few", [1, 3])
+@pytest.mark.parametrize(("pooler", "gated"), [("attn", False), ("attn", True), ("dsmil", False)])
+def test_short_of_memory_a_stream_draws_and_learns_the_same(pooler, gated, few):
+    net, x = network(pooler, gated=gated, drop=0.4).train(), bag(11)
+    if gated:  # draws within the head as well
+        net["pool"].attention = GatedScores(D, 3, 1, "tanh", bias=True, dropout=0.4).double()
+    said = []
+    for size in (None, few):
+        torch.manual_seed(4)
+        net.zero_grad()
+        with watching_memory(Memory(size)):
+            vector = net["pool"].stream(asked(net, x)).vector
+        vector.square().sum().backward()
+        said.append((vector, torch.rand(1), *[p.grad for p in net.parameters() if p.grad is not None]))
+    for mine, theirs in zip(*said, strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_short_of_memory_rows_are_made_anew_and_learn_the_same():
+    net, x = nn.Sequential(nn.Linear(D_IN, D), nn.GELU(), Dropout(0.4), nn.Linear(D, 2)).double(), bag(11)
+    said = []
+    for size in (None, 4):
+        torch.manual_seed(4)
+        net.zero_grad()
+        with watching_memory(Memory(size)):
+            made = rows.by_rows(net, x)
+        made.square().sum().backward()
+        said.append((made, torch.rand(1), *[p.grad for p in net.parameters()]))
+    for mine, theirs in zip(*said, strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_what_is_not_used_of_a_stream_is_let_go(monkeypatch):
+    made, plain = [], streaming.Streamed.forward
+
+    def forward(ctx, *given):
+        said = plain(ctx, *given)
+        made.extend(map(weakref.ref, ctx.held))
+        return said
+
+    monkeypatch.setattr(streaming.Streamed, "forward", staticmethod(forward))
+    net = network("attn")
+    net["pool"].stream(asked(net, bag(11)))
+    gc.collect()
+    assert len(made) == 3
+    assert not any(chunk() for chunk in made)
 
 
 class Greedy(nn.Linear):

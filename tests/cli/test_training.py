@@ -4,7 +4,10 @@ import json
 import sys
 
 import pytest
+import torch
+from quickstudy import study
 
+from napari_mil.blocks import rows
 from napari_mil.cli.studies import grid_of, numbers
 from napari_mil.errors import MILError
 from tests.cli.test_cli import run
@@ -42,6 +45,26 @@ def test_a_study_prints_its_table_and_a_search_its_choice(study_folder, capsys, 
     status, out, err = run(capsys, monkeypatch, "train", study_folder, "--method", "abmil", *QUICK, *grid)
     assert status == 0, err
     assert "chosen of 2 combinations by validation cases: lr" in out
+
+
+@pytest.mark.slow
+def test_a_training_that_is_short_of_memory_goes_on_and_says_so(tmp_path, capsys, monkeypatch):
+    with study(tmp_path, 5) as project:
+        folder = project.path
+    plain = torch.nn.Linear.forward
+
+    def forward(layer, x):
+        if torch.is_grad_enabled() and len(x) > 3 and layer.out_features == 512:
+            raise torch.OutOfMemoryError("planted")
+        return plain(layer, x)
+
+    monkeypatch.setattr(torch.nn.Linear, "forward", forward)
+    monkeypatch.setattr(rows, "LEAST_ROWS", 2)
+    status, _, err = run(capsys, monkeypatch, "train", folder, "--method", "mean", *QUICK, "--name", "m")
+    assert status == 0
+    assert "training, epoch 1: memory is short, 3 tiles at a time." in err
+    log = (folder / "runs" / "m" / "history.csv").read_text(encoding="utf-8")
+    assert log.splitlines()[0].endswith(",tiles_at_a_time")
 
 
 @pytest.mark.slow

@@ -155,6 +155,17 @@ def test_a_cancelled_training_leaves_no_model_and_says_so(bench_of):
     assert not bench.retrain.stop_button.isEnabled()
 
 
+def test_what_a_training_sets_aside_is_said(bench_of, tmp_path):
+    with study(tmp_path, 5) as project:
+        add(project, 5, bag=False)
+    (tmp_path / "slides" / "s5.tif").unlink()
+    bench = bench_of(5)
+    bench.retrain.train(method="mean", name="mean-1", recipe=QUICK)
+    assert bench.wait(120)
+    assert "s5 is set aside: There is no file" in bench.retrain.note.text()
+    assert bench.desk.state.project.cards
+
+
 def test_a_training_that_fails_is_one_sentence(bench_of):
     bench = bench_of(5)
     bench.retrain.train(method="mean", name="mean-1", preset="nothing")

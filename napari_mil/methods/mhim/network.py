@@ -14,6 +14,7 @@ from napari_mil.blocks import (
     Pooler,
     Rows,
     SelfAttentionPooler,
+    by_rows,
     xavier,
 )
 from napari_mil.methods.mhim.config import MHIMConfig
@@ -58,8 +59,7 @@ class Network(nn.Module):
         """(N, D_in) → (N, D) projected features."""
         if not torch.is_grad_enabled():
             return self.rows(features).all()
-        h: Tensor = self.dp(self.feature(features))
-        return h
+        return by_rows(lambda x: self.dp(self.feature(x)), features)
 
     def tiles(self, features: Tensor, at: Tensor) -> Tensor:
         """(n, C) class scores of some tiles of a bag (N, D_in); alone, where a pooler scores them alone."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtWidgets import QWidget
 
+from napari_mil.steps import ASIDE
 from napari_mil.ui import acts, writing
 from napari_mil.ui.curves import Curves
 from napari_mil.ui.decision import Decision
@@ -146,6 +147,8 @@ class RetrainSection(QWidget):
             self._job.cancel()
 
     def _progressed(self, now: Progress) -> None:
+        if now.stage == ASIDE:
+            self.note.setText(now.note)
         if isinstance(now.payload, dict):
             self.plot.add(now.payload)
 
