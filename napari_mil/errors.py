@@ -55,6 +55,10 @@ class DeviceError(MILError, RuntimeError):
     """A device is missing or its memory does not suffice."""
 
 
+class SaidWarning(UserWarning):
+    """What a person said cannot be read any more: it is as if it had never been said."""
+
+
 def reason(error: BaseException) -> str:
     r"""The first thing that an error says, without its full stop: to be put into a sentence.
 

@@ -7,15 +7,16 @@ usable, 130 interrupted. Running again resumes: what is kept in the project is n
 from __future__ import annotations
 
 import sys
+import warnings
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from napari_mil import __version__
-from napari_mil.cli import export, labelgroup, modelgroup, models, project, review, slides, window
+from napari_mil.cli import export, labelgroup, modelgroup, models, pixels, project, review, slides, window
 from napari_mil.cli.running import disk_sentence, say_error
-from napari_mil.errors import MILError
+from napari_mil.errors import MILError, SaidWarning
 
 
 class _InterruptedError(Exception):
@@ -39,7 +40,7 @@ app = typer.Typer(
     add_completion=False,
     help="Multiple-instance learning on whole-slide images: embed, train, predict, correct, retrain, export.",
 )
-for group in (window, slides, models, export, review):
+for group in (window, slides, pixels, models, export, review):
     app.add_typer(group.app)
 app.add_typer(labelgroup.app, name="labels")
 app.add_typer(modelgroup.app, name="models")
@@ -55,8 +56,17 @@ def _root(*, version: Annotated[bool, typer.Option("--version", help="Print the 
 
 def main() -> None:
     """Entry point: a MILError is one line and exit status 2; Ctrl+C is 130; anything else keeps its
-    traceback.
+    traceback. What was said and cannot be read any more is one line as well.
     """
+    as_before = warnings.showwarning
+
+    def warn(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if issubclass(category, SaidWarning):
+            say_error(str(message))
+        else:
+            as_before(message, category, *where, **more)
+
+    warnings.showwarning = warn
     try:
         app()
     except MILError as error:

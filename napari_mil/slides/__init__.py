@@ -12,9 +12,10 @@ from napari_mil.errors import SlideError, reason
 from napari_mil.slides.address import Address, SlidePath, slide_path
 from napari_mil.slides.colour import to_srgb
 from napari_mil.slides.info import Montage, Photograph
+from napari_mil.slides.mpp import anything_said, given_mpp, said_mpp
 from napari_mil.slides.readers import READERS, Reader
 from napari_mil.slides.remote import UnreachableError
-from napari_mil.slides.slide import Level, RefusedError, Slide, given_mpp, sample_boxes
+from napari_mil.slides.slide import Level, RefusedError, Slide, sample_boxes
 from napari_mil.slides.tiles import Engine
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ def open_slide(
     ----------
     path : the slide's file, or its address (https:// or s3://); for DICOM any of its files or their folder;
         for OME-Zarr and a montage the folder
-    mpp : µm per level-0 pixel, one number or (y, x), where the file does not say or is wrong
+    mpp : µm per level-0 pixel, one number or (y, x), where the file does not say or is wrong; None: what the
+        file says, else what this user once said of the slide (`napari-mil mpp`, or asked in the window)
     srgb : convert colours by the profile in the file; the slide's properties say so under `colours`
 
     Raises
@@ -141,6 +143,8 @@ def _looked_at(
     try:
         slide = Slide.of(path, engine, mpp)
         _refuse_dark(slide)
+        if slide.mpp is None and anything_said() and (said := said_mpp(slide.fingerprint)) is not None:
+            slide = slide.with_mpp(said)
     except BaseException:
         engine.close()
         raise

@@ -17,11 +17,12 @@ from napari_mil.slides.address import SlidePath
 from napari_mil.slides.boxes import reduced
 from napari_mil.slides.identity import bare_name, fingerprint
 from napari_mil.slides.info import Montage, Pixels
+from napari_mil.slides.mpp import given_mpp, plausible
 from napari_mil.slides.tiles import WIDEN_PX, Engine, dask_view
 
-MPP_RANGE = (0.05, 20.0)
 _BAND_PX = 32_000_000  # source pixels resampled at once
 _HASH_PX = 16_000_000
+_OF_PIXELS = ("fingerprint", "pixel_hash")  # the same whatever a pixel's size is
 
 
 class RefusedError(SlideError):
@@ -121,8 +122,8 @@ class Slide:
     ----------
     engine : the open file with its tile cache and decode threads
     path : the file, folder or address that was opened
-    mpp : (y, x) µm per level-0 pixel, or None when the file does not say or says something implausible
-        (outside 0.05–20)
+    mpp : (y, x) µm per level-0 pixel as a person or the file says, or None when nobody does or the file says
+        something implausible (outside 0.05–20)
     levels : largest first
     """
 
@@ -154,6 +155,11 @@ class Slide:
     def stated_mpp(self) -> tuple[float, float] | None:
         """(y, x) µm per level-0 pixel that the file itself says; None when it does not, or implausibly."""
         return plausible(self.engine.source.info.mpp)
+
+    @property
+    def mpp_was_said(self) -> bool:
+        """Whether the µm per pixel are what a person said, in the place of what the file says or does not."""
+        return self.mpp is not None and self.mpp != self.stated_mpp
 
     @property
     def shape_px(self) -> tuple[int, int]:
@@ -258,7 +264,9 @@ class Slide:
 
     def with_mpp(self, mpp: float | tuple[float, float]) -> Slide:
         """The same open slide at a pixel size in µm that a person gave; closing either closes both."""
-        return replace(self, mpp=given_mpp(mpp))
+        made = replace(self, mpp=given_mpp(mpp))
+        vars(made).update({name: vars(self)[name] for name in _OF_PIXELS if name in vars(self)})
+        return made
 
     def close(self) -> None:
         """End the decode threads and give the file back."""
@@ -292,24 +300,6 @@ class _Associated(Mapping[str, Pixels]):
 
     def __len__(self) -> int:
         return len(self._engine.source.info.associated)
-
-
-def plausible(mpp: tuple[float, float] | None) -> tuple[float, float] | None:
-    """`mpp` when both numbers lie in 0.05–20 µm, else None."""
-    low, high = MPP_RANGE
-    return mpp if mpp is not None and all(low <= m <= high for m in mpp) else None
-
-
-def given_mpp(mpp: float | tuple[float, float]) -> tuple[float, float]:
-    """(y, x) µm per pixel as a person gave it; SlideError when implausible."""
-    y, x = np.broadcast_to(np.asarray(mpp, np.float64), 2).tolist()
-    pair = (y, x)
-    if plausible(pair) is None:
-        raise SlideError(
-            f"A pixel size of {pair[0]:g} × {pair[1]:g} µm is not plausible; give µm per pixel between "
-            f"{MPP_RANGE[0]:g} and {MPP_RANGE[1]:g}, such as 0.25 for a 40× scan."
-        )
-    return pair
 
 
 def sample_boxes(level: Level, most_px: int) -> list[tuple[int, int, int, int]]:

@@ -6,7 +6,7 @@ import gc
 from functools import partial
 from typing import Any
 
-from napari_mil.ui import compat, opening, reader
+from napari_mil.ui import compat, opening, pixelsize, reader
 from napari_mil.ui.slicing import place_levels
 
 ATTENDED = "napari-mil attends"
@@ -39,6 +39,7 @@ def attend() -> None:
     compat.slice_before_painting(viewer)
     compat.watch_layers(viewer, place_levels)
     compat.watch_layers(viewer, partial(opening.lie_beside, viewer))
+    compat.watch_layers(viewer, partial(pixelsize.ask_once, viewer))
 
 
 def spare_the_window(viewer: Any) -> None:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_mil.slides.mpp import plausible
 from napari_mil.slides.slide import Level
 from napari_mil.ui import compat
-from napari_mil.ui.layers import OURS, LayerData, slide_layer
+from napari_mil.ui.layers import OURS, LayerData, opened_path, slide_layer
 
 if TYPE_CHECKING:
     from napari_mil.slides import Slide
@@ -47,6 +48,18 @@ class Shown:
     def in_um(self) -> bool:
         """Whether the size of a pixel is known."""
         return str(self.layer.units[-1]) != "pixel"
+
+    @property
+    def stated_mpp(self) -> tuple[float, float] | None:
+        """(y, x) µm per level-0 pixel that the file itself says, or None."""
+        return plausible(self.levels[0].engine.source.info.mpp)
+
+    @property
+    def said(self) -> str:
+        """Where the size of a pixel comes from, in words, when it is not the file that says it."""
+        if not self.in_um or tuple(self.scale) == self.stated_mpp:
+            return ""
+        return "said in this project" if opened_path(self.layer) is None else "said by you"
 
     @property
     def scale(self) -> np.ndarray:

@@ -87,7 +87,7 @@ class Magnification(QWidget):
 
     def _settle(self) -> None:
         shown = front(self.desk.viewer)
-        known = shown is not None and shown.in_um
+        known = self._known = shown is not None and shown.in_um
         for made in (self.fit, *self.tools.values(), self.map):
             made.setEnabled(shown is not None)
         for power, made in self.buttons.items():
@@ -97,6 +97,8 @@ class Magnification(QWidget):
 
     def _say(self) -> None:
         shown = front(self.desk.viewer)
+        if self._known != (shown is not None and shown.in_um):  # somebody said how large a pixel is
+            self._settle()
         power = compat.camera(self.desk.viewer).zoom * UM_AT_ONE
         self.now.setText(f"{power:.2g}×" if shown is not None and shown.in_um else "")
         self.where.setText("" if shown is None else " · ".join(self._words(shown)))
@@ -111,7 +113,8 @@ class Magnification(QWidget):
         level = shown.levels[min(shown.layer.data_level, len(shown.levels) - 1)]
         copied = level.engine.sketched(level.index)
         words = [f"{'≈ ' if copied else ''}level {shown.layer.data_level}"]
-        mpp = f", {level.downsample[0] * shown.scale[0]:.3g} µm per pixel" if shown.in_um else ""
+        said = f", {shown.said}" if shown.said else ""
+        mpp = f", {level.downsample[0] * shown.scale[0]:.3g} µm per pixel{said}" if shown.in_um else ""
         drawn = f"Drawn from level {shown.layer.data_level}, 1:{level.downsample[0]:.3g}{mpp}"
         self.where.setToolTip(f"{drawn}. {COPIED}" if copied else drawn)
         at = self.desk.viewer.cursor.position[-2:] if self._pointer.known else None

@@ -13,8 +13,12 @@ from napari_mil.ui.dialogs import AddressDialog, MppDialog
 from napari_mil.ui.front import GAP
 from napari_mil.ui.job import NO_ANSWER_S, AskLane
 from napari_mil.ui.layers import OPENED, OURS, opened_path, slide_layer
+from napari_mil.ui.pixelsize import fingerprint_of, keep_said, show_in_um
 
-AFTER = "Slides lie side by side only when this is known of each. Cancel does not open the new one."
+AFTER = (
+    "Slides lie side by side only when this is known of each. Your answer is kept; Cancel does not open "
+    "the new one."
+)
 LANE = "slides from servers"
 FETCHED = "{} is being opened from {}; the window goes on meanwhile."
 
@@ -121,8 +125,10 @@ def _asked(viewer: Any, slide: Slide) -> bool:
 
 def _show(viewer: Any, slide: Slide, unknown: list[Any], mpp: float | None) -> None:
     """Put what was in pixels into µm, then add the slide."""
-    for layer in unknown:
-        layer.scale, layer.units = (mpp, mpp), ("um", "um")
-    placed = slide if slide.mpp or mpp is None else slide.with_mpp(mpp)
+    placed = slide
+    if mpp is not None:
+        show_in_um(viewer, unknown, mpp)
+        placed = slide if slide.mpp else slide.with_mpp(mpp)
+        keep_said([fingerprint_of(layer) for layer in unknown] or [slide.fingerprint], mpp)
     levels, options, _ = slide_layer(placed, key=OPENED)
     viewer.add_image(levels, **options)

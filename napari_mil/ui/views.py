@@ -6,13 +6,12 @@ import contextlib
 import json
 import math
 import re
-import uuid
 from pathlib import Path
 from typing import Any
 
 from qtpy.QtCore import QObject, QTimer
 
-from napari_mil.slides.home import state_folder
+from napari_mil.slides.home import keep, state_folder
 from napari_mil.ui import compat
 from napari_mil.ui.front import front, slides
 
@@ -69,10 +68,7 @@ def keep_view(fingerprint: str, view: View) -> None:
     if kept_view(fingerprint) == view:
         return
     with contextlib.suppress(OSError):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        made = file.with_name(f".{uuid.uuid4().hex}")
-        made.write_text(json.dumps(view))
-        made.replace(file)
+        keep(file, json.dumps(view))
         _forget_oldest(file.parent)
 
 

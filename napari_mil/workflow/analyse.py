@@ -101,9 +101,13 @@ def kept_bag(project: Project, record: SlideRecord, *, encoder: str = "builtin")
 
 
 def slide_bag_steps(project: Project, record: SlideRecord, *, encoder: str = "builtin") -> Steps[Bag]:
-    """`bag_steps` of a slide that the project knows; features that are kept need no file."""
+    """`bag_steps` of a slide that the project knows; features that are kept need no file, unless the µm per
+    pixel were said since.
+    """
+    from napari_mil.slides.mpp import said_mpp
+
     kept = kept_bag(project, record, encoder=encoder)
-    if kept is not None:
+    if kept is not None and (record.mpp is not None or said_mpp(record.id) is None):
         yield Progress("features", len(kept), len(kept), "from the project")
         return kept
     return (yield from bag_steps(project, project.slide(record), encoder=encoder))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -111,7 +113,7 @@ class Project:
         text = self.tree.path(self.tree.node(label)) or None
         slide = open_in(self, path, mpp)
         known = next((r for r in self.slides if r.id == slide.fingerprint), None)
-        if mpp is None and mpp_if_unsaid is not None and slide.mpp is None:
+        if mpp is None and mpp_if_unsaid is not None and slide.stated_mpp is None:
             slide = slide.with_mpp(mpp_if_unsaid)
         elif mpp is None and known and known.mpp:
             slide = slide.with_mpp(known.mpp)
@@ -158,6 +160,9 @@ class Project:
                     f"{record.path} is no longer the slide added as {record.name}: its content changed; "
                     "put the file back, or add the new one as a slide of its own."
                 )
+            if record.mpp is None and slide.mpp is not None:  # said since, outside of the project
+                with contextlib.suppress(ProjectError):  # it may be read alone
+                    self.ledger.add_slide(replace(record, mpp=slide.mpp))
         return self.pool.keep(slide)
 
     def _record(self, slide: str | Slide) -> SlideRecord:

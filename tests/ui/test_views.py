@@ -10,7 +10,9 @@ import pytest
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 
-from napari_mil.ui import acts, compat
+from napari_mil.slides import open_slide
+from napari_mil.ui import acts, compat, pixelsize
+from napari_mil.ui.dialogs import MppDialog
 from napari_mil.ui.front import front, slides
 from napari_mil.ui.layers import key_of
 from napari_mil.ui.measure import measure
@@ -187,3 +189,27 @@ def test_another_slide_lies_beside_the_one_in_front(quick_bench, tmp_path):
     acts.show_beside(desk, nameless)
     assert quick_bench.wait(20)
     assert "cannot lie beside" in quick_bench.told[-1]
+
+
+def test_a_pixel_size_that_is_said_in_a_project_is_kept_there_and_for_the_person(quick_bench, tmp_path):
+    desk, silent = quick_bench.desk, write_pyramid(tmp_path / "silent.tif", mpp=None)
+
+    def answer(dialog, text):
+        dialog.field.setText(text)
+        dialog.accept()
+        assert quick_bench.wait(20)
+        return desk.state.record.mpp, desk.state.slide.mpp, front(quick_bench.viewer).scale.tolist()
+
+    quick_bench.slides.add([silent])
+    assert quick_bench.wait(20)
+    *_, dialog = compat.main_window(quick_bench.viewer).findChildren(MppDialog)
+    assert answer(dialog, "0.5") == ((0.5, 0.5), (0.5, 0.5), [0.5, 0.5])
+    quick_bench.magnification._say()
+    assert "0.5 µm per pixel, said in this project" in quick_bench.magnification.where.toolTip()
+    assert answer(pixelsize.ask(quick_bench.viewer), "0.25") == ((0.25, 0.25), (0.25, 0.25), [0.25, 0.25])
+    with open_slide(silent) as slide:
+        assert slide.mpp == (0.25, 0.25)
+    acts.step_slide(desk, -1)
+    assert quick_bench.wait(20)
+    quick_bench.magnification._say()
+    assert "said" not in quick_bench.magnification.where.toolTip()

@@ -9,6 +9,7 @@ from qtpy.QtWidgets import QFileDialog, QWidget
 
 from napari_mil.errors import MILError
 from napari_mil.slides.address import SlidePath
+from napari_mil.slides.mpp import say_mpp
 from napari_mil.ui import acts, compat
 from napari_mil.ui.desk import Desk
 from napari_mil.ui.dialogs import MppDialog
@@ -86,7 +87,10 @@ class SlidesSection(QWidget):
             found, sentences = [], []
             for path in paths:
                 try:
-                    found.append(project.add(path, mpp=mpp))
+                    slide = project.add(path, mpp=mpp)
+                    found.append(slide)
+                    if mpp is not None and slide.stated_mpp is None:
+                        say_mpp(slide.fingerprint, mpp)  # for when it is opened without the project
                 except MILError as error:
                     sentences.append(error)
             return found, sentences

@@ -1,0 +1,44 @@
+"""napari-mil mpp: say how large a pixel of a slide is, show it, forget it."""
+
+import json
+
+import pytest
+from quickstudy import tiny
+
+
+def test_it_is_said_shown_changed_and_forgotten(tmp_path, run):
+    silent = tiny(tmp_path / "silent.tif", mpp=None)
+    unknown = "silent.tif: nobody has said how many µm a pixel is wide\n"
+    assert run("mpp", silent) == (0, unknown, "")
+    assert run("mpp", silent, "0.25") == (0, "silent.tif: 0.25 µm per pixel, said by you\n", "")
+    assert run("mpp", silent) == (0, "silent.tif: 0.25 µm per pixel, said by you\n", "")
+    assert run("mpp", silent, "0,5")[1] == "silent.tif: 0.5 µm per pixel, said by you\n"
+    said = json.loads(run("mpp", silent, "--json")[1])["result"]
+    assert said == {"slide": "silent.tif", "mpp": [0.5, 0.5], "by": "you"}
+    assert run("mpp", silent, "--forget") == (0, unknown, "")
+    assert run("mpp", silent) == (0, unknown, "")
+
+
+def test_what_cannot_be_meant_is_one_sentence(tmp_path, run):
+    says = tiny(tmp_path / "says.tif")
+    assert run("mpp", says)[1] == "says.tif: 0.5 µm per pixel, said by the file\n"
+    for words in (("0.25",), ("--forget",)):
+        status, _, err = run("mpp", says, *words)
+        assert (status, err) == (
+            2,
+            "napari-mil: says.tif says itself that a pixel is 0.5 µm wide; that counts.\n",
+        )
+    assert "no plausible µm per pixel" in run("mpp", says, "80")[2]
+    assert "either 0.25, to be kept, or --forget" in run("mpp", says, "0.25", "--forget")[2]
+
+
+@pytest.mark.filterwarnings("default::napari_mil.errors.SaidWarning")
+def test_what_is_damaged_is_one_line(tmp_path, run, own_home):
+    silent = tiny(tmp_path / "silent.tif", mpp=None)
+    run("mpp", silent, "0.25")
+    (file,) = (own_home / "mpp").iterdir()
+    file.write_text("{")
+    status, out, err = run("mpp", silent)
+    assert (status, out) == (0, "silent.tif: nobody has said how many µm a pixel is wide\n")
+    assert err.startswith("napari-mil: The µm per pixel that you once said of this slide cannot be read")
+    assert err.count("\n") == 1
