@@ -9,7 +9,7 @@ import numpy as np
 import tifffile
 from dicomslides import write_dicom
 from PIL import Image
-from slidefiles import half, write_pyramid, write_svs, write_zarr
+from slidefiles import half, write_modern, write_pyramid, write_svs, write_zarr
 from vendorslides import BIF_TILE_PX, write_bif, write_mirax, write_ndpi, write_philips, write_scn
 
 
@@ -47,6 +47,8 @@ def _bif(folder: Path, image: np.ndarray) -> Path:
 #: name -> the reader's module, and what writes (folder, (h, w, 3) image) a slide and returns its path
 FAMILIES: dict[str, tuple[str, Callable[[Path, np.ndarray], Path]]] = {
     "tiled TIFF": ("tiff", lambda f, i: write_pyramid(f / "a.tif", i, "jpeg-ycbcr", levels=2)),
+    "TIFF of WebP": ("tiff", lambda f, i: write_modern(f / "w.tif", i, "webp", 50001)),
+    "TIFF of JPEG XL": ("tiff", lambda f, i: write_modern(f / "x.tif", i, "jxl", 50002)),
     "SVS": ("tiff", lambda f, i: write_svs(f / "a.svs", i, "jp2-rgb")),
     "OME-TIFF": ("tiff", _ome),
     "OME-Zarr 0.4": ("zarr", lambda f, i: write_zarr(f / "a.zarr", i, "0.4", levels=2)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import imagecodecs
@@ -136,6 +136,10 @@ def encode(tile: np.ndarray, codec: str) -> bytes:
         return imagecodecs.jpeg8_encode(
             tile, level=92, colorspace="RGB", outcolorspace=stored, subsampling="444"
         )
+    if codec == "webp":
+        return imagecodecs.webp_encode(tile, lossless=True)
+    if codec.startswith("jxl"):
+        return imagecodecs.jpegxl_encode(tile, lossless=True, usecontainer=codec == "jxl-container")
     if codec == "jp2-ycbcr":
         return imagecodecs.jpeg2k_encode(to_ycbcr(tile), level=0, codecformat="j2k", mct=False)
     if codec == "jp2-rgb":
@@ -193,6 +197,18 @@ def write_pyramid(
         for _ in range(step.bit_length() - 1):
             image = half(image)
     return write_tiff(path, pages)
+
+
+def write_modern(path: Path, image: np.ndarray, codec: str, compression: int) -> Path:
+    """A tiled pyramid of two levels, where there are pixels for two, of lossless `webp`, `jxl` or
+    `jxl-container` tiles.
+    """
+    pages = [
+        PageSpec(level.shape[:2], [encode(tile, codec) for tile in cut(level, (256, 256))], reduced=bool(i))
+        for i, level in enumerate((image, half(image)))
+        if level.size
+    ]
+    return write_tiff(path, [replace(one, compression=compression) for one in pages])
 
 
 def write_svs(path: Path, image: np.ndarray, codec: str, *, mpp: str = "0.25") -> Path:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from napari_mil.errors import SlideError, reason
 from napari_mil.slides.cache import slots
+from napari_mil.slides.codecs import decoder_of
 from napari_mil.slides.info import Pixels
 from napari_mil.slides.slide import RefusedError
 from napari_mil.slides.tifftables import COUNTS, OFFSETS, Tables
@@ -191,6 +192,8 @@ class Page:
         if self.compression in JPEG2000:
             decoded = decode_jpeg2000(data, self.tile_px)
             return _ycbcr_to_rgb(decoded) if self.compression == JPEG2000_YCBCR else decoded
+        if (decode := decoder_of(self.compression)) is not None:
+            return decode(data, self.tile_px)
         raw = np.frombuffer(_DECODERS[self.compression](data), np.uint8)
         row = self.tile_px[1] * self.samples
         shaped = raw[: len(raw) // row * row].reshape(-1, self.tile_px[1], self.samples)
@@ -338,7 +341,7 @@ def _check(page: Any) -> None:
     if apart and (page.samplesperpixel != 3 or page.photometric != RGB):
         raise SlideError("its planes are stored separately, and are not those of RGB")
     codec = int(page.compression)
-    known = codec in {JPEG, *JPEG2000} or _DECODERS.get(codec) is not None
+    known = codec in {JPEG, *JPEG2000, *_DECODERS} or decoder_of(codec) is not None
     if (
         not known
         or page.predictor not in {1, 2}

@@ -15,7 +15,7 @@ OPTIONAL = {
     "napari": ("the window", "pip install 'napari-mil[pyqt5]'"),
     "PyQt5": ("the default Qt binding", "pip install 'napari-mil[pyqt5]'"),
     "openslide": ("MRXS, NDPI and other vendors' slides", "pip install openslide-python openslide-bin"),
-    "imagecodecs": ("JPEG and JPEG 2000 tiles", "pip install imagecodecs"),
+    "imagecodecs": ("JPEG, JPEG 2000, WebP and JPEG XL tiles", "pip install imagecodecs"),
     "wsidicom": ("DICOM slides", "pip install 'napari-mil[dicom]'"),
     "aiohttp": ("slides from https://", "pip install 'napari-mil[remote]'"),
     "s3fs": ("slides from s3://", "pip install 'napari-mil[remote]'"),

@@ -65,6 +65,8 @@ def make_formats(folder: Path, _beside: Path) -> None:
     """A slide of each family beside TIFF; those of several files lie in a folder of their own."""
     for name in ("OME-Zarr 0.4", "OME-Zarr 0.5", "DICOM", "Philips", "SCN", "BIF", "NDPI", "photograph"):
         FAMILIES[name][1](folder, tissue())
+    for name in ("TIFF of WebP", "TIFF of JPEG XL"):
+        FAMILIES[name][1](folder, tissue())
     (folder / "mirax").mkdir()
     FAMILIES["MRXS"][1](folder / "mirax", tissue())
 
