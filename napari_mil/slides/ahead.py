@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from napari_mil.errors import SlideError
 from napari_mil.slides.boxes import lattice
@@ -37,6 +39,8 @@ def _within(level: Level, box: Box) -> Box:
 class Ahead:
     """Wants such tiles of one slide, after all that anybody waits for, until the view moves.
 
+    Which they are is found out in a decode thread: tiny tiles are many.
+
     Parameters
     ----------
     levels : all that are drawn, the largest first
@@ -44,16 +48,29 @@ class Ahead:
 
     def __init__(self, levels: Sequence[Level]) -> None:
         self._levels, self._engine = levels, levels[0].engine
+        self._view: tuple[int, Box] | None = None
+        self._lock = threading.Lock()
 
     def begin(self, level: int, box: Box) -> None:
         """A view rests: decode what is near it, unless somebody reads from the slide."""
         if not self._engine.closed and self._engine.idle:
             at = next(i for i, one in enumerate(self._levels) if one.index == level)
-            self._engine.want(self, self._wanted(at, box), self._come, later=True)
+            with self._lock:
+                self._view = view = (at, box)
+                self._engine.when_free(self, partial(self._plan, view))
 
     def stop(self) -> None:
         """The view moves: begin nothing more."""
-        self._engine.want(self, (), self._come, later=True)
+        with self._lock:
+            self._view = None
+            self._engine.want(self, (), self._come, later=True)
+
+    def _plan(self, view: tuple[int, Box]) -> None:
+        """Want what is missing near a view, unless it has moved meanwhile."""
+        found = self._wanted(*view)
+        with self._lock:
+            if self._view is view:
+                self._engine.want(self, found, self._come, later=True)
 
     def _come(self, where: Where, found: Pixels | SlideError) -> None:  # noqa: ARG002 - it is in the cache now
         if isinstance(found, SlideError):  # a server that is gone need not be asked for the rest

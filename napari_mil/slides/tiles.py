@@ -206,6 +206,12 @@ class Engine:
 
         self._workers.want(owner, [partial(get, where) for where in tiles], later=later)
 
+    def when_free(self, owner: Hashable, act: Callable[[], None]) -> None:
+        """Do something in a decode thread once no tile is waited for, in the place of what the owner wanted
+        later; return at once.
+        """
+        self._workers.want(owner, [act], later=True)
+
     def takes_s(self, tiles: int) -> float:
         """Seconds until so many tiles wanted now would be there, going by those before."""
         return self._workers.takes_s(tiles)

@@ -43,8 +43,10 @@ def resting(slide, level=1, box=BOX):
 
 
 def at_rest(slide):
-    """Whether nothing more is wanted later, and nothing is being decoded."""
-    return not slide.engine._workers._later and slide.engine.idle
+    """Whether nothing more is wanted later, and nothing is being found out or decoded."""
+    workers = slide.engine._workers
+    with workers._state:
+        return not workers._later and not workers._viewing and slide.engine.idle
 
 
 def looked_ahead(made, slide):
@@ -135,6 +137,42 @@ def test_a_tile_that_failed_unseen_is_hatched_and_told_when_it_is_looked_at(slid
         "a.tif: the tile in row 8, column 6 is damaged; get another copy."
     ]
     assert set(told) == {True}
+
+
+def test_the_thread_that_draws_counts_no_tiles_however_many_there_are(tmp_path, monkeypatch):
+    path = write_pyramid(tmp_path / "tiny.tif", picture(1200, 1600), levels=2, tile=(16, 16))
+    with slow_slide(path, 0.0) as slide:
+        made, threads = resting(slide, 0, (400, 500, 700, 900)), []
+        cached = slide.engine.cached
+
+        def noting(*where):
+            threads.append(threading.current_thread())
+            return cached(*where)
+
+        monkeypatch.setattr(slide.engine, "cached", noting)
+        looked_ahead(made, slide)
+        assert len(threads) > 1000
+        assert threading.current_thread() not in threads
+
+
+def test_what_is_found_out_for_a_view_that_has_moved_is_not_wanted(slide, monkeypatch):
+    made, source = resting(slide), slide.engine.source
+    counting, go, cached = threading.Event(), threading.Event(), slide.engine.cached
+
+    def slowly(*where):
+        counting.set()
+        go.wait(20)
+        return cached(*where)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(slide.engine, "cached", slowly)
+        made.look_ahead()
+        assert counting.wait(20)
+    made.leave(3, (0, 0, *slide.levels[-1].shape_px))
+    source.asked.clear()
+    go.set()
+    until(lambda: at_rest(slide))
+    assert source.asked == []
 
 
 def test_a_closed_slide_is_left_alone(path):
