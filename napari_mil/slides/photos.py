@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import tifffile
@@ -63,11 +63,12 @@ class PhotographSource:
     def __init__(self, file: File) -> None:
         self._file, self._lock = file, threading.Lock()
         self._whole: Image.Image | None = None
-        height, width = size_of(file, FORMATS)
+        head = head_of(file, FORMATS)
+        height, width = head.shape_px
         steps = range(_halvings(max(height, width)) + 1)
         shapes = [(math.ceil(height / 2**k), math.ceil(width / 2**k)) for k in steps]
         levels = tuple(LevelInfo(shape, (_TILE_PX, _TILE_PX)) for shape in shapes)
-        profile, why_not = profile_of((file,))
+        profile, why_not = shared_profile((head,))
         says = {"format": "photograph", **why_not}
         self.info = SlideInfo(levels, (_place(file),), properties=says, icc_profile=profile)
 
@@ -98,7 +99,8 @@ class MontageSource:
     def __init__(self, folder: SlidePath, files: Sequence[File]) -> None:
         self._files = tuple(files)
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            sizes = list(pool.map(partial(size_of, formats=(*FORMATS, "TIFF")), files))
+            heads = list(pool.map(partial(head_of, formats=(*FORMATS, "TIFF")), files))
+        sizes = [head.shape_px for head in heads]
         cell, (rows, self._cols), levels = _layout(sizes)
         self._cell = cell
         photographs = []
@@ -108,7 +110,7 @@ class MontageSource:
             photographs.append(Photograph(file.name, at, (y, x, y + size[0], x + size[1])))
         shape = (rows * cell[0], self._cols * cell[1])
         steps = [2**k for k in range(levels + 1)]
-        profile, why_not = profile_of(self._files)
+        profile, why_not = shared_profile(heads)
         self.info = SlideInfo(
             levels=tuple(
                 LevelInfo((shape[0] // s, shape[1] // s), (cell[0] // s, cell[1] // s)) for s in steps
@@ -221,8 +223,18 @@ def _natural(file: File) -> tuple[list[Any], str]:
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], file.name
 
 
-def size_of(file: File, formats: tuple[str, ...]) -> tuple[int, int]:
-    """(h, w) of a photograph, upright, from its header; SlideError when it is none, or too large for one."""
+class Head(NamedTuple):
+    """What a photograph's header says: (h, w) upright, its colour profile or b"", and whether it is stored in
+    RGB.
+    """
+
+    shape_px: tuple[int, int]
+    profile: bytes
+    rgb: bool
+
+
+def head_of(file: File, formats: tuple[str, ...]) -> Head:
+    """The header of a photograph; SlideError when it is none, or too large for one."""
     try:
         with _open(file) as stream:
             with warnings.catch_warnings():
@@ -232,6 +244,7 @@ def size_of(file: File, formats: tuple[str, ...]) -> tuple[int, int]:
             frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # a JPEG with its preview
             mode = image.mode
             turned = _orientation(image) >= _TURNED
+            profile = image.info.get("icc_profile") or b""
     except SlideError:  # of the server
         raise
     except (OSError, ValueError, SyntaxError, TypeError, Image.DecompressionBombError) as error:
@@ -246,17 +259,14 @@ def size_of(file: File, formats: tuple[str, ...]) -> tuple[int, int]:
         raise RefusedError(
             f"{file.name} has {wide} × {high} pixels, too many for a photograph; save it as a tiled TIFF"
         )
-    return (wide, high) if turned else (high, wide)
+    return Head((wide, high) if turned else (high, wide), profile, mode in _RGB)
 
 
-def profile_of(files: Sequence[File]) -> tuple[bytes | None, dict[str, str]]:
+def shared_profile(heads: Sequence[Head]) -> tuple[bytes | None, dict[str, str]]:
     """The colour profile that photographs share, and, where they have some that cannot be used for all of
     them, why, as a property.
     """
-    found: set[tuple[bytes, bool]] = set()
-    for file in files:
-        with _open(file) as stream, Image.open(stream) as image:
-            found.add((image.info.get("icc_profile") or b"", image.mode in _RGB))
+    found = {(head.profile, head.rgb) for head in heads}
     if len(found) > 1:
         differ = len({profile for profile, _ in found}) > 1
         why = "the photographs have different colour profiles" if differ else "some are not stored in RGB"

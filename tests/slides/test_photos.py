@@ -15,7 +15,7 @@ from napari_mil.errors import SlideError
 from napari_mil.grid import TileGrid
 from napari_mil.slides import find_slides, open_slide
 from napari_mil.slides.cache import shared_cache
-from napari_mil.slides.photos import photographs_in
+from napari_mil.slides.photos import MontageSource, PhotographSource, photographs_in
 from napari_mil.tissue import lattice, tissue_grid
 
 DATA = os.environ.get("NAPARI_MIL_TEST_DATA")
@@ -141,6 +141,19 @@ def test_one_photograph_is_a_small_slide(tmp_path, suffix):
         assert np.abs(slide.levels[0][:].astype(int) - image).max() <= tolerance
         small = slide.levels[0][:].astype(float).reshape(350, 2, 650, 2, 3).mean((1, 3))
         assert np.abs(slide.levels[1][:] - small).max() <= 1
+
+
+def test_a_header_is_opened_once_for_size_and_profile(tmp_path, monkeypatch):
+    files = [tmp_path / f"{i}.png" for i in range(5)]
+    for file in files:
+        Image.fromarray(picture(60, 80)).save(file, icc_profile=b"a profile")
+    opened, really = [], Image.open
+    monkeypatch.setattr(Image, "open", lambda file, **how: opened.append(file) or really(file, **how))
+    source = MontageSource(tmp_path, files)
+    assert opened == files
+    assert source.info.icc_profile == b"a profile"
+    assert PhotographSource(files[0]).info.icc_profile == b"a profile"
+    assert opened == [*files, files[0]]
 
 
 def test_odd_sizes_of_one_photograph(tmp_path):
