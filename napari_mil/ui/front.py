@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: Keys of slides beside the one in front begin so; so many widths lie between the left borders of two.
 BESIDE, GAP = "beside/", 1.04
+#: A view is of one slide when the others take at most this share of what is seen of slides.
+LITTLE = 0.25
 #: µm per screen pixel at 1×.
 UM_AT_ONE = 10.0
 
@@ -79,6 +81,11 @@ class Shown:
         at = self.px(y, x)
         return bool((at >= 0).all() and (at < self.levels[0].shape_px).all())
 
+    def seen_in(self, box: np.ndarray) -> float:
+        """How much of the slide, in world units squared, lies in a box ((y0, x0), (y1, x1)) of the world."""
+        low, high = (np.clip(self.px(*corner), 0, self.levels[0].shape_px) for corner in box)
+        return float(np.prod((high - low) * self.scale))
+
 
 def slides(viewer: Any) -> list[Shown]:
     """Every slide on the canvas, those that are hidden left out, bottom first."""
@@ -95,6 +102,20 @@ def front(viewer: Any) -> Shown | None:
     middle = compat.camera(viewer).center[-2:]
     under = [one for one in found if one.holds(*middle)]
     return (under or found or [None])[-1 if under else 0]
+
+
+def looked_at(viewer: Any) -> Shown | None:
+    """The slide that the view is of: the only one, or, of several, that under the middle of the view when the
+    others take little of what is seen of slides; None where the view is of more than one.
+    """
+    found, shown = slides(viewer), front(viewer)
+    if len(found) < 2 or shown is None:
+        return shown
+    box = np.reshape(compat.visible_box(viewer), (2, 2))
+    middle = compat.camera(viewer).center[-2:]
+    others = sum(one.seen_in(box) for one in found if one.layer is not shown.layer)
+    mine = shown.seen_in(box)
+    return shown if shown.holds(*middle) and others <= LITTLE * (mine + others) else None
 
 
 def side_by_side(slide: Slide, others: Iterable[Slide]) -> list[LayerData]:

@@ -13,7 +13,7 @@ from qtpy.QtCore import QObject, QTimer
 
 from napari_mil.slides.home import keep, state_folder
 from napari_mil.ui import compat
-from napari_mil.ui.front import front, slides
+from napari_mil.ui.front import front, looked_at
 
 #: A view that rested for so long is kept.
 REST_MS = 700
@@ -23,7 +23,7 @@ View = tuple[float, float, float]  # y, x of the middle in level-0 pixels; scree
 
 
 class Views(QObject):
-    """Keeps the view of the slide in front whenever it rests, and brings it back."""
+    """Keeps the view whenever it rests, for the slide that it is of, and brings it back."""
 
     def __init__(self, viewer: Any, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -35,14 +35,14 @@ class Views(QObject):
         self._moved = compat.watch_camera(viewer, self._rested.start)
 
     def keep(self) -> None:
-        """Keep the view of the slide in front, when there is but one."""
+        """Keep the view, of the slide that it is of: a view of several is that of none."""
         self._rested.stop()
-        found = slides(self._viewer)
-        if len(found) != 1:
+        shown = looked_at(self._viewer)
+        if shown is None:
             return
         camera = compat.camera(self._viewer)
-        y, x = found[0].px(*camera.center[-2:])
-        keep_view(found[0].fingerprint, (float(y), float(x), float(camera.zoom * found[0].scale[1])))
+        y, x = shown.px(*camera.center[-2:])
+        keep_view(shown.fingerprint, (float(y), float(x), float(camera.zoom * shown.scale[1])))
 
     def bring_back(self, *, zoom: bool = True) -> bool:
         """Look where one looked last on the slide in front; False where that is not known."""

@@ -48,6 +48,38 @@ def test_a_slide_comes_back_where_one_left_it_also_after_a_restart(quick_bench, 
     assert camera(other).zoom == pytest.approx(3.0)
 
 
+def test_of_slides_side_by_side_each_keeps_the_view_that_was_of_it(quick_bench):
+    desk, views = quick_bench.desk, quick_bench.desk.views
+    first, second = desk.state.project.slides
+    acts.show_beside(desk, second)
+    assert quick_bench.wait(20)
+    mine, other = slides(quick_bench.viewer)
+
+    def look(shown, at, zoom):
+        camera(quick_bench).center, camera(quick_bench).zoom = (0, *shown.world(*at)), zoom
+        views.keep()
+
+    def kept():
+        return [pytest.approx(kept_view(one.fingerprint), abs=1e-6) for one in (mine, other)]
+
+    look(mine, (100.0, 60.0), 20.0)
+    look(other, (200.0, 310.0), 30.0)
+    closely = [(100.0, 60.0, 20.0 * mine.scale[1]), (200.0, 310.0, 30.0 * other.scale[1])]
+    assert kept() == closely
+    quick_bench.viewer.reset_view()
+    for shown in (mine, other):  # all of both is seen, whichever the middle lies on
+        look(shown, (150.0, 200.0), camera(quick_bench).zoom)
+    gap = (mine.world(0, mine.levels[0].shape_px[1]) + other.world(0, 0)) / 2
+    look(mine, mine.px(*gap), 20.0)  # nearest to both, and on neither
+    assert kept() == closely
+    acts.open_slide(desk, second)
+    assert quick_bench.wait(20)
+    assert np.allclose(front(quick_bench.viewer).px(*camera(quick_bench).center[-2:]), (200.0, 310.0))
+    acts.open_slide(desk, first)
+    assert quick_bench.wait(20)
+    assert np.allclose(front(quick_bench.viewer).px(*camera(quick_bench).center[-2:]), (100.0, 60.0))
+
+
 def test_views_are_small_files_of_which_the_oldest_go(own_home, monkeypatch):
     assert kept_view("abc") is None
     keep_view("abc", (1.0, 2.5, 0.25))
