@@ -90,7 +90,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
             self.connection.shutdown(socket.SHUT_RDWR)
         elif body:
-            self.wfile.write(part)
+            with suppress(ConnectionError):  # who asked has heard enough
+                self.wfile.write(part)
 
     def _list(self, folder: Path) -> None:
         names = sorted(quote(one.name) + "/" * one.is_dir() for one in folder.iterdir())
