@@ -86,18 +86,10 @@ class Recorder:
     def __init__(self, chosen: Sequence[str], cases: Sequence[TrainingCase], model: MILModel) -> None:
         self._places: dict[str, list[tuple[str, int, int]]] = {}
         self._rows: dict[str, dict[str, list[Any]]] = {}
-        if not isinstance(model, HidesTiles) or not model.has_teacher():
-            raise ModelError(
-                f"{model.name} hides no tiles while it learns, so there is nothing to record; "
-                "choose mhim, or leave out `record`."
-            )
-        self._model: HidesTiles = model
+        self._model = hides(model)
         for name in chosen:
             if not self._choose(name, cases):
-                raise BagError(
-                    f"{name!r} is to be recorded, but is no slide or case of this training; "
-                    "choose one of its labelled slides."
-                )
+                raise not_learned(name)
 
     def _choose(self, name: str, cases: Sequence[TrainingCase]) -> bool:
         found = False
@@ -158,6 +150,24 @@ class Recorder:
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from `state`."""
         self._rows = {slide: {k: list(v) for k, v in rows.items()} for slide, rows in state.items()}
+
+
+def hides(model: MILModel) -> HidesTiles:
+    """The model, which hides tiles while it learns; ModelError when it does not."""
+    if not isinstance(model, HidesTiles) or not model.has_teacher():
+        raise ModelError(
+            f"{model.name} hides no tiles while it learns, so there is nothing to record; "
+            "choose mhim, or leave out `record`."
+        )
+    return model
+
+
+def not_learned(name: str) -> BagError:
+    """The error about a slide or case to record that is not in the training."""
+    return BagError(
+        f"{name!r} is to be recorded, but is no slide or case of this training; "
+        "choose one of its labelled slides."
+    )
 
 
 def dump(state: Mapping[str, Any]) -> bytes:

@@ -4,7 +4,9 @@ options.py).
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
 import math
 import typing
 from collections.abc import Mapping
@@ -55,7 +57,7 @@ class Form(Generic[T]):
 
     def read(self) -> T:
         """What the form says, as a checked dataclass; ModelError names a field that is out of bounds."""
-        values = {name: widget.value for name, widget in self._widgets.items()}
+        values = {name: self._said(name) for name in self._widgets}
         made = dataclasses.replace(self._start, **values)  # type: ignore[type-var]
         check(made, type(made).__name__)
         return made
@@ -68,7 +70,11 @@ class Form(Generic[T]):
     def write(self, value: T) -> None:
         """Show the values of `value`."""
         for name, widget in self._widgets.items():
-            widget.value = getattr(value, name)
+            widget.value = _shown(getattr(value, name))
+
+    def _said(self, name: str) -> Any:
+        value = self._widgets[name].value
+        return names_in(value) if isinstance(getattr(self._start, name), tuple) else value
 
 
 class _Calm(QObject):
@@ -144,12 +150,28 @@ def words(name: str) -> str:
     return name.replace("_", " ")
 
 
+def names_in(text: str) -> tuple[str, ...]:
+    """Names with commas between them; one that holds a comma stands in double quotes."""
+    return tuple(name.strip() for line in csv.reader([text], skipinitialspace=True) for name in line if name)
+
+
+def _shown(value: Any) -> Any:
+    """A value as its widget takes it: names as one line of text."""
+    if not isinstance(value, tuple):
+        return value
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(value)
+    return line.getvalue()
+
+
 def _widget(field: dataclasses.Field[Any], value: Any, owner: type) -> Any:
     meta = field.metadata
     shared = {"name": field.name, "label": words(field.name), "tooltip": meta.get("help", "")}
     if meta.get("choices"):
         return ComboBox(choices=list(meta["choices"]), value=value, **shared)
     kind = typing.get_type_hints(owner).get(field.name, type(value))
+    if kind == tuple[str, ...]:
+        return LineEdit(value=_shown(value), **shared)
     if value is None or kind not in (bool, int, float, str):
         return None
     if kind is bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -45,11 +46,14 @@ LEAST_PX = 440  #: narrower, the fields of the options would be cut off
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What the project knows: (cases with a label, cases), cases with a follow-up time, encoders."""
+    """What the project knows: (cases with a label, cases), cases with a follow-up time, encoders, and the
+    names of a few cases with a label.
+    """
 
     labelled: tuple[int, int]
     followed: int
     encoders: tuple[str, ...]
+    cases: tuple[str, ...]
 
 
 class NewModelDialog(QDialog):
@@ -207,12 +211,21 @@ class NewModelDialog(QDialog):
         self.config = self.recipe = None
         if self.choice.usable:
             config, recipe = start_options(self.choice.name, preset)
-            self.config, self.recipe = Form(config), Form(recipe)
+            fields = (f.name for f in dataclasses.fields(recipe))
+            shown = tuple(name for name in fields if name != "record" or self.choice.hides)
+            self.config, self.recipe = Form(config), Form(recipe, only=shown)
+            self._hint_record()
             for words, form in (("Of the method", self.config), ("Of the training", self.recipe)):
                 form.container.changed.connect(self._changed)
                 self._options.addWidget(text(f"<b>{words}</b>"))
                 self._options.addWidget(form.native)
         self._changed()
+
+    def _hint_record(self) -> None:
+        """Show in the empty field what could be recorded."""
+        if self.recipe is not None and self._found is not None and self.choice.hides:
+            such = f"such as {', '.join(self._found.cases)}" if self._found.cases else ""
+            self.recipe.container["record"].native.setPlaceholderText(such)
 
     def _survival_chosen(self) -> None:
         self._show_survival()
@@ -232,10 +245,11 @@ class NewModelDialog(QDialog):
 
         def work() -> _Found:
             from napari_mil.workflow import known_encoders
-            from napari_mil.workflow.cases import count_cases
+            from napari_mil.workflow.cases import count_cases, known_cases
 
             followed = count_cases(project, survival=True)[0]
-            return _Found(count_cases(project), followed, known_encoders(project))
+            some = tuple(known.case for known in known_cases(project)[:2])
+            return _Found(count_cases(project), followed, known_encoders(project), some)
 
         self.desk.asks.ask("what to learn from", work, self._if_open(self._show), failed=self._failed)
 
@@ -249,6 +263,7 @@ class NewModelDialog(QDialog):
         self.encoder.setCurrentIndex(next(likely, max(0, self.encoder.findText("builtin"))))
         for part in (self.encoder, self._encoder_label):
             part.setVisible(len(found.encoders) > 1)
+        self._hint_record()
         self._show_survival()
 
     def _say_known(self) -> None:
@@ -277,7 +292,7 @@ class NewModelDialog(QDialog):
         except MILError as error:
             self._say(str(error))
             return
-        asked = {key: value for key, value in about.items() if key not in {"encoder", "recipe"}}
+        asked = {key: value for key, value in about.items() if key != "encoder"}
         changes = self._changes
 
         def show(why_not: str) -> None:

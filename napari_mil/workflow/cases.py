@@ -5,6 +5,7 @@ model says of one.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from napari_mil.correction import Correction, Target, tile_nodes
@@ -106,19 +107,37 @@ def _case_bags_steps(
     return tuple(bags)
 
 
-def count_cases(project: Project, *, survival: bool = False) -> tuple[int, int]:
-    """How many cases can be learned from, and how many there are; no features are needed for it.
+@dataclass(frozen=True, slots=True)
+class KnownCase:
+    """A case that can be learned from, before anybody reads its slides.
+
+    Attributes
+    ----------
+    case, slides : its name, and the ids of its slides
+    target : what is known of it as a whole
+    """
+
+    case: str
+    slides: tuple[str, ...]
+    target: Target
+
+
+def known_cases(project: Project, *, survival: bool = False) -> list[KnownCase]:
+    """The cases that can be learned from, as `cases_steps` has them; no features are needed for it.
 
     LabelError when the slides of a case tell different follow-up times.
     """
-    by_case = _by_case(project)
-    teaching = [
-        _teaches(
-            _known(project, case, records), _said(project, records, survival=survival), survival=survival
-        )
-        for case, records in by_case.items()
-    ]
-    return sum(teaching), len(teaching)
+    made = []
+    for case, records in _by_case(project).items():
+        target = _known(project, case, records)
+        if _teaches(target, _said(project, records, survival=survival), survival=survival):
+            made.append(KnownCase(case, tuple(record.id for record in records), target))
+    return made
+
+
+def count_cases(project: Project, *, survival: bool = False) -> tuple[int, int]:
+    """How many cases can be learned from, and how many there are; errors as `known_cases`."""
+    return len(known_cases(project, survival=survival)), len(_by_case(project))
 
 
 def _by_case(project: Project) -> dict[str, list[SlideRecord]]:

@@ -5,20 +5,23 @@ of its own.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from napari_mil.card import ModelCard, Recipe
 from napari_mil.errors import MILError, ModelError
-from napari_mil.labeltree import Survival
 from napari_mil.options import build
 from napari_mil.steps import Steps
 from napari_mil.store.encoders import kept_encoders
-from napari_mil.workflow.cases import count_cases
+from napari_mil.workflow.cases import KnownCase, known_cases
 from napari_mil.workflow.child import child_steps
-from napari_mil.workflow.learn import check_enough
+from napari_mil.workflow.learn import check_enough, planned_split, task_of
 from napari_mil.workflow.project import Project, find_card
+from napari_mil.workflow.runs import with_recorded_ids
+
+if TYPE_CHECKING:
+    from napari_mil.mil import MILModel
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,6 +35,7 @@ class MethodChoice:
     paper : where it comes from
     presets : {name: note}, the settings of the papers
     flat : whether it can learn a task of one level, such as follow-up times
+    hides : whether it hides tiles while it learns, which can be recorded
     usable : whether it could be loaded
     """
 
@@ -40,6 +44,7 @@ class MethodChoice:
     paper: str = ""
     presets: Mapping[str, str] = field(default_factory=dict)
     flat: bool = True
+    hides: bool = False
     usable: bool = True
 
 
@@ -52,13 +57,15 @@ def method_choices() -> tuple[MethodChoice, ...]:
 
 def _choice(name: str) -> MethodChoice:
     from napari_mil import methods
+    from napari_mil.blocks import HidesTiles
 
     try:
         kind = methods.get(name)
     except ModelError as error:
         return MethodChoice(name, str(error), usable=False)
     notes = {preset: known.note for preset, known in kind.presets.items()}
-    return MethodChoice(name, methods.about(name), kind.paper, notes, "flat tree" not in kind.exceptions)
+    flat, hides = "flat tree" not in kind.exceptions, issubclass(kind, HidesTiles)
+    return MethodChoice(name, methods.about(name), kind.paper, notes, flat, hides)
 
 
 def start_options(method: str, preset: str | None = None) -> tuple[Any, Recipe]:
@@ -83,22 +90,39 @@ def why_not_train(
     *,
     name: str,
     config: Mapping[str, Any] | None = None,
+    recipe: Mapping[str, Any] | None = None,
     preset: str | None = None,
     survival: bool = False,
     bins: int = 4,
 ) -> str:
     """The sentence that says why a training cannot begin, or "" where nothing is known against it."""
     from napari_mil import methods
-    from napari_mil.train import config_for
+    from napari_mil.train import config_for, recipe_for
 
     try:
         _check_name(project, name)
-        check_enough(count_cases(project, survival=survival)[0], survival=survival)
-        tree = _some_task(bins) if survival else project.tree
-        methods.create(method, config_for(method, config, preset=preset), in_features=8, tree=tree)
+        known = known_cases(project, survival=survival)
+        check_enough(len(known), survival=survival)
+        chosen = with_recorded_ids(project, recipe_for(method, recipe, preset=preset))
+        split = planned_split(project, known, chosen.seed)
+        tree = task_of(project, known, split, survival=survival, bins=bins)
+        model = methods.create(method, config_for(method, config, preset=preset), in_features=8, tree=tree)
+        _check_recorded(model, chosen, known)
     except MILError as error:
         return str(error)
     return ""
+
+
+def _check_recorded(model: MILModel, recipe: Recipe, known: Sequence[KnownCase]) -> None:
+    """The errors of a training that is to record what it cannot."""
+    from napari_mil.train.recording import hides, not_learned
+
+    if recipe.record:
+        hides(model)
+    among = {name for one in known for name in (one.case, *one.slides)}
+    for name in recipe.record:
+        if name not in among:
+            raise not_learned(name)
 
 
 def _check_name(project: Project, name: str) -> None:
@@ -107,12 +131,6 @@ def _check_name(project: Project, name: str) -> None:
         raise ModelError("The model has no name; give it one.")
     if name in {known for card in project.cards for known in (card.name, card.id)}:
         raise ModelError(f"There is a model called {name} already; give the new one another name.")
-
-
-def _some_task(bins: int) -> Survival:
-    """Any task of so many intervals: which times they end at makes no difference to a method."""
-    times = [float(t) for t in range(bins + 2)]
-    return Survival.from_times(times, [True] * len(times), bins=bins)
 
 
 def train_apart_steps(

@@ -9,7 +9,7 @@ from napari_mil.card import ModelCard, Recipe
 from napari_mil.errors import BagError, LabelError, ModelError
 from napari_mil.labeltree import LabelTree, Survival
 from napari_mil.steps import Progress, Steps, told_as
-from napari_mil.workflow.cases import apart, cases_steps, split_words, told_split
+from napari_mil.workflow.cases import KnownCase, apart, cases_steps, split_words, told_split
 from napari_mil.workflow.child import Stop
 from napari_mil.workflow.manifest import PARTS
 from napari_mil.workflow.project import Project, find_card
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 def task_of(
-    project: Project, cases: Sequence[TrainingCase], split: Split, *, survival: bool, bins: int
+    project: Project, cases: Sequence[TrainingCase | KnownCase], split: Split, *, survival: bool, bins: int
 ) -> LabelTree:
     """What a model answers with: the project's labels, or intervals of the training cases' times."""
     if not survival:
@@ -130,12 +130,16 @@ def run_steps(run: Any, stop: Stop | None) -> Steps[Trained]:
 
 
 def split_of(project: Project, cases: Sequence[TrainingCase], seed: int, aside: list[str]) -> Split:
-    """The manifest's split where it has one, else one by case; see `apart` for what is left out of it."""
+    """The same without what `apart` leaves out."""
+    return apart(planned_split(project, cases, seed), cases, aside)
+
+
+def planned_split(project: Project, cases: Sequence[TrainingCase | KnownCase], seed: int) -> Split:
+    """The manifest's split where it has one, else one by case."""
     from napari_mil.evaluate import split_by_case, stratum
 
     told = told_split(project, cases)
-    split = told or split_by_case({c.case: stratum(c.target) for c in cases}, seed=seed)
-    return apart(split, cases, aside)
+    return told or split_by_case({c.case: stratum(c.target) for c in cases}, seed=seed)
 
 
 def keep_model(

@@ -46,6 +46,16 @@ def test_choices_become_a_list_and_what_no_widget_holds_stays(qtbot):
     assert form.read() == Config(act="gelu")
 
 
+def test_names_are_one_line_with_commas(qtbot):
+    form = Form(Recipe(record=("a", "b, left")), only=("record",))
+    assert form.container[0].value == 'a,"b, left"'
+    assert form.changed() == {}
+    form.container[0].value = ' c1 , "b, left",'
+    assert form.changed() == {"record": ("c1", "b, left")}
+    form.write(Recipe())
+    assert form.read().record == ()
+
+
 def test_the_checks_of_the_dataclass_hold(qtbot):
     @dataclasses.dataclass(frozen=True)
     class Config:

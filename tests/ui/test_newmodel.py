@@ -11,7 +11,7 @@ from quickstudy import add, study
 
 from napari_mil import methods
 from napari_mil.steps import drain
-from napari_mil.workflow import current_card, start_options, train_model_steps
+from napari_mil.workflow import current_card, recordings, start_options, train_model_steps
 
 pytestmark = pytest.mark.skipif(
     os.environ.get("QT_QPA_PLATFORM") == "offscreen", reason="needs a screen, real or virtual (xvfb-run)"
@@ -231,6 +231,44 @@ def test_follow_up_times_are_offered_where_they_are_known_and_the_method_has_one
     assert dialog.value()["survival"] is False
     assert dialog.known.text() == "4 of 4 cases have a label."
     dialog.reject()
+
+
+def test_too_few_events_are_told_in_the_form(bench_of):
+    bench = bench_of(0)
+    for n in range(5):
+        add(bench.desk.state.project, n, survival=(float(n + 1), n < 2))
+    dialog = asked(bench)
+    choose(bench, dialog, "abmil")
+    dialog.survival.setChecked(True)
+    settle(bench, dialog)
+    assert "do not give 4 intervals of time; give more cases with an observed event" in dialog.wrong.text()
+    assert not dialog.start.isEnabled()
+    dialog.survival.setChecked(False)
+    settle(bench, dialog)
+    assert dialog.start.isEnabled()
+    dialog.reject()
+
+
+def test_cases_to_record_are_named_where_a_method_hides_tiles(bench_of):
+    bench = bench_of(5)
+    dialog = asked(bench)
+    field = dialog.recipe.container["record"]
+    assert field.native.placeholderText() == "such as c0, c1"
+    set_options(dialog.recipe, record="c0, nobody")
+    settle(bench, dialog)
+    assert "nobody" in dialog.wrong.text()
+    choose(bench, dialog, "mean")
+    assert "record" not in dialog.recipe.names
+    choose(bench, dialog, "mhim")
+    set_options(dialog.recipe, record="c0, s1", stage1_epochs=1, **QUICK)
+    set_options(dialog.config, hidden=32)
+    settle(bench, dialog)
+    assert dialog.value()["recipe"]["record"] == ("c0", "s1")
+    dialog.accept()
+    assert bench.wait(120)
+    project = bench.desk.state.project
+    [card] = project.cards
+    assert set(recordings(project, card.id)) == {record.id for record in project.slides[:2]}
 
 
 def test_the_dialog_scrolls_and_keeps_its_buttons_on_a_small_screen(bench_of):

@@ -29,6 +29,7 @@ def test_every_method_is_a_choice_with_a_sentence_and_its_presets():
         assert "\n" not in choice.about
         assert dict(choice.presets) == {n: p.note for n, p in methods.presets(choice.name).items()}
     assert {c.name for c in choices if not c.flat} == {"hmil"}
+    assert {c.name for c in choices if c.hides} == {"mhim"}
 
 
 def test_a_method_that_does_not_load_says_why(monkeypatch):
@@ -65,6 +66,38 @@ def test_the_sentences_are_those_of_the_command(tmp_path):
         assert count_cases(project) == (2, 3)
         add(project, 2)
         assert why_not_train(project, "mean", name="mean-1") == ""
+
+
+@pytest.mark.parametrize(("seed", "bins"), [(0, 4), (1, 6)])
+def test_too_few_events_are_told_before_the_training_as_it_tells_them(tmp_path, seed, bins):
+    with study(tmp_path, 0) as project:
+        for n in range(8):
+            add(project, n, survival=(float(n + 1), n == 3))
+        about = {"survival": True, "bins": bins, "recipe": {"seed": seed}}
+        why_not = why_not_train(project, "mean", name="when", **about)
+        assert f"do not give {bins} intervals of time" in why_not
+        with pytest.raises(LabelError) as told:
+            drain(train_model_steps(project, "mean", **about))
+        assert why_not == str(told.value)
+        for n in range(6):
+            add(project, n, survival=(float(n + 1), True))
+        assert why_not_train(project, "mean", name="when", **about) == ""
+
+
+def test_what_cannot_be_recorded_is_told_before_the_training_as_it_tells_it(tmp_path):
+    with study(tmp_path, 5) as project:
+        add(project, 5, label=None)
+        pure = {"config": {"pure": True}}
+        wrong = (("mean", "c0", {}), ("mhim", "c5", {}), ("mhim", "?", {}), ("mhim", "c0", pure))
+        for method, name, more in wrong:
+            about = {"recipe": {"record": [name]}, **more}
+            why_not = why_not_train(project, method, name="m", **about)
+            assert why_not
+            with pytest.raises(MILError) as told:
+                drain(train_model_steps(project, method, **about))
+            assert why_not == str(told.value)
+        for name in ("c0", "s1"):
+            assert why_not_train(project, "mhim", name="m", recipe={"record": [name]}) == ""
 
 
 def test_a_label_of_a_tile_makes_a_case_one_to_learn_from(tmp_path):
