@@ -35,12 +35,12 @@ def ask_once(viewer: Any, layer: Any) -> MppDialog | None:
     window = compat.main_window(viewer)
     if not _in_pixels(layer) or not window.isVisible() or fingerprint_of(layer) in _asked:
         return None
-    before = window.findChild(MppDialog, ASKS)
-    unknown = [one for one in viewer.layers if _in_pixels(one)]
-    if before is None and len(unknown) > 1:
+    before = [one for one in window.findChildren(MppDialog, ASKS) if one.isVisible()]
+    unknown = _unknown(viewer)
+    if len(unknown) > 1 and not before:
         return None
-    if before is not None:
-        before.reject()
+    for dialog in before:  # the new one asks of all
+        dialog.reject()
     _asked.add(fingerprint_of(layer))
     return _open(viewer, unknown, KEPT)
 
@@ -48,7 +48,7 @@ def ask_once(viewer: Any, layer: Any) -> MppDialog | None:
 def ask(viewer: Any = None) -> MppDialog | None:
     """Ask for another size of a pixel of the slide in front, or to forget what was said."""
     viewer = compat.plain(viewer) if viewer is not None else compat.current_viewer()
-    shown = front(viewer)
+    shown = None if viewer is None else front(viewer)
     if shown is None:
         compat.tell(NO_SLIDE)
         return None
@@ -56,11 +56,10 @@ def ask(viewer: Any = None) -> MppDialog | None:
     if shown.stated_mpp is not None:
         compat.tell(STATED.format(layer.name, shown.stated_mpp[1]))
         return None
-    dialog = _ask_project(viewer, shown) if opened_path(layer) is None else _open(viewer, [layer], CHANGED)
-    if shown.in_um:
-        dialog.field.setText(f"{shown.scale[1]:g}")
     if opened_path(layer) is None:
-        return dialog
+        return _ask_project(viewer, shown)
+    dialog = _open(viewer, [layer] if shown.in_um else _unknown(viewer), CHANGED)
+    _fill(dialog, shown)
     box = dialog.findChild(QDialogButtonBox)
     away = box.addButton("Forget", QDialogButtonBox.ButtonRole.ResetRole)
     away.clicked.connect(partial(_forget, layer, dialog))
@@ -108,6 +107,12 @@ def _open(viewer: Any, layers: list[Any], after: str) -> MppDialog:
         keep_said([fingerprint_of(layer) for layer in layers], dialog.value())
         show_in_um(viewer, there, dialog.value())
 
+    def left() -> None:
+        if not any(layer in viewer.layers for layer in layers):
+            dialog.reject()
+
+    end = compat.watch_removed(viewer, left)
+    dialog.finished.connect(lambda _how: end())
     dialog.accepted.connect(said)
     dialog.show()
     return dialog
@@ -119,7 +124,15 @@ def _ask_project(viewer: Any, shown: Shown) -> MppDialog:
 
     section = compat.main_window(viewer).findChild(SlidesSection)
     state = section.desk.state
-    return section.ask_mpp([s for s in (state.slide, *state.beside) if s.fingerprint == shown.fingerprint])
+    slides = [one for one in (state.slide, *state.beside) if one.fingerprint == shown.fingerprint]
+    return _fill(section.ask_mpp(slides), shown)
+
+
+def _fill(dialog: MppDialog, shown: Shown) -> MppDialog:
+    """Begin with what is known."""
+    if shown.in_um:
+        dialog.field.setText(f"{shown.scale[1]:g}")
+    return dialog
 
 
 def _forget(layer: Any, dialog: MppDialog, _checked: bool = False) -> None:
@@ -127,6 +140,11 @@ def _forget(layer: Any, dialog: MppDialog, _checked: bool = False) -> None:
     _asked.discard(fingerprint_of(layer))
     compat.tell((FORGOTTEN if there else NOTHING_SAID).format(layer.name))
     dialog.reject()
+
+
+def _unknown(viewer: Any) -> list[Any]:
+    """The slides that napari opened and that are shown in pixels."""
+    return [layer for layer in viewer.layers if _in_pixels(layer)]
 
 
 def _in_pixels(layer: Any) -> bool:

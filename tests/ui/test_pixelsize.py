@@ -91,6 +91,28 @@ def test_slides_in_pixels_side_by_side_are_asked_about_together(window, tmp_path
     assert right < two.world(0, 0)[1] < 1.1 * right
 
 
+def test_slides_that_were_left_in_pixels_are_put_into_micrometres_together(window, tmp_path):
+    viewer, _ = window
+    for n in range(2):
+        path = write_pyramid(tmp_path / f"{n}.tif", shape=(1024, 1280 + 16 * n), mpp=None)
+        opened(viewer, path)
+        if n == 0:
+            dialog_of(viewer).reject()
+    assert dialog_of(viewer) is None  # they fit together
+    dialog = pixelsize.ask()
+    dialog.field.setText("0.5")
+    dialog.accept()
+    assert [tuple(layer.scale) for layer in viewer.layers] == [(0.5, 0.5)] * 2
+
+
+def test_a_slide_that_goes_is_asked_about_no_longer(window, tmp_path):
+    viewer, _ = window
+    opened(viewer, write_pyramid(tmp_path / "silent.tif", mpp=None))
+    assert dialog_of(viewer) is not None
+    viewer.layers.clear()
+    assert dialog_of(viewer) is None
+
+
 def test_it_is_changed_and_forgotten(window, tmp_path):
     viewer, told = window
     pixelsize.ask()
