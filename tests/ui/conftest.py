@@ -13,6 +13,8 @@ os.environ.setdefault("QT_API", "pyqt5")
 if not os.environ.get("DISPLAY") and os.name == "posix":
     os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
+from qtpy.QtCore import QCoreApplication, QEvent
+
 from napari_mil.grid import TileGrid
 from napari_mil.labeltree import LabelTree
 
@@ -99,6 +101,10 @@ def docked(viewer, qtbot):
         bench.shut()
         viewer.layers.clear()
         viewer.window.remove_dock_widget(bench)
+        bench.deleteLater()
+    made.clear()
+    # no event loop does so in a test; the slots of its widgets would hold it, and all it refers to, for good
+    QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
 
 
 @pytest.fixture
