@@ -100,11 +100,18 @@ class Prediction:
         """−Σ S, in [−K, 0], the higher, the sooner the event; None without hazards."""
         return None if self.hazards is None else float(risk(self.hazards))
 
+    @property
+    def has_heads(self) -> bool:
+        """Whether the method has a head of its own for a coarser level; else that level is lifted from the
+        finest, and differs from it by the temperature alone.
+        """
+        return any(m.name == "disagreement" for m in self.maps)
+
     def heads_apart(self, tree: LabelTree) -> tuple[int, int] | None:
         """(node, node) at the coarsest level where a method's own head says the one, and its finest answer
         adds up to the other; None where they agree, or where the method has no such head.
         """
-        if not any(m.name == "disagreement" for m in self.maps):
+        if not self.has_heads:
             return None
         for level, p in enumerate(self.probabilities[:-1]):
             own, sums = int(np.argmax(p)), int(np.argmax(tree.lift(self.probabilities[-1], level)))

@@ -2,12 +2,15 @@
 
 import numpy as np
 import pytest
+import torch
 from asked import IC, TREE, UDH, N, answer, grid, seen
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import LeaveOneOut, cross_val_predict
 
+from napari_mil import methods
 from napari_mil.bag import Bag
 from napari_mil.errors import BagError, ModelError
+from napari_mil.infer import predict
 from napari_mil.prediction import Prediction
 from napari_mil.review import Places, Seen, shortlist
 from napari_mil.review.measures import entropy, fused, left_out, places_of, squared_distances
@@ -41,6 +44,21 @@ def test_wavering_between_groups_counts_more_than_wavering_inside_one():
     words = "wavers between Benign (50 %) and Malignant (50 %) here, at 1.0 times the average attention."
     assert found.words[tile(found, 3)]["unsure"] == f"The model {words}"
     assert "Malignant/DCIS (48 %) and Malignant/IC (48 %)" in found.words[tile(found, 7)]["unsure"]
+
+
+@pytest.mark.parametrize(("method", "heads", "times"), [("abmil", False, 6.0), ("hmil", True, 1.0)])
+def test_a_temperature_parts_no_levels_that_are_one_answer(method, heads, times):
+    torch.manual_seed(0)
+    bag = Bag("s", grid(40), np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32), "made up")
+    model = methods.create(method, in_features=6, tree=TREE)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(times)  # surer answers, which a temperature changes more
+    said = predict(model, bag, model_id="m", temperature=3.0)
+    differ = np.abs(said.probabilities[0] - TREE.lift(said.probabilities[1], 0)).max()
+    assert differ > 1e-3
+    found = shortlist(Seen(said, bag, np.zeros(40, np.int32)), TREE)
+    assert np.isnan(found.signals["levels"][whole(found)]) == (not heads)
 
 
 def test_a_tile_that_the_answer_rests_on_is_asked_about_though_the_model_is_sure_of_it():

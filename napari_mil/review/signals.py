@@ -153,7 +153,7 @@ class Whole:
         if seen.given:
             found["label"] = 1 - chance(levels[-1], tree, seen.given)
         apart = [float(np.abs(p - tree.lift(levels[-1], n)).sum() / 2) for n, p in enumerate(levels[:-1])]
-        if max(apart, default=0) > LIFTED:
+        if seen.answer.has_heads and max(apart, default=0) > LIFTED:
             found["levels"] = float(np.mean(apart))
         shared = None if ranks is None else shared_top(*ranks)
         if shared is not None:
