@@ -279,8 +279,8 @@ class MILModel(nn.Module, ABC):
         at = level % self.tree.levels
         stem = f"{kind}/{level_names(self.tree)[at]}"
         maps = {f"{stem}/{c}": values[:, k] for k, c in enumerate(class_names(self.tree, at))}
-        if isinstance(self.tree, Survival) and kind == "evidence":  # what adds to the sum of hazard logits
-            return {"evidence/risk": values.sum(1), **maps}
+        if isinstance(self.tree, Survival) and kind.startswith("evidence"):  # it adds to the hazard logits
+            return {f"{kind}/risk": values.sum(1), **maps}
         return maps
 
     def check(self, features: Tensor) -> Tensor:

@@ -234,6 +234,28 @@ def test_methods_answer_with_hazards(model):
     assert ("evidence/risk" in out.maps) == any(m.startswith("evidence/time/") for m in out.maps)
 
 
+@pytest.mark.parametrize(("encoder", "name"), [("attn", "evidence"), ("dsmil", "evidence/bag voice")])
+def test_the_evidence_of_mhim_adds_up_to_the_hazard_logits_and_tiles_have_hazards(encoder, name):
+    config = {"encoder": encoder, "hidden": 16, "attention_width": 8}
+    torch.manual_seed(0)
+    model, x = methods.create("mhim", config, in_features=6, tree=TASK).eval(), torch.randn(9, 6)
+    net = model.student
+    with torch.no_grad():
+        out = model(x)
+        pooled = net.online_encoder.survey(net.rows(x), net.predictor)
+        logits = net.online_encoder.logits(pooled, net.predictor)[0]
+    bias = net.predictor.bias if encoder == "attn" else net.online_encoder.b_classifier.fcc.bias
+    torch.testing.assert_close(out.maps[f"{name}/risk"].sum() + bias.detach().sum(), logits.sum())
+    bag = Bag("s", TileGrid.full((64, 9 * 64), None, tile_px=64, mpp=None), x.numpy(), "planted")
+    table = model.explain(bag)
+    np.testing.assert_allclose(table["tile_probability"], torch.sigmoid(out.tile_logits), atol=1e-6)
+    seen = model.look(x)  # the teacher's ranking, in survival too by the softmax of methods.md §3.3
+    np.testing.assert_allclose(table["p"], seen.probability, atol=1e-6)
+    np.testing.assert_allclose(table["p"].sum(1), 1, atol=1e-6)
+    if encoder == "attn":
+        np.testing.assert_allclose(table["p"].max(1), seen.score, atol=1e-6)
+
+
 def test_hazards_are_those_of_the_last_layer(model):
     """Where nothing but the constants of the classifiers is left, every hazard is their sigmoid."""
     with torch.no_grad():
