@@ -51,6 +51,10 @@ def import_(
     tree: Annotated[Path | None, typer.Option(help="labeltree.json for a new project.")] = None,
     mpp: Annotated[str | None, typer.Option(help="µm per pixel, for slides that do not say.")] = None,
     encoder: Annotated[str | None, typer.Option(help="Encoder whose features a checkpoint reads.")] = None,
+    encoder_weights: Annotated[
+        Path | None,
+        typer.Option(help="That encoder's file of weights, where it needs one; the project keeps them."),
+    ] = None,
     map_: Annotated[
         list[str] | None,
         typer.Option(
@@ -64,8 +68,8 @@ def import_(
     from napari_mil.workflow import import_paths_steps
 
     about: dict[str, Any] = {"manifest": manifest, "slide": slide, "tree": tree, "mpp": mpp}
-    about["mapping"] = label_mapping(map_)
-    rows = show(import_paths_steps(project, paths or [], encoder=encoder, by=by, **about))
+    about |= {"encoder": encoder, "encoder_weights": encoder_weights, "mapping": label_mapping(map_)}
+    rows = show(import_paths_steps(project, paths or [], by=by, **about))
     for row in rows:
         print(line(row))
     if any(not row["ok"] for row in rows):

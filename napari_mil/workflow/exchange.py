@@ -31,6 +31,7 @@ def import_paths_steps(
     tree: Path | None = None,
     mpp: str | None = None,
     encoder: str | None = None,
+    encoder_weights: Path | None = None,
     mapping: Mapping[str, str | None] | None = None,
     by: str = "",
 ) -> Steps[list[dict[str, Any]]]:
@@ -43,10 +44,13 @@ def import_paths_steps(
     every file (manifest, tree, mpp, mapping) are checked before anything is written.
 
     mpp : µm per pixel of slides that do not say theirs
+    encoder, encoder_weights : of a checkpoint, see `import_model`
     mapping : label of a label file -> label of the tree, or None: leave it aside
     """
     said = read_manifest(manifest) if manifest else ()
     resolution = parse_mpp(mpp) if mpp else None
+    told = {"encoder": encoder, "encoder_weights": encoder_weights}
+    reads = {key: value for key, value in told.items() if value}
     there = [row.address for row in said if row.address is not None]
     files = _found([*map(slide_path, paths), *there], needed=manifest is None)
     chosen = _tree_for(folder, tree, files)
@@ -62,7 +66,7 @@ def import_paths_steps(
         for n, (file, name) in enumerate(zip(files, told_apart(files, [f.name for f in files]), strict=True)):
             yield Progress("import", n, len(files), name)
             try:
-                about = (slide, resolution, encoder, dict(mapping or {}))
+                about = (slide, resolution, reads, dict(mapping or {}))
                 taken = _take(project, file, matched if manifest else None, *about)
                 rows.append({"slide": name, "ok": True, **taken})
             except (MILError, OSError) as error:
@@ -134,7 +138,7 @@ def _take(
     matched: Matched | None,
     slide: str | None,
     mpp: float | None,
-    encoder: str | None,
+    reads: Mapping[str, Any],
     mapping: Mapping[str, str | None],
 ) -> dict[str, Any]:
     if isinstance(file, Address):
@@ -143,7 +147,7 @@ def _take(
         card = take_model(project, whole)
         return {"model": card.name, "method": card.method, "id": card.id}
     if file.name.lower().endswith(MODEL_SUFFIXES):
-        card = import_model(project, file, {"encoder": encoder} if encoder else None)
+        card = import_model(project, file, reads)
         return {"model": card.name, "method": card.method, "assumed": "; ".join(card.assumed)}
     if file.name.lower().endswith(LABEL_SUFFIXES):
         remarks: list[str] = []

@@ -104,6 +104,17 @@ def test_weights_are_given_with_the_model(weights, published, tmp_path, run):
     assert not any("tiles" in sentence for sentence in card.assumed)
 
 
+def test_weights_are_given_with_a_checkpoint_among_other_files(weights, published, tmp_path, run):
+    words = ("import", tmp_path / "study", published, "--encoder", "resnet18")
+    Project(tmp_path / "study", tree=TREE).close()
+    status, out, _ = run(*words)
+    assert status == 1
+    assert "--encoder-weights FILE" in out
+    assert run(*words, "--encoder-weights", weights)[0] == 0
+    card = the_card(tmp_path / "study")
+    assert list(kept_encoders(tmp_path / "study")) == [card.encoder]
+
+
 def test_an_encoder_inside_is_kept_and_makes_the_features(micromil, tmp_path, run):
     status, _, err = run("models", "import", tmp_path / "study", micromil)
     assert status == 2
