@@ -153,6 +153,9 @@ def pseudo_inverse(matrix: Tensor, *, same: int = 0) -> Tensor:
     It starts from the transpose, scaled by one number for all heads. The first `same` rows are equal to each
     other, and so are the first `same` columns: the matrix is U S Uᵀ with one column of U for all of them, and
     so is every step, with the same U. In a small bag, most of whose landmarks are empty, S is small.
+
+    Where a CPU learns, the steps are taken on eigenvalues, which is the same but for rounding. What is not
+    finite stays so.
     """
     with torch.autocast(matrix.device.type, enabled=False):
         matrix = matrix.float() if matrix.dtype in (torch.float16, torch.bfloat16) else matrix
