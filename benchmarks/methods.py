@@ -177,7 +177,8 @@ def product(device: str) -> tuple[Callable[[], Tensor], int]:
 
 
 class Multiplications(TorchDispatchMode):
-    """Counts the multiply-adds of matrix products, and of convolutions on the way there, by torch's formulas.
+    """Counts the multiply-adds of matrix products and of attention, and of convolutions on the way there, by
+    torch's formulas.
 
     torch's counter itself does not follow a gradient inside a gradient, and its formula for a convolution's
     way back takes no account of groups; that way, about half a percent here, is left out.
@@ -190,6 +191,12 @@ class Multiplications(TorchDispatchMode):
         counted = (aten.mm, aten.addmm, aten.bmm, aten.baddbmm, aten.convolution)
         self.formulas = {op.default: flop_registry[op] for op in counted}
         self.formulas[aten.addmm_.default] = flop_registry[aten.addmm]
+        for way in ("", "_backward"):
+            flash = "_scaled_dot_product_flash_attention"
+            self.formulas |= {
+                getattr(aten, flash + where + way).default: flop_registry[getattr(aten, flash + way)]
+                for where in ("", "_for_cpu")
+            }
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
