@@ -86,6 +86,7 @@ class Page:
     shape_px : (h, w)
     tile_px : (h, w) of a tile or strip
     compression, photometric, samples, predictor : as the tags say
+    multiplied : whether transparent colours are stored times their opacity
     tables : JPEG tables shared by all tiles, or None
     offsets, counts : (tiles,) int64 bytes, row by row; a count of 0 is a tile that was never written
     """
@@ -96,6 +97,7 @@ class Page:
     photometric: int
     samples: int
     predictor: int
+    multiplied: bool
     tables: bytes | None
     offsets: NDArray[np.int64]
     counts: NDArray[np.int64]
@@ -130,6 +132,7 @@ class Page:
                 BLACK_IS_ZERO if apart else int(page.photometric),
                 1 if apart else int(page.samplesperpixel),
                 int(page.predictor),
+                1 in page.extrasamples,
                 page.jpegtables,
                 offsets[first : first + count],
                 counts[first : first + count],
@@ -205,9 +208,9 @@ class Page:
             raise ValueError(f"samples are {decoded.dtype}, not 8 bit")
         pixels = decoded if decoded.ndim == 3 else decoded[..., None]
         if self.photometric == WHITE_IS_ZERO:
-            pixels = 255 - pixels
+            pixels = np.concatenate([255 - pixels[..., :1], pixels[..., 1:]], axis=2)
         if pixels.shape[2] in {2, 4}:
-            return over(pixels, background)
+            return over(pixels, background, multiplied=self.multiplied)
         return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else np.ascontiguousarray(pixels[..., :3])
 
 
@@ -261,14 +264,19 @@ class Planes:
         return np.stack([plane[..., 0] for plane in planes], axis=-1)
 
 
-def over(pixels: Pixels, background: tuple[int, int, int]) -> Pixels:
-    """(h, w, 2 or 4) grey or RGB with straight alpha laid over the background."""
+def over(pixels: Pixels, background: tuple[int, int, int], *, multiplied: bool = False) -> Pixels:
+    """(h, w, 2 or 4) grey or RGB with alpha laid over the background.
+
+    multiplied : whether colours are times their alpha already
+    """
     colour = np.repeat(pixels[..., :1], 3, axis=2) if pixels.shape[2] == 2 else pixels[..., :3]
     alpha = pixels[..., -1:].astype(np.uint16)
     if alpha.min(initial=255) == 255:
         return np.ascontiguousarray(colour)
-    mixed = colour * alpha + np.array(background, np.uint16) * (255 - alpha) + 127
-    return (mixed // 255).astype(np.uint8)
+    behind = np.array(background, np.uint16) * (255 - alpha) + 127
+    if multiplied:
+        return np.minimum(colour + behind // 255, 255).astype(np.uint8)
+    return ((colour * alpha + behind) // 255).astype(np.uint8)
 
 
 def decode_jpeg(
