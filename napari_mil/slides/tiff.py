@@ -30,6 +30,8 @@ _OTHERS = {
     "scn": "Leica SCN",
     "philips": "Philips TIFF",
 }
+#: Units that ImageJ writes in full.
+_IMAGEJ = {"micron": "µm", "microns": "µm", "inch": "in"}
 _ASSOCIATED = ("label", "macro", "thumbnail", "overview")
 
 # what tifffile has to say about a damaged file is said once, in our SlideError
@@ -100,11 +102,12 @@ def _understand(
         raise SlideError("it is neither tiled nor small, so that no part can be read on its own")
     description = _page(main).description or ""
     aperio = _aperio(description) if tif.is_svs else {}
+    words = tif.ome_metadata or ""
+    image = _image(words, main)
     info = {
         "files": (path,),
-        "mpp": _mpp(tif, _page(main), description, aperio),
-        "objective_power": omexml.number(aperio.get("AppMag"))
-        or omexml.objective(description if tif.is_ome else ""),
+        "mpp": _mpp(_page(main), image, aperio) or _imagej_mpp(tif, _page(main)),
+        "objective_power": omexml.number(aperio.get("AppMag")) or omexml.objective(words, image),
         "properties": {"format": _kind(tif), **(aperio or _words(description))},
         "icc_profile": _profile(_page(main)),
     }
@@ -167,7 +170,12 @@ def _further_levels(
     """
     first, seen = pages[0], pages[-1].shape_px
     others = [
-        s for s in tif.series if s is not main and not _is_associated(s) and str(s.axes) == str(main.axes)
+        s
+        for s in tif.series
+        if s is not main
+        and not _is_associated(s)
+        and str(s.axes) == str(main.axes)
+        and not _elsewhere(tif, s, main)
     ]
     for level in sorted((one for s in others for one in s.levels), key=_area, reverse=True):
         page = _page(level)
@@ -177,6 +185,23 @@ def _further_levels(
         if page.is_tiled and same_picture and shape[0] < seen[0] and shape[1] < seen[1]:
             seen = shape
             yield _level(level, tables)
+
+
+def _elsewhere(tif: tifffile.TiffFile, series: Any, main: Any) -> bool:
+    """Whether OME's words do not say of two images that they are as large in µm: most are of other places,
+    and the levels of one are one image to them.
+    """
+    words = tif.ome_metadata
+    if not words:
+        return False
+    sizes = []
+    for one in (series, main):
+        mpp, page = omexml.mpp(_image(words, one)), _page(one)
+        if mpp is None:
+            return True
+        sizes.append((mpp[0] * page.imagelength, mpp[1] * page.imagewidth))
+    step = omexml.mpp(_image(words, series)) or (0.0, 0.0)
+    return any(abs(a - b) > 1.5 * s for a, b, s in zip(*sizes, step, strict=True))
 
 
 def _associated(tif: tifffile.TiffFile, tables: Tables) -> Iterator[tuple[str, Page | Planes]]:
@@ -222,17 +247,29 @@ def _words(description: str) -> dict[str, str]:
     return {"description": description} if description and not description.startswith("<") else {}
 
 
-def _mpp(
-    tif: tifffile.TiffFile, page: Any, description: str, aperio: dict[str, str]
-) -> tuple[float, float] | None:
+def _image(words: str, series: Any) -> str:
+    """What OME's words say of a series; "" where there are none."""
+    page = _page(series)
+    return omexml.image_of(words, series.name, (int(page.imagelength), int(page.imagewidth)))
+
+
+def _mpp(page: Any, image: str, aperio: dict[str, str]) -> tuple[float, float] | None:
     """µm per pixel (y, x) from Aperio's words, OME's attributes, or the resolution tags."""
     stated = omexml.number(aperio.get("MPP"))
     if stated:
         return (stated, stated)
-    if tif.is_ome:
-        return omexml.mpp(description)
-    unit = {2: 25400.0, 3: 10000.0}.get(int(page.resolutionunit or 1))
+    return omexml.mpp(image) or _resolution(page, {2: 25400.0, 3: 10000.0}.get(int(page.resolutionunit or 1)))
+
+
+def _imagej_mpp(tif: tifffile.TiffFile, page: Any) -> tuple[float, float] | None:
+    """µm per pixel (y, x) of a file of ImageJ's, which names the unit of the resolution in its words."""
+    unit = str((tif.imagej_metadata or {}).get("unit", "")).replace(r"\u00B5", "µ")
+    return _resolution(page, omexml.UM.get(_IMAGEJ.get(unit, unit)) if unit else None)
+
+
+def _resolution(page: Any, um: float | None) -> tuple[float, float] | None:
+    """µm per pixel (y, x) of the resolution tags in a unit of so many µm."""
     x, y = (page.tags.valueof(code) for code in (282, 283))
-    if unit is None or not x or not y or not all((*x, *y)):
+    if um is None or not x or not y or not all((*x, *y)):
         return None
-    return (unit * y[1] / y[0], unit * x[1] / x[0])
+    return (um * y[1] / y[0], um * x[1] / x[0])

@@ -111,6 +111,47 @@ def test_ome_levels_in_sub_ifds(tmp_path, count):
             assert np.array_equal(level[:], image[:: 2**i, :: 2**i])
 
 
+@pytest.mark.parametrize("names", [("macro", "scan"), ("scan 1", "scan 2"), ("", "")])
+def test_of_several_images_in_an_ome_tiff_the_largest_is_the_slide_with_its_own_words(tmp_path, names):
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as tif:
+        for image, um, name in zip((half(picture(90, 180, 3)), IMAGE), (8.0, 0.25), names, strict=True):
+            said = {"axes": "YXS", "PhysicalSizeX": um, "PhysicalSizeY": 2 * um, "Name": name}
+            tif.write(image, tile=(64, 64), photometric="rgb", metadata=said)
+    words = tifffile.tiffcomment(tmp_path / "a.ome.tif")
+    head, body = words.split("<Image", 1)
+    first, second = body.split("<Image", 1)
+    lenses = "".join(
+        f'<Objective ID="Objective:{i}" NominalMagnification="{m}"/>' for i, m in enumerate((2, 40))
+    )
+    used = (
+        one.replace("<Pixels", f'<ObjectiveSettings ID="Objective:{i}"/><Pixels', 1)
+        for i, one in enumerate((first, second))
+    )
+    made = "<Image".join([f'{head}<Instrument ID="Instrument:0">{lenses}</Instrument>', *used])
+    tifffile.tiffcomment(tmp_path / "a.ome.tif", made.encode())
+    with open_slide(tmp_path / "a.ome.tif") as slide:
+        assert (slide.shape_px, slide.mpp, slide.objective_power) == ((300, 421), (0.5, 0.25), 40)
+        assert set(slide.associated) == {"macro"} & set(names)
+
+
+@pytest.mark.parametrize(("um", "levels"), [(0.5, 2), (1.0, 1), (None, 1)])
+def test_another_image_of_an_ome_tiff_is_a_level_only_where_it_says_that_it_is_as_large(tmp_path, um, levels):
+    other = half(IMAGE) if levels == 2 else picture(150, 210, 7)
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as tif:
+        for image, size in ((IMAGE, um and 0.25), (other, um)):
+            said = {"PhysicalSizeX": size, "PhysicalSizeY": size} if size else {}
+            tif.write(image, tile=(64, 64), photometric="rgb", metadata={"axes": "YXS", **said})
+    with open_slide(tmp_path / "a.ome.tif") as slide:
+        assert [level.shape_px for level in slide.levels] == [(300, 421), (150, 210)][:levels]
+
+
+def test_an_ome_tiff_without_words_about_its_pixels_size_has_that_of_its_resolution_tags(tmp_path):
+    tags = {"resolution": (1e4 / 0.3, 1e4 / 0.6), "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(tmp_path / "a.ome.tif", IMAGE, photometric="rgb", tile=(64, 64), **tags)
+    with open_slide(tmp_path / "a.ome.tif") as slide:
+        assert slide.mpp == pytest.approx((0.6, 0.3), rel=1e-4)
+
+
 def test_aperio_states_scale_and_power_and_keeps_label_and_macro_apart(tmp_path):
     path, label, macro = tmp_path / "a.svs", picture(90, 70, 1), picture(80, 200, 2)
     words = APERIO.format(h=300, w=421, th=256, tw=256, mpp="0.2522")
@@ -163,19 +204,23 @@ def test_grey_is_tripled_and_white_may_be_zero(tmp_path):
         assert np.array_equal(whole(tmp_path / f"{name}.tif"), np.repeat(shown[..., None], 3, axis=2))
 
 
-def test_what_is_transparent_shows_the_background(tmp_path):
+@pytest.mark.parametrize("kind", ["unassalpha", "assocalpha"])
+def test_what_is_transparent_shows_the_background(tmp_path, kind):
     alpha = np.zeros((*IMAGE.shape[:2], 1), np.uint8)
     alpha[:100], alpha[100:200] = 255, 51
+    stored = IMAGE if kind == "unassalpha" else np.rint(IMAGE * (alpha / 255)).astype(np.uint8)
     tifffile.imwrite(
         tmp_path / "a.tif",
-        np.concatenate([IMAGE, alpha], 2),
+        np.concatenate([stored, alpha], 2),
         photometric="rgb",
-        extrasamples=["unassalpha"],
+        extrasamples=[kind],
         tile=(64, 64),
     )
     found = whole(tmp_path / "a.tif")
     assert np.array_equal(found[:100], IMAGE[:100])
-    assert np.abs(found[100:200] - (IMAGE[100:200] * 0.2 + 255 * 0.8)).max() <= 0.51
+    assert np.abs(found[100:200] - (IMAGE[100:200] * 0.2 + 255 * 0.8)).max() <= (
+        0.51 if kind == "unassalpha" else 1.01
+    )
     assert (found[200:] == 255).all()
 
 
@@ -206,6 +251,21 @@ def test_a_resolution_without_a_unit_is_no_scale(tmp_path):
     )
     with open_slide(tmp_path / "a.tif") as slide:
         assert slide.mpp is None
+
+
+@pytest.mark.parametrize(
+    ("unit", "found"),
+    [("micron", 0.5), ("\\u00B5m", 0.5), ("um", 0.5), ("nm", None), ("pixel", None), ("", None)],
+)
+def test_imagej_names_the_unit_of_the_resolution_in_its_words(tmp_path, unit, found):
+    more = {
+        "imagej": True,
+        "resolution": (2, 2),
+        "metadata": {"axes": "YXS", **({"unit": unit} if unit else {})},
+    }
+    tifffile.imwrite(tmp_path / "a.tif", IMAGE, photometric="rgb", **more)
+    with open_slide(tmp_path / "a.tif") as slide:
+        assert slide.mpp == (found and (found, found))
 
 
 GREY = {"photometric": "minisblack"}
