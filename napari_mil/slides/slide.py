@@ -16,6 +16,7 @@ from napari_mil.errors import SlideError, reason
 from napari_mil.slides.address import SlidePath
 from napari_mil.slides.boxes import reduced
 from napari_mil.slides.identity import bare_name, fingerprint
+from napari_mil.slides.indexing import boxed
 from napari_mil.slides.info import Montage, Pixels
 from napari_mil.slides.mpp import given_mpp, plausible
 from napari_mil.slides.tiles import WIDEN_PX, Engine, dask_view
@@ -94,19 +95,19 @@ class Level:
     def __len__(self) -> int:
         return self.shape_px[0]
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self  # nothing of it can change; napari copies a layer's data when it duplicates the layer
+
     def __getitem__(self, key: Any) -> Any:
-        """What numpy would give, reading no more than the box that the first two indices span."""
-        keys = _expand(key, self.ndim)
-        box: list[tuple[int, int]] = []
-        rest: list[Any] = []
-        for one, length in zip(keys[:2], self.shape_px, strict=True):
-            span, inside = _span(one, length)
-            box.append(span)
-            rest.append(inside)
-        (y0, y1), (x0, x1) = box
-        return self.read(y0, x0, y1, x1)[rest[0], rest[1], keys[2]]
+        """What numpy would give, reading no more than the box that the index spans."""
+        ((y0, y1), (x0, x1), (first, last)), inside = boxed(key, self.shape)
+        return self.read(y0, x0, y1, x1)[:, :, first:last][inside]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        if copy is False:
+            raise ValueError(
+                "The pixels of a level are read from its file: an array of them is always a copy."
+            )
         whole = self.read(0, 0, *self.shape_px)
         return whole if dtype is None else whole.astype(dtype)
 
@@ -357,33 +358,3 @@ def _reach(low: float, high: float, margin: float, length: int) -> tuple[int, in
         min(math.floor(low), max(0, math.floor(low - margin))),
         max(math.ceil(high), min(length, math.ceil(high + margin))),
     )
-
-
-def _expand(key: Any, ndim: int) -> tuple[Any, ...]:
-    keys = key if isinstance(key, tuple) else (key,)
-    if any(k is Ellipsis for k in keys):
-        at = next(i for i, k in enumerate(keys) if k is Ellipsis)
-        keys = (*keys[:at], *[slice(None)] * (ndim - len(keys) + 1), *keys[at + 1 :])
-    if len(keys) > ndim:
-        raise IndexError(f"too many indices: {len(keys)} for an array of {ndim} dimensions")
-    return (*keys, *[slice(None)] * (ndim - len(keys)))
-
-
-def _span(key: Any, length: int) -> tuple[tuple[int, int], Any]:
-    """The (start, stop) that an index of one axis spans, and the index within that span."""
-    if isinstance(key, slice):
-        where = range(length)[key]
-        if not where:
-            return (0, 0), slice(0, 0)
-        low = min(where[0], where[-1])
-        return (low, max(where[0], where[-1]) + 1), slice(None, None, where.step)
-    index = np.asarray(key)
-    index = np.flatnonzero(index) if index.dtype == bool else index
-    if index.size == 0:
-        return (0, 0), index.astype(np.intp)
-    if index.min() < -length or index.max() >= length:
-        raise IndexError(f"index {key} is out of bounds for an axis of {length}")
-    index = np.where(index < 0, index + length, index)
-    low = int(index.min())
-    inside_index = index - low
-    return (low, int(index.max()) + 1), int(inside_index) if inside_index.ndim == 0 else inside_index

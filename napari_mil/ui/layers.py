@@ -268,6 +268,7 @@ def sync(viewer: Any, wanted: Sequence[LayerData]) -> None:
     """
     keys = [options["metadata"][OURS]["key"] for _, options, _ in wanted]
     spare = [layer for layer in viewer.layers if key_of(layer) is not None and key_of(layer) not in keys]
+    spare += _left_behind(viewer, wanted, spare)
     there: dict[str, Any] = {}
     for key, (data, options, kind) in zip(keys, wanted, strict=True):
         layer = find(viewer, key)
@@ -282,6 +283,18 @@ def sync(viewer: Any, wanted: Sequence[LayerData]) -> None:
         else:
             _update(there[key], data, options)
     _order(viewer, keys)
+
+
+def _left_behind(viewer: Any, wanted: Sequence[LayerData], spare: list[Any]) -> list[Any]:
+    """Copies that a person made of our layers ("Duplicate layer"), once another slide is wanted: they would
+    lie over it and show the one before.
+    """
+    before = find(viewer, "slide")
+    now = [o["metadata"][OURS]["slide"] for _, o, _ in wanted if o["metadata"][OURS]["key"] == "slide"]
+    if before is None or [before.metadata[OURS]["slide"]] == now:
+        return []
+    ours = (layer for layer in viewer.layers if key_of(layer) is not None and layer not in spare)
+    return [layer for layer in ours if layer is not find(viewer, str(key_of(layer)))]
 
 
 def _recycled(spare: list[Any], key: str, data: Any, options: Mapping[str, Any], kind: str) -> Any:

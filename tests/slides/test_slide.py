@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 
 import numpy as np
@@ -42,22 +43,47 @@ def test_a_level_has_what_a_napari_layer_needs(slide):
     assert (level.chunks, len(level), level.nbytes) == ((128, 128, 3), 265, level.size)
     assert np.array_equal(np.asarray(level), half(IMAGE))
     assert np.asarray(level, float).dtype == float
+    assert copy.deepcopy([level])[0] is level
+    with pytest.raises(ValueError, match="always a copy"):
+        level.__array__(copy=False)
 
 
 @settings(max_examples=120, deadline=None)
-@given(hnp.basic_indices((531, 407, 3), allow_newaxis=False))
+@given(hnp.basic_indices((531, 407, 3), allow_newaxis=True))
 def test_a_level_is_indexed_as_an_array_is(slide, index):
     assert np.array_equal(slide.levels[0][index], IMAGE[index])
 
 
+BRIGHT = IMAGE.mean(axis=2) > 150
+
+
 @pytest.mark.parametrize(
-    "index", [([3, 500, 7],), (slice(None), [0, 406]), (np.arange(531) % 7 == 0,), ([],)]
+    "index",
+    [
+        ([3, 500, 7],),
+        (slice(None), [0, 406]),
+        (np.arange(531) % 7 == 0,),
+        ([],),
+        BRIGHT,
+        (BRIGHT, 1),
+        (Ellipsis, BRIGHT[:, :3].any(axis=0)),
+        IMAGE > 150,
+        np.zeros((531, 407), bool),
+        (np.array([500], np.uint16), None),
+        (np.array([3], np.uint8), slice(None)),
+        np.ix_([1, 2], [3, 4], [0, 2]),
+        True,
+        None,
+    ],
 )
 def test_a_level_takes_lists_and_masks(slide, index):
     assert np.array_equal(slide.levels[0][index], IMAGE[index])
 
 
-@pytest.mark.parametrize("index", [531, (0, -408), (0, 0, 0, 0), ([0, 600],)])
+@pytest.mark.parametrize(
+    "index",
+    [531, (0, -408), (0, 0, 0, 0), ([0, 600],), 1.5, "a", ([True, False],), BRIGHT.T, (Ellipsis, Ellipsis)],
+)
 def test_an_index_outside_is_an_index_error(slide, index):
     with pytest.raises(IndexError):
         slide.levels[0][index]

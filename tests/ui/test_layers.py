@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from napari.components import ViewerModel
+from napari.layers._layer_actions import _duplicate_layer
 from PIL import Image
 from slidefiles import picture, write_pyramid
 
@@ -180,6 +181,27 @@ def test_a_slide_that_stays_is_not_sliced_anew(grid, tree, tmp_path):
         assert viewer.layers[0] is layer
         assert all(a is b for a, b in zip(layer.data, levels, strict=True))
         assert not told
+        sync(viewer, [])
+
+
+def test_a_layer_that_a_person_duplicates_is_the_same_slide_and_goes_with_it(grid, tree, tmp_path):
+    viewer, paths = (
+        ViewerModel(),
+        [write_pyramid(tmp_path / f"{i}.tif", picture(900, 1300, i)) for i in (1, 2)],
+    )
+    with open_slide(paths[0]) as slide, open_slide(paths[1]) as other:
+        ours = [map_layer(score(), grid, tree)]
+        sync(viewer, [slide_layer(slide), *ours])
+        viewer.layers.selection = set(viewer.layers)
+        _duplicate_layer(viewer.layers)
+        first, copy = (layer for layer in viewer.layers if layer.rgb)
+        assert copy is not first
+        assert all(a is b for a, b in zip(copy.data, first.data, strict=True))
+        sync(viewer, [slide_layer(slide), *ours])
+        assert len(viewer.layers) == 4
+        sync(viewer, [slide_layer(other), *ours])
+        assert list(viewer.layers) == [find(viewer, "slide"), find(viewer, "map/attention")]
+        assert find(viewer, "slide").data[0] == other.levels[0]
         sync(viewer, [])
 
 
