@@ -49,7 +49,7 @@ _DEPTHS = {
     "YCbCr",
 }  # Pillow's names of 8-bit pictures
 _RGB = {"RGB", "RGBA", "RGBX"}
-_ORIENTATION = 0x0112
+_ORIENTATION, _BITS = 0x0112, 258  # tags of EXIF and TIFF
 _TURNED = 5  # EXIF orientations from here on exchange height and width
 _AT_ONCE = 8  # files on a server whose headers are read together
 
@@ -181,7 +181,7 @@ def photographs_in(folder: SlidePath) -> list[File]:
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             found = list(pool.map(RemoteFile, filter(_may_be, listed(folder))))
     else:
-        found = [file for file in folder.iterdir() if _may_be(file) and file.is_file()]
+        found = [file for file in folder.iterdir() if _may_be(file) and (file.is_file() or _is_broken(file))]
     return sorted((file for file in found if _is_photograph(file)), key=_natural)
 
 
@@ -192,6 +192,11 @@ def _forget(file: File) -> None:
 
 def _may_be(file: SlidePath) -> bool:
     return not file.name.startswith(".") and file.suffix.lower() in (*SUFFIXES, ".tif", ".tiff")
+
+
+def _is_broken(file: Path) -> bool:
+    """Whether it is a link to nothing, which is not to be left out in silence."""
+    return file.is_symlink() and not file.exists()
 
 
 def _place(file: File) -> SlidePath:
@@ -206,7 +211,7 @@ def _open(file: File, *, whole: bool = False) -> BinaryIO:
 
 
 def _is_photograph(file: File) -> bool:
-    if _place(file).suffix.lower() in SUFFIXES:
+    if _place(file).suffix.lower() in SUFFIXES or (isinstance(file, Path) and _is_broken(file)):
         return True
     try:
         with _open(file) as stream, tifffile.TiffFile(stream, name=file.name) as tif:
@@ -243,18 +248,23 @@ def head_of(file: File, formats: tuple[str, ...]) -> Head:
             wide, high = image.size
             frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # a JPEG with its preview
             mode = image.mode
+            deep = _deep(image)
             turned = _orientation(image) >= _TURNED
             profile = image.info.get("icc_profile") or b""
     except SlideError:  # of the server
         raise
     except (OSError, ValueError, SyntaxError, TypeError, Image.DecompressionBombError) as error:
-        raise SlideError(f"{file.name} is no photograph that can be read") from error
+        raise SlideError(
+            f"{file.name} is no photograph that can be read; copy it again, or take it out"
+        ) from error
     if frames != 1:
         raise RefusedError(f"{file.name} holds {frames} pictures, while one photograph is expected")
     if mode not in _DEPTHS:
         raise RefusedError(
             f"{file.name} has pixels of the kind {mode!r}, while 8-bit colour or grey is expected"
         )
+    if deep:
+        raise RefusedError(f"{file.name} has pixels of 16 bit, while 8-bit colour or grey is expected")
     if high * wide > MOST_PX:
         raise RefusedError(
             f"{file.name} has {wide} × {high} pixels, too many for a photograph; save it as a tiled TIFF"
@@ -275,6 +285,14 @@ def shared_profile(heads: Sequence[Head]) -> tuple[bytes | None, dict[str, str]]
     if profile and not rgb:
         return None, {PROFILE: "its colour profile is not for RGB"}
     return profile or None, {}
+
+
+def _deep(image: Image.Image) -> bool:
+    """Whether its samples have more than 8 bit, of which Pillow would give the upper ones without a word."""
+    if image.format == "TIFF":
+        bits = image.tag_v2.get(_BITS, 8)  # type: ignore[attr-defined]
+        return bool(np.max(bits, initial=0) > 8)
+    return image.format == "PNG" and ";16" in str(getattr(image, "tile", ""))
 
 
 def _orientation(image: Image.Image) -> int:

@@ -31,6 +31,7 @@ _MOST_CHUNKS = 64  # of the coarsest level, in the fingerprint
 #: names of units, as UDUNITS has them, in µm
 _UM = {"nanometer": 1e-3, "micrometer": 1.0, "millimeter": 1e3, "centimeter": 1e4, "meter": 1e6}
 _UM |= {"angstrom": 1e-4, "inch": 25400.0, "nm": 1e-3, "um": 1.0, "µm": 1.0, "mm": 1e3}
+_NO_IMAGE = "it is a Zarr {} without the metadata `multiscales`, while an OME-Zarr image is expected"
 _RGB = ("FF0000", "00FF00", "0000FF")
 
 
@@ -106,7 +107,10 @@ def open_source(path: SlidePath) -> ZarrSource:
     except SlideError:
         raise
     except Exception as error:  # damaged metadata may raise anything inside the parser
-        if type(error).__name__ == "GroupNotFoundError":
+        kind = type(error).__name__
+        if kind == "ContainsArrayError" or (isinstance(path, Path) and (path / ".zarray").is_file()):
+            raise RefusedError(_NO_IMAGE.format("array")) from error
+        if kind == "GroupNotFoundError":
             raise SlideError("not a Zarr group") from error
         raise RefusedError(f"it is a damaged OME-Zarr ({reason(error)}); copy the folder again") from error
     raise SlideError("not a Zarr group")
@@ -138,7 +142,7 @@ def _understand(path: SlidePath, store: Any) -> ZarrSource:
         image = _image(says)
         axes, units = _axes(image)
         datasets = image["datasets"][:_MOST_LEVELS]
-        planes = tuple(_plane(group[str(d["path"])], axes) for d in datasets)
+        planes = tuple(_plane(_array(group, str(d["path"])), axes) for d in datasets)
     _check(planes, axes, says)
     infos = tuple(LevelInfo(p.shape_px, _tile_px(p)) for p in planes)
     scale = _scale(image, len(axes))
@@ -168,9 +172,7 @@ def _image(says: Mapping[str, Any]) -> Mapping[str, Any]:
         raise RefusedError("it is a plate of many images; open the folder of one of them, such as A/1/0")
     found = says.get("multiscales")
     if not found or not isinstance(found, list) or not found[0].get("datasets"):
-        raise RefusedError(
-            "it is a Zarr group without the metadata `multiscales`, while an OME-Zarr image is expected"
-        )
+        raise RefusedError(_NO_IMAGE.format("group"))
     image: Mapping[str, Any] = found[0]
     return image
 
@@ -185,6 +187,14 @@ def _axes(image: Mapping[str, Any]) -> tuple[str, dict[str, float]]:
             f"its axes are {', '.join(str(a['name']) for a in axes)}, while y and x are needed"
         )
     return names, {str(a["name"]): _UM[a["unit"]] for a in axes if a.get("unit") in _UM}
+
+
+def _array(group: Any, path: str) -> Any:
+    """A level of an image; RefusedError when it is not there."""
+    try:
+        return group[path]
+    except KeyError as error:
+        raise RefusedError(f"its level {path} is not there; copy the folder again") from error
 
 
 def _plane(array: Any, axes: str) -> Plane:
@@ -215,7 +225,7 @@ def _check(planes: Sequence[Plane], axes: str, says: Mapping[str, Any]) -> None:
             raise RefusedError(f"its chunks of {plane.array.chunks} are too large to be read one by one")
         if finer is not None and any(a > b for a, b in zip(plane.shape_px, finer.shape_px, strict=True)):
             raise RefusedError("its levels are not ordered from the largest to the smallest")
-    colours = [str(c.get("color", "")).upper() for c in _channels(says)]
+    colours = [str(c.get("color", "")).upper().removeprefix("#") for c in _channels(says)]
     if "c" in axes and planes[0].array.shape[axes.index("c")] == 3 and colours and colours != list(_RGB):
         raise RefusedError(f"its channels{_named(says)} are no red, green and blue, while RGB is expected")
 

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -181,13 +182,36 @@ def test_photographs_that_cannot_be_read_are_named(tmp_path):
     (folder / "p2.png").write_bytes(whole[: len(whole) // 2])
     assert "the photograph p2.png cannot be read (" in refusal(folder)
     (folder / "p2.png").write_text("no picture")
-    assert "p2.png is no photograph that can be read" in refusal(folder)
+    assert "p2.png is no photograph that can be read; copy it again, or take it out)" in refusal(folder)
+    (folder / "p2.png").unlink()
+    (folder / "p2.png").symlink_to(tmp_path / "on a disk that is not there.png")
+    assert "p2.png is no photograph that can be read; copy it again" in refusal(folder)
+    (folder / "p2.png").unlink()
     Image.fromarray(np.zeros((20, 20), np.uint16)).save(folder / "p2.png")
     assert "p2.png has pixels of the kind 'I;16', while 8-bit colour or grey is expected" in refusal(folder)
     (folder / "p2.png").write_bytes(whole)
     one, other = (Image.fromarray(p) for p in (picture(20, 20), 255 - picture(20, 20)))
     one.save(folder / "p3.png", save_all=True, append_images=[other])
     assert "p3.png holds 2 pictures" in refusal(folder)
+
+
+@pytest.mark.parametrize("shape", [(20, 30), (20, 30, 3), (20, 30, 4)])
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_sixteen_bit_is_refused_alone_and_among_others(tmp_path, shape, suffix):
+    folder = tmp_path / "p"
+    folder_of(folder, [(40, 60)] * 2)
+    deep = np.full(shape, 40_000, np.uint16)
+    if suffix == ".png":
+        (folder / "deep.png").write_bytes(imagecodecs.png_encode(deep))
+    else:
+        kind = "minisblack" if deep.ndim == 2 else "rgb"
+        more = {"planarconfig": "separate"} if deep.ndim == 3 else {}
+        tifffile.imwrite(
+            folder / "deep.tif", np.moveaxis(deep, -1, 0) if more else deep, photometric=kind, **more
+        )
+    assert "deep" in refusal(folder)
+    assert "while 8-bit colour or grey is expected" in refusal(folder)
+    assert "expected" in refusal(folder / f"deep{suffix}")
 
 
 def test_too_large_for_a_photograph(tmp_path, monkeypatch):

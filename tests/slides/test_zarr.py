@@ -113,11 +113,20 @@ def channels(*colours):
     return lambda said: said.update(omero={"channels": found})
 
 
-def test_channels_that_are_named_red_green_and_blue_are_a_colour_image(tmp_path):
-    folder = change(
-        write_zarr(tmp_path / "a.zarr", IMAGE, "0.5"), "0.5", channels("ff0000", "00FF00", "0000FF")
-    )
+@pytest.mark.parametrize("mark", ["", "#"])
+def test_channels_that_are_named_red_green_and_blue_are_a_colour_image(tmp_path, mark):
+    colours = [mark + colour for colour in ("ff0000", "00FF00", "0000FF")]
+    folder = change(write_zarr(tmp_path / "a.zarr", IMAGE, "0.5"), "0.5", channels(*colours))
     open_slide(folder).close()
+
+
+@pytest.mark.parametrize("version", FORMATS)
+def test_an_array_by_itself_is_no_image(tmp_path, version):
+    folder = write_zarr(tmp_path / "a.zarr", IMAGE, version) / "0"
+    with pytest.raises(
+        SlideError, match="it is a Zarr array without the metadata `multiscales`, while an OME"
+    ):
+        open_slide(folder)
 
 
 @pytest.mark.parametrize("version", FORMATS)
@@ -140,7 +149,7 @@ def test_channels_that_are_named_red_green_and_blue_are_a_colour_image(tmp_path)
         (
             IMAGE,
             lambda said: said["multiscales"][0]["datasets"][0].update(path="no"),
-            r"a damaged OME-Zarr \(",
+            "its level no is not there; copy the folder again",
         ),
     ],
 )
