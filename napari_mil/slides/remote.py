@@ -24,7 +24,9 @@ FILE_BYTES = 64 * 2**20
 #: In the cache of tiles, blocks of a file are of this level.
 _BLOCKS = -1
 PAUSES_S = (0.1, 0.4)  # before the second and the third try
-CONNECT_S, READ_S = 5.0, 15.0
+CONNECT_S, READ_S = 5.0, 10.0
+#: Nothing is tried once more after so long: a server that takes connections and stays silent was asked twice.
+PATIENCE_S = 15.0
 _NEEDS = {"http": "aiohttp", "https": "aiohttp", "s3": "s3fs"}
 _T = TypeVar("_T")
 
@@ -236,10 +238,12 @@ class UnreachableError(SlideError):
 
 
 def trying(act: Callable[[], _T], address: Address) -> _T:
-    """What `act` returns; a dropped connection is tried again, and SlideError is the end of it.
+    """What `act` returns; a dropped connection is tried again, as long as PATIENCE_S is not over, and
+    SlideError is the end of it.
 
     Errors that are none of the network's pass.
     """
+    began = time.monotonic()
     for pause in (*PAUSES_S, None):
         try:
             return act()
@@ -257,7 +261,7 @@ def trying(act: Callable[[], _T], address: Address) -> _T:
                 raise SlideError(f"{address} was replaced by another file; open the slide again.") from error
             if not _of_the_network(error):
                 raise
-            if pause is None:
+            if pause is None or time.monotonic() - began > PATIENCE_S:
                 raise UnreachableError(
                     f"{address.server} does not answer ({reason(error)}); check the network, reading goes on "
                     "when it is back."

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -33,6 +35,17 @@ def server(tmp_path):
     (tmp_path / "www").mkdir()
     with serving(tmp_path / "www") as server:
         yield server
+
+
+def connections(listening):
+    """How many connections were made that nobody took."""
+    listening.setblocking(False)
+    found = 0
+    with suppress(BlockingIOError):
+        while True:
+            listening.accept()[0].close()
+            found += 1
+    return found
 
 
 def written(folder, kind, name="a"):
@@ -134,6 +147,37 @@ def test_opening_from_a_server_that_is_gone(server, kind, monkeypatch):
     server.stop()
     with pytest.raises(SlideError, match=rf"^{path.name} cannot be opened: {server.address} does not answer"):
         open_slide(f"{server.address}/{path.name}")
+
+
+@pytest.mark.parametrize("kind", ["svs", "0.5"])
+def test_a_server_that_takes_connections_and_stays_silent_is_asked_twice(server, kind, monkeypatch):
+    monkeypatch.setattr(remote, "PAUSES_S", (0.01, 0.01))
+    monkeypatch.setattr(remote, "READ_S", 0.4)
+    monkeypatch.setattr(remote, "PATIENCE_S", 0.7)
+    path = written(server.folder, kind)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(
+            SlideError, match=rf"^{path.name} cannot be opened: {address} does not answer \(.+\); check"
+        ):
+            open_slide(f"{address}/{path.name}")
+        if kind == "svs":  # of a Zarr several files are asked for at once
+            assert connections(silent) <= 2
+    with open_slide(f"{server.address}/{path.name}") as slide:
+        slide.engine.cache.drop(slide.engine.token)
+        slide.engine.source.close()  # forgets the blocks
+        server.latency = 2.0
+        with pytest.raises(
+            SlideError, match=rf"^{path.name}: {server.address} does not answer \(.+\); check"
+        ):
+            slide.levels[0].read(700, 700, 800, 800)
+        server.latency = 0.0
+        assert np.array_equal(slide.levels[0].read(700, 700, 800, 800), IMAGE[700:800, 700:800])
+
+
+def test_no_server_is_waited_for_longer_than_half_a_minute():
+    tries = 1 + sum(remote.READ_S * i <= remote.PATIENCE_S for i in range(1, 1 + len(remote.PAUSES_S)))
+    assert tries * remote.READ_S + sum(remote.PAUSES_S) < 30
 
 
 def test_there_is_no_such_file(server):
