@@ -45,6 +45,7 @@ _THERE = (
     "from a server SVS, OME-TIFF, tiled TIFF, OME-Zarr, photographs and folders of them are read; copy other "
     "slides to this machine"
 )
+_DICOM = (".dcm", "")  # suffixes of DICOM files that a folder is searched for
 _DARK = 32  # on a bright-field scan something is brighter than this in all three colours
 
 
@@ -88,19 +89,22 @@ def open_slide(
 
 def find_slides(folder: Path) -> Iterator[Path]:
     """Slides in a folder and the folders in it, by their suffixes; an OME-Zarr, a folder of DICOM files and
-    one of photographs are a slide each.
+    one of photographs are a slide each. Of a folder with several DICOM slides it is a file of each.
 
     Pictures that lie beside a slide are taken for its thumbnails. A project's folder holds features and maps,
     not slides, and is left out.
     """
-    from napari_mil.slides.dicomfiles import first_dicom
+    from napari_mil.slides.dicomfiles import first_dicom, slides_in
     from napari_mil.slides.photos import photographs_in
     from napari_mil.slides.zarr import is_zarr
 
     if (folder / "project.json").is_file() and (folder / "labeltree.json").is_file():
         return
-    if is_zarr(folder) or first_dicom(folder, suffixes=(".dcm", "")):
+    if is_zarr(folder):
         yield folder
+        return
+    if first_dicom(folder, suffixes=_DICOM):
+        yield from slides_in(folder, _DICOM)
         return
     photographs = photographs_in(folder)
     inside = sorted(folder.iterdir())

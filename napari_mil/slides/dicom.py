@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from napari_mil.errors import SlideError, reason
-from napari_mil.slides.dicomfiles import dicom_files, is_dicom
+from napari_mil.slides.dicomfiles import dicom_files, first_of_each, is_dicom, microscopy_in
 from napari_mil.slides.info import LevelInfo, Pixels, SlideInfo
 from napari_mil.slides.slide import RefusedError
 from napari_mil.slides.tiffpage import decode_jpeg, decode_jpeg2000
@@ -19,7 +19,7 @@ from napari_mil.slides.tiffpage import decode_jpeg, decode_jpeg2000
 _JPEG = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")
 _JPEG2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
 _LARGEST_TILE = 2**25
-_MICROSCOPY = "1.2.840.10008.5.1.4.1.1.77.1.6"
+_NAMED = 5  # slides of a folder, in a sentence
 
 
 class DicomSource:
@@ -79,31 +79,27 @@ def open_source(path: Path) -> DicomSource:
 
 def _of_one_slide(files: Sequence[Path], asked: Path | None) -> list[Path]:
     """The files of the series that was asked for; RefusedError when a folder holds several slides."""
-    import pydicom
-
-    wanted = ["SeriesInstanceUID", "SOPClassUID", "BitsAllocated", "BitsStored"]
-    series = {}
-    for file in files:
-        says = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=wanted)
-        if says.get("SOPClassUID") == _MICROSCOPY:
-            series[file] = str(says.get("SeriesInstanceUID"))
-            if says.get("BitsAllocated", 8) != 8:
-                raise RefusedError(
-                    f"its pixels have {says.get('BitsStored')} bit, while bright-field RGB of 8 bit is "
-                    "expected"
-                )
+    heads = microscopy_in(files)
+    for says in heads.values():
+        if says.get("BitsAllocated", 8) != 8:
+            raise RefusedError(
+                f"its pixels have {says.get('BitsStored')} bit, while bright-field RGB of 8 bit is expected"
+            )
     if asked is not None:
-        if asked not in series:
+        if asked not in heads:
             raise RefusedError("it is a DICOM file of another kind, while a whole-slide image is expected")
-        return [file for file, one in series.items() if one == series[asked]]
-    if len(set(series.values())) > 1:
+        mine = heads[asked].get("SeriesInstanceUID")
+        return [file for file, says in heads.items() if says.get("SeriesInstanceUID") == mine]
+    slides = first_of_each(heads)
+    if len(slides) > 1:
+        some = ", ".join(f.name for f in slides[:_NAMED])
         raise RefusedError(
-            f"the folder holds {len(set(series.values()))} DICOM slides; open one of their files, such as "
-            f"{min(f.name for f in series)}"
+            f"the folder holds {len(slides)} DICOM slides; open a file of the one that is meant, such as "
+            f"{some}{' …' if len(slides) > _NAMED else ''}"
         )
-    if not series:
+    if not slides:
         raise SlideError("no DICOM file of a whole-slide image")
-    return list(series)
+    return list(heads)
 
 
 def _understand(slide: Any, given: Sequence[Path]) -> DicomSource:

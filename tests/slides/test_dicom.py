@@ -90,10 +90,12 @@ def test_the_colour_profile_is_kept(tmp_path):
 def test_a_folder_with_two_slides_is_refused_and_each_file_opens(tmp_path):
     write_dicom(tmp_path / "a", IMAGE, name="one")
     write_dicom(tmp_path / "a", half(IMAGE), name="two")
-    with pytest.raises(
-        SlideError, match=r"holds 2 DICOM slides; open one of their files, such as one-0\.dcm\.$"
-    ):
+    sentence = (
+        r"holds 2 DICOM slides; open a file of the one that is meant, such as one-0\.dcm, two-0\.dcm\.$"
+    )
+    with pytest.raises(SlideError, match=sentence):
         open_slide(tmp_path / "a")
+    assert [file.name for file in find_slides(tmp_path)] == ["one-0.dcm", "two-0.dcm"]
     for name, shape in (("one", (500, 731)), ("two", (250, 365))):
         with open_slide(tmp_path / "a" / f"{name}-0.dcm") as slide:
             assert slide.shape_px == shape
@@ -102,6 +104,11 @@ def test_a_folder_with_two_slides_is_refused_and_each_file_opens(tmp_path):
 def test_a_folder_of_dicom_files_is_found_as_one_slide(tmp_path):
     folder = write_dicom(tmp_path / "cohort" / "a", IMAGE, levels=2)
     assert list(find_slides(tmp_path)) == [folder]
+    (tmp_path / "DICOMDIR").write_bytes(bytes(128) + b"DICM" + bytes(64))  # as on a disk that a PACS wrote
+    assert list(find_slides(tmp_path)) == [folder]
+    (folder / "DICOMDIR").write_bytes(bytes(128) + b"DICM" + bytes(64))
+    with open_slide(folder) as slide:
+        assert len(slide.levels) == 2
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path):
