@@ -42,10 +42,9 @@ _HERE = (
     "OME-Zarr, a photograph or a folder of photographs as PNG, JPEG or TIFF"
 )
 _THERE = (
-    "from a server SVS, OME-TIFF, tiled TIFF, OME-Zarr, photographs and folders of them are read; copy other "
-    "slides to this machine"
+    "from a server SVS, OME-TIFF, tiled TIFF, OME-Zarr, DICOM, photographs and folders of them are read; "
+    "copy other slides to this machine"
 )
-_DICOM = (".dcm", "")  # suffixes of DICOM files that a folder is searched for
 _DARK = 32  # on a bright-field scan something is brighter than this in all three colours
 
 
@@ -82,9 +81,12 @@ def open_slide(
         except UnreachableError as error:
             raise SlideError(f"{path.name} cannot be opened: {reason(error)}.") from error
         except SlideError as error:
-            said.append(f"{reader.name}: {reason(error)}")
+            said.append((reader.name, reason(error)))
+    if len({what for _, what in said}) == 1:
+        raise SlideError(f"{path.name} cannot be opened: {said[0][1]}.")
     expected = _THERE if isinstance(path, Address) else _HERE
-    raise SlideError(f"{path.name} cannot be opened as a slide ({'; '.join(said)}); {expected}.")
+    every = "; ".join(f"{name}: {what}" for name, what in said)
+    raise SlideError(f"{path.name} cannot be opened as a slide ({every}); {expected}.")
 
 
 def find_slides(folder: Path) -> Iterator[Path]:
@@ -94,6 +96,7 @@ def find_slides(folder: Path) -> Iterator[Path]:
     Pictures that lie beside a slide are taken for its thumbnails. A project's folder holds features and maps,
     not slides, and is left out.
     """
+    from napari_mil.slides.dicomfiles import SUFFIXES as OF_DICOM
     from napari_mil.slides.dicomfiles import first_dicom, slides_in
     from napari_mil.slides.photos import photographs_in
     from napari_mil.slides.zarr import is_zarr
@@ -103,8 +106,8 @@ def find_slides(folder: Path) -> Iterator[Path]:
     if is_zarr(folder):
         yield folder
         return
-    if first_dicom(folder, suffixes=_DICOM):
-        yield from slides_in(folder, _DICOM)
+    if first_dicom(folder, suffixes=OF_DICOM):
+        yield from slides_in(folder)
         return
     photographs = photographs_in(folder)
     inside = sorted(folder.iterdir())

@@ -11,8 +11,17 @@ from typing import Any
 import numpy as np
 
 from napari_mil.errors import SlideError, reason
-from napari_mil.slides.dicomfiles import dicom_files, first_of_each, is_dicom, microscopy_in
+from napari_mil.slides.address import Address, SlidePath
+from napari_mil.slides.dicomfiles import (
+    SUFFIXES,
+    dicom_files,
+    first_of_each,
+    is_dicom,
+    microscopy_in,
+    served,
+)
 from napari_mil.slides.info import LevelInfo, Pixels, SlideInfo
+from napari_mil.slides.remote import RemoteFile, UnreachableError
 from napari_mil.slides.slide import RefusedError
 from napari_mil.slides.tiffpage import decode_jpeg, decode_jpeg2000
 
@@ -37,6 +46,8 @@ class DicomSource:
         size = (min(th, height - row * th), min(tw, width - col * tw))
         try:
             return _cut(_frame(self._planes[level], row, col, self._decoding[level]), size)
+        except SlideError:  # of the server
+            raise
         except Exception as error:
             raise SlideError(
                 f"the frame in row {row}, column {col} of the level of {width} × {height} px is damaged "
@@ -48,27 +59,33 @@ class DicomSource:
         self._slide.close()
 
 
-def open_source(path: Path) -> DicomSource:
+def open_source(path: SlidePath) -> DicomSource:
     """The slide of a folder of DICOM files, or that one of them belongs to."""
-    if path.is_dir():
-        found = list(dicom_files(path))
-    else:
-        found = list(dicom_files(path.parent, suffixes=(path.suffix.lower(),))) if is_dicom(path) else []
+    found, asked = _served(path) if isinstance(path, Address) else _here(path)
     if not found:
         raise SlideError("no DICOM")
     try:
-        import wsidicom
+        import wsidicom.config
     except ImportError as error:
         raise SlideError("it needs wsidicom, which comes with: pip install 'napari-mil[dicom]'") from error
     try:
-        files = _of_one_slide(found, None if path.is_dir() else path)
-        slide = wsidicom.WsiDicom.open(files)
+        files = _of_one_slide(found, asked)
+        # frames are kept with those of all slides, within their bound
+        settings = wsidicom.config.Settings(decoded_frame_cache_size=0, encoded_frame_cache_size=0)
+        if isinstance(path, Address):
+            from napari_mil.slides.dicomserved import open_served
+
+            slide, taken = open_served(files, settings)
+        else:
+            slide = wsidicom.WsiDicom.open(files, settings=settings)
+            read = {Path(f) for f in slide.files}  # by their real paths, where the folder may be a link
+            taken = [file for file in files if file.resolve() in read]
     except SlideError:
         raise
     except Exception as error:  # a damaged file may raise anything inside the parser
         raise SlideError(reason(error)) from error
     try:
-        return _understand(slide, files)
+        return _understand(slide, taken)
     except SlideError:
         slide.close()
         raise
@@ -77,7 +94,37 @@ def open_source(path: Path) -> DicomSource:
         raise SlideError(f"its metadata make no sense ({reason(error)})") from error
 
 
-def _of_one_slide(files: Sequence[Path], asked: Path | None) -> list[Path]:
+def _here(path: Path) -> tuple[list[Path], Path | None]:
+    """The DICOM files among which a slide's are, and the one that was asked for."""
+    if path.is_dir():
+        return list(dicom_files(path)), None
+    return list(dicom_files(path.parent, suffixes=(path.suffix.lower(),))) if is_dicom(path) else [], path
+
+
+def _served(path: Address) -> tuple[list[RemoteFile], RemoteFile | None]:
+    """The same of a server, on which a folder is one whose address ends with a slash or has no dot in its
+    name.
+    """
+    asked = None
+    if path.suffix and not path.text.endswith("/"):
+        asked = RemoteFile(path)
+        if not is_dicom(asked):
+            return [], asked
+    if asked is None:
+        return served(path, SUFFIXES), None
+    try:
+        others = served(path.parent, (path.suffix.lower(),))
+    except UnreachableError:
+        raise
+    except SlideError as error:
+        raise RefusedError(
+            f"the other files of the slide cannot be looked for ({reason(error)}); they are found where a "
+            "server lists its folders, or when the slide is copied to this machine"
+        ) from error
+    return [asked if other.name == asked.name else other for other in others], asked
+
+
+def _of_one_slide(files: Sequence[Any], asked: Any) -> list[Any]:
     """The files of the series that was asked for; RefusedError when a folder holds several slides."""
     heads = microscopy_in(files)
     for says in heads.values():
@@ -102,8 +149,7 @@ def _of_one_slide(files: Sequence[Path], asked: Path | None) -> list[Path]:
     return list(heads)
 
 
-def _understand(slide: Any, given: Sequence[Path]) -> DicomSource:
-    read = {Path(f) for f in slide.files}  # by their real paths, where the folder may be a link
+def _understand(slide: Any, taken: Sequence[SlidePath]) -> DicomSource:
     instances = [level.default_instance for level in slide.levels]
     planes = tuple(one.image_data for one in instances)
     for plane in planes:
@@ -114,7 +160,7 @@ def _understand(slide: Any, given: Sequence[Path]) -> DicomSource:
     power = getattr(getattr(optical, "objective", None), "objective_power", None)
     info = SlideInfo(
         levels=tuple(LevelInfo(_shape(p.image_size), _shape(p.tile_size)) for p in planes),
-        files=tuple(sorted(f for f in given if f.resolve() in read)),
+        files=tuple(sorted(taken, key=lambda file: file.name)),
         mpp=(float(spacing.height), float(spacing.width)) if spacing else None,
         background=background,  # type: ignore[arg-type]
         objective_power=None if power is None else float(power),
@@ -212,6 +258,7 @@ def _frame(plane: Any, row: int, col: int, decoding: threading.Lock) -> Pixels:
     elif syntax in _JPEG2000:
         pixels = decode_jpeg2000(plane.get_encoded_tile(*where), _shape(plane.tile_size))
     else:
+        plane.get_encoded_tile(*where)  # its bytes are near then: no server is waited for behind the lock
         with decoding:
             pixels = np.asarray(plane.get_decoded_tile(*where))
     if pixels.dtype != np.uint8:

@@ -3,17 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from napari_mil.slides.address import Address
+from napari_mil.slides.remote import RemoteFile, listed
 
 MICROSCOPY = "1.2.840.10008.5.1.4.1.1.77.1.6"
+#: Suffixes of files that are looked into where many others lie.
+SUFFIXES = (".dcm", "")
 _INDEX = "DICOMDIR"  # a table of contents, which lies above the folders of the files
+_AT_ONCE = 8  # files of a server that are looked into together
+_LAST = 0x0028FFFF  # what a file says of its pixels' format; large tables of positions follow
+_File = TypeVar("_File", Path, RemoteFile)
 
 
-def is_dicom(file: Path) -> bool:
+def is_dicom(file: Path | RemoteFile) -> bool:
     """Whether a file begins as DICOM files do."""
+    if isinstance(file, RemoteFile):
+        return file.read(128, 4) == b"DICM"
     with file.open("rb") as stream:
         return stream.read(132)[128:] == b"DICM"
+
+
+def served(folder: Address, suffixes: tuple[str, ...]) -> list[RemoteFile]:
+    """The DICOM files that lie directly in a folder of a server, in the order of their names."""
+    may_be = [one for one in listed(folder) if one.suffix.lower() in suffixes and one.name.upper() != _INDEX]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        files = list(pool.map(RemoteFile, may_be))
+        found = [file for file, yes in zip(files, pool.map(is_dicom, files), strict=True) if yes]
+    return sorted(found, key=lambda file: file.name)
 
 
 def dicom_files(folder: Path, *, suffixes: tuple[str, ...] | None = None) -> Iterator[Path]:
@@ -30,30 +50,36 @@ def first_dicom(folder: Path, *, suffixes: tuple[str, ...] | None = None) -> Pat
     return next(dicom_files(folder, suffixes=suffixes), None)
 
 
-def microscopy_in(files: Iterable[Path]) -> dict[Path, Any]:
+def microscopy_in(files: Iterable[_File]) -> dict[_File, Any]:
     """What the heads of the files say that are of whole-slide images: SeriesInstanceUID and bits of a pixel.
 
     It needs pydicom, and raises whatever that does over a damaged file.
     """
-    import pydicom
-
-    wanted = ["SeriesInstanceUID", "SOPClassUID", "BitsAllocated", "BitsStored"]
-    heads = {f: pydicom.dcmread(f, stop_before_pixels=True, specific_tags=wanted) for f in files}
+    files = list(files)
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        heads = dict(zip(files, pool.map(_head, files), strict=True))
     return {file: says for file, says in heads.items() if says.get("SOPClassUID") == MICROSCOPY}
 
 
-def first_of_each(heads: dict[Path, Any]) -> list[Path]:
+def _head(file: Path | RemoteFile) -> Any:
+    from pydicom.filereader import read_partial
+
+    with file.open("rb") if isinstance(file, Path) else file.stream() as stream:
+        return read_partial(stream, stop_when=lambda tag, *_: tag > _LAST)
+
+
+def first_of_each(heads: dict[_File, Any]) -> list[_File]:
     """The first file of every series, in the order of their names."""
-    found: dict[str, Path] = {}
-    for file in sorted(heads):
+    found: dict[str, _File] = {}
+    for file in sorted(heads, key=lambda one: one.name):
         found.setdefault(str(heads[file].get("SeriesInstanceUID")), file)
     return list(found.values())
 
 
-def slides_in(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+def slides_in(folder: Path) -> list[Path]:
     """A folder of DICOM files as one slide, or a file of each where it holds several."""
     try:
-        found = first_of_each(microscopy_in(dicom_files(folder, suffixes=suffixes)))
+        found = first_of_each(microscopy_in(dicom_files(folder, suffixes=SUFFIXES)))
     except Exception:  # noqa: BLE001 - no pydicom, or damaged: it is said when the folder is opened
         return [folder]
     return found if len(found) > 1 else [folder]

@@ -64,7 +64,9 @@ class Reader:
 READERS = (
     Reader("TIFF reader", "tiff", "Aperio SVS, OME-TIFF, tiled TIFF and BigTIFF", remote=True),
     Reader("OME-Zarr reader", "zarr", "OME-Zarr 0.4 and 0.5", files=False, folders=True, remote=True),
-    Reader("DICOM reader", "dicom", "DICOM slides", folders=True, needs="wsidicom", extra="dicom"),
+    Reader(
+        "DICOM reader", "dicom", "DICOM slides", folders=True, remote=True, needs="wsidicom", extra="dicom"
+    ),
     Reader(
         "OpenSlide", "openslide", "NDPI, MRXS, SCN, BIF, Philips TIFF, VMS, Trestle, Sakura", folders=True
     ),

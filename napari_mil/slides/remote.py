@@ -176,6 +176,11 @@ class Stream(io.RawIOBase):
     def __init__(self, file: Any) -> None:
         self._file, self._at = file, 0
 
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return str(self._file.name)
+
     def readable(self) -> bool:
         """It can be read."""
         return True

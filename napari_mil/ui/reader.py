@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_mil.slides.address import Address, SlidePath, slide_path
-from napari_mil.slides.dicomfiles import first_dicom
+from napari_mil.slides.dicomfiles import SUFFIXES, first_dicom
 from napari_mil.ui.layers import OPENED, LayerData, slide_layer
 
 #: Suffixes that say by themselves that a file or folder is a slide.
@@ -47,7 +47,7 @@ def get_reader(path: Any) -> Callable[[Any], list[LayerData]] | None:
         return read
     if name.endswith((".tif", ".tiff")):
         return read if is_tiled_pyramid(path) else None
-    return read if where.is_dir() and first_dicom(where, suffixes=(".dcm", "")) is not None else None
+    return read if where.is_dir() and first_dicom(where, suffixes=SUFFIXES) is not None else None
 
 
 def read(path: Any) -> list[LayerData]:

@@ -133,6 +133,30 @@ def test_sixteen_bit_is_refused(tmp_path):
         open_slide(tmp_path / "a")
 
 
+def test_frames_are_kept_in_the_cache_of_all_slides_alone(tmp_path, monkeypatch):
+    write_dicom(tmp_path / "a", IMAGE, "jp2-rgb")
+    with open_slide(tmp_path / "a") as slide:
+        plane, asked = slide.engine.source._planes[0], []
+        fetch = plane._get_tile_frame
+        monkeypatch.setattr(plane, "_get_tile_frame", lambda frame: asked.append(frame) or fetch(frame))
+        for _ in range(2):
+            slide.engine.cache.drop(slide.engine.token)
+            slide.levels[0].read(0, 0, 9, 9)
+            slide.levels[0].read(0, 0, 9, 9)
+        assert len(asked) == 2
+
+
+def test_a_dicom_file_that_is_a_tiff_as_well_opens_with_all_its_levels(tmp_path):
+    folder = write_dicom(tmp_path / "a", IMAGE, "jp2-rgb", levels=2)
+    for file in folder.iterdir():
+        data = bytearray(file.read_bytes())
+        data[:8] = b"II*\0" + (128).to_bytes(4, "little")  # the preamble is a TIFF's header
+        file.write_bytes(data)
+    with open_slide(folder / "level-0.dcm") as slide:
+        assert slide.properties["format"] == "DICOM"
+        assert [level.shape_px for level in slide.levels] == [(500, 731), (250, 365)]
+
+
 def test_a_damaged_frame_is_named(tmp_path):
     folder = write_dicom(tmp_path / "a", IMAGE, "jp2-rgb", levels=3)
     data = bytearray((folder / "level-0.dcm").read_bytes())

@@ -9,8 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import numpy as np
+import pydicom
 import pytest
 import tifffile
+from dicomslides import write_dicom
 from PIL import Image
 from slidefiles import picture, write_pyramid, write_svs, write_zarr
 from slideserver import Wire, serving
@@ -51,6 +53,9 @@ def connections(listening):
 def written(folder, kind, name="a"):
     if kind == "svs":
         return write_svs(folder / f"{name}.svs", IMAGE, "raw")
+    if kind.startswith("dicom"):
+        pytest.importorskip("wsidicom")
+        return write_dicom(folder / name, IMAGE, kind[6:], levels=3, label=picture(90, 70, 1))
     if kind == "tif":
         return write_pyramid(folder / f"{name}.tif", IMAGE, "zlib", levels=3)
     return write_zarr(folder / f"{name}.ome.zarr", IMAGE, kind, levels=3)
@@ -65,7 +70,7 @@ def small_cache():
     shared_cache.resize(before)
 
 
-KINDS = ("svs", "tif", "0.4", "0.5")
+KINDS = ("svs", "tif", "0.4", "0.5", "dicom-jp2-rgb", "dicom-raw")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -140,7 +145,7 @@ def test_a_server_that_is_away_is_not_asked_for_every_tile_and_soon_again_howeve
         assert engine.pause_s(tiles) is None
 
 
-@pytest.mark.parametrize("kind", ["svs", "0.5"])
+@pytest.mark.parametrize("kind", ["svs", "0.5", "dicom-raw"])
 def test_opening_from_a_server_that_is_gone(server, kind, monkeypatch):
     monkeypatch.setattr(remote, "PAUSES_S", (0.01, 0.01))
     path = written(server.folder, kind)
@@ -149,7 +154,7 @@ def test_opening_from_a_server_that_is_gone(server, kind, monkeypatch):
         open_slide(f"{server.address}/{path.name}")
 
 
-@pytest.mark.parametrize("kind", ["svs", "0.5"])
+@pytest.mark.parametrize("kind", ["svs", "0.5", "dicom-raw"])
 def test_a_server_that_takes_connections_and_stays_silent_is_asked_twice(server, kind, monkeypatch):
     monkeypatch.setattr(remote, "PAUSES_S", (0.01, 0.01))
     monkeypatch.setattr(remote, "READ_S", 0.4)
@@ -182,7 +187,8 @@ def test_no_server_is_waited_for_longer_than_half_a_minute():
 
 def test_there_is_no_such_file(server):
     with pytest.raises(
-        SlideError, match=rf"TIFF reader: there is no file {server.address}/b\.svs; check the"
+        SlideError,
+        match=rf"^b\.svs cannot be opened: there is no file {server.address}/b\.svs; check the address\.$",
     ):
         open_slide(f"{server.address}/b.svs")
 
@@ -308,24 +314,24 @@ def upload(store, path):
 @pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow")
 def test_an_s3_server(s3, tmp_path):
     store, _ = s3
-    for path in (written(tmp_path, "svs"), written(tmp_path, "0.5")):
+    for path in (written(tmp_path, kind, kind[:1]) for kind in ("svs", "0.5", "dicom-jp2-rgb")):
         with open_slide(path) as here, open_slide(upload(store, path)) as there:
             assert there.fingerprint == here.fingerprint
             assert np.array_equal(there.levels[0][:], IMAGE)
     address = f"s3://slides/{tmp_path.name}"
     with pytest.raises(SlideError, match=f"there is no file {address}/none"):
         open_slide(f"{address}/none.svs")
-    with open_slide(f"{address}/a.svs") as there:
+    with open_slide(f"{address}/s.svs") as there:
         other = write_svs(tmp_path / "b.svs", picture(1500, 1100, 3), "raw")
-        upload(store, other.rename(tmp_path / "a.svs"))
+        upload(store, other.rename(tmp_path / "s.svs"))
         there.engine.cache.drop(there.engine.token)
         there.engine.source.close()
-        with pytest.raises(SlideError, match=r"a\.svs was replaced by another file; open the slide again"):
+        with pytest.raises(SlideError, match=r"s\.svs was replaced by another file; open the slide again"):
             there.levels[0].read(0, 0, 9, 9)
 
 
 @pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow")
-@pytest.mark.parametrize("kind", ["svs", "0.5"])
+@pytest.mark.parametrize("kind", ["svs", "0.5", "dicom-raw"])
 def test_connections_to_s3_that_drop_are_tried_again(s3, tmp_path, kind):
     store, wire = s3
     with open_slide(upload(store, written(tmp_path, kind))) as slide:
@@ -337,7 +343,7 @@ def test_connections_to_s3_that_drop_are_tried_again(s3, tmp_path, kind):
 
 
 @pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow")
-@pytest.mark.parametrize("kind", ["svs", "0.5"])
+@pytest.mark.parametrize("kind", ["svs", "0.5", "dicom-raw"])
 @pytest.mark.parametrize("refused", [False, True], ids=["drops", "refuses"])
 def test_an_s3_server_that_goes_is_said_and_one_that_is_back_is_read(
     s3, tmp_path, kind, refused, monkeypatch
@@ -454,10 +460,13 @@ def test_photographs_are_read_again_when_their_server_is_back_and_not_when_they_
 @pytest.mark.parametrize(
     ("where", "says"),
     [
-        ("none.png", r"photographs: there is no file http://.*/none\.png; check the address"),
+        (
+            "none.png",
+            r"^none\.png cannot be opened: there is no file http://.*/none\.png; check the address\.$",
+        ),
         ("p1/notes.txt", "photographs: not a photograph"),
         ("p1/deeper/", "photographs: a folder without photographs"),
-        ("p1", "photographs: there is no file"),
+        ("p1", "^p1 cannot be opened: there is no file"),
     ],
 )
 def test_what_is_no_photograph_on_a_server_is_said(server, where, says):
@@ -479,3 +488,81 @@ def test_the_photographs_of_a_folder_are_looked_at_together(server):
         server.latency = 0.0
         assert len(slide.montage.photographs) == 24
     assert time.perf_counter() - started < 24 * 2 * 0.08
+
+
+def test_frames_of_dicom_slides_are_fetched_side_by_side(server, monkeypatch):
+    path = written(server.folder, "dicom-raw")
+    with open_slide(f"{server.address}/{path.name}/") as slide:
+        slide.engine.cache.drop(slide.engine.token)
+        slide.engine.source.close()  # forgets the blocks
+        inside, most, part = [], [0], RemoteFile._part
+
+        def watched(file, start, stop):
+            inside.append(start)
+            most[0] = max(most[0], len(inside))
+            try:
+                return part(file, start, stop)
+            finally:
+                inside.remove(start)
+
+        monkeypatch.setattr(RemoteFile, "_part", watched)
+        server.latency = 0.08
+        assert np.array_equal(slide.levels[0].read(0, 0, 1500, 1100), IMAGE)
+    assert most[0] >= 2  # two processors decode, and as many wait at least
+
+
+def test_a_dicom_file_on_a_server_opens_its_slide_with_its_label(server):
+    path = written(server.folder, "dicom-jp2-rgb")
+    write_dicom(path, IMAGE[:300, :300], "raw", name="other")
+    with open_slide(path / "level-1.dcm") as here, open_slide(f"{server.address}/a/level-1.dcm") as there:
+        assert there.shape_px == IMAGE.shape[:2]
+        assert there.fingerprint == here.fingerprint
+        assert np.array_equal(there.associated["label"], here.associated["label"])
+    with pytest.raises(SlideError, match=r"holds 2 DICOM slides; open a file .* level-0\.dcm, other-0\.dcm"):
+        open_slide(f"{server.address}/a/")
+    server.lists = False
+    with pytest.raises(
+        SlideError, match=r"the other files of the slide cannot be looked for \(.*\); they are found where a"
+    ):
+        open_slide(f"{server.address}/a/level-1.dcm")
+
+
+def test_a_dicom_file_without_a_table_of_its_frames(server, monkeypatch):
+    path = written(server.folder, "dicom-jp2-rgb")
+    for file in path.glob("*.dcm"):
+        made = pydicom.dcmread(file)
+        frames = list(pydicom.encaps.generate_frames(made.PixelData, number_of_frames=made.NumberOfFrames))
+        made.PixelData = pydicom.encaps.encapsulate(frames, has_bot=False)
+        made.save_as(file)
+    with open_slide(f"{server.address}/a/") as slide:
+        assert np.array_equal(slide.levels[0][:], IMAGE)
+    pytest.importorskip("napari_mil.slides.dicomserved")
+    monkeypatch.setattr("napari_mil.slides.dicomserved.FILE_BYTES", 1000)
+    with pytest.raises(
+        SlideError, match=r"has no table of its frames, so that all of its \d+\.[1-9] MB .* copy the slide"
+    ):
+        open_slide(f"{server.address}/a/")
+
+
+def test_a_server_that_goes_while_a_dicom_slide_is_opened_is_said(server, monkeypatch):
+    monkeypatch.setattr(remote, "PAUSES_S", (0.01, 0.01))
+    path = written(server.folder, "dicom-raw")
+    served = pytest.importorskip("napari_mil.slides.dicomserved")
+    read = served.WsiDicomReader
+
+    def gone(stream):
+        for place in places:
+            place._file.close()  # forgets the blocks
+        server.stop()
+        return read(stream)
+
+    places, made = [], served._Places.__init__
+
+    def remembered(self, file):
+        places.append(self)
+        made(self, file)
+
+    monkeypatch.setattr(served._Places, "__init__", remembered)
+    monkeypatch.setattr("wsidicom.file.wsidicom_file_source.WsiDicomReader", gone)
+    with pytest.raises(SlideError, match=rf"^{path.name} cannot be opened: {server.address} does not answer"):
+        open_slide(f"{server.address}/a/")
