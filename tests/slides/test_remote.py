@@ -474,7 +474,8 @@ def test_what_is_no_photograph_on_a_server_is_said(server, where, says):
     server.lists = where != "p1"
     with pytest.raises(SlideError, match=says) as caught:
         open_slide(f"{server.address}/{where}")
-    assert str(caught.value).endswith("copy other slides to this machine.")
+    if "there is no file" not in says:
+        assert str(caught.value).endswith("copy other slides to this machine.")
 
 
 def test_the_photographs_of_a_folder_are_looked_at_together(server):
