@@ -86,6 +86,7 @@ class Magnification(QWidget):
             self._settle_soon()
 
     def _settle(self) -> None:
+        self.measures.follow()
         shown = front(self.desk.viewer)
         known = self._known = shown is not None and shown.in_um
         for made in (self.fit, *self.tools.values(), self.map):

@@ -22,6 +22,7 @@ class Measures:
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
         self.layer: Any = None
+        self._of: Any = None  # the layer of the slide that they were begun on
         desk.changed.connect(self._changed)
 
     def pick_up(self, tool: str) -> bool:
@@ -32,12 +33,11 @@ class Measures:
             return False
         viewer = self.desk.viewer
         if self.layer is None or self.layer not in viewer.layers:
+            self._of = shown.layer
             self.layer = viewer.add_shapes(
                 name="measures",
                 ndim=2,
-                scale=tuple(shown.scale),
-                translate=tuple(np.asarray(shown.layer.translate)[-2:]),
-                units=shown.layer.units,
+                **_placed(shown.layer),
                 edge_color=COLOUR,
                 face_color="transparent",
                 opacity=1.0,
@@ -50,6 +50,17 @@ class Measures:
         self.layer.mode = TOOLS[tool]
         return True
 
+    def follow(self) -> None:
+        """Go when the slide has gone; measure in µm once somebody says how large its pixels are."""
+        if self.layer is None or self.layer not in self.desk.viewer.layers:
+            return
+        if self._of not in self.desk.viewer.layers:
+            self.clear()
+        elif self.layer.units != self._of.units:
+            for name, value in _placed(self._of).items():
+                setattr(self.layer, name, value)
+            self._say()
+
     def put_down(self) -> None:
         """Look again; the measures stay."""
         if self.layer is not None and self.layer in self.desk.viewer.layers:
@@ -59,7 +70,7 @@ class Measures:
         """Take all measures away."""
         if self.layer is not None and self.layer in self.desk.viewer.layers:
             self.desk.viewer.layers.remove(self.layer)
-        self.layer = None
+        self.layer = self._of = None
 
     def words(self) -> list[str]:
         """What is written beside each shape."""
@@ -71,12 +82,24 @@ class Measures:
 
     def _drawn(self, event: Any) -> None:
         if str(getattr(event.action, "value", event.action)) in {"added", "changed", "removed"}:
-            self.layer.features = {"measure": np.array(self.words(), object)}
-            self.layer.refresh_text()
+            self._say()
+
+    def _say(self) -> None:
+        self.layer.features = {"measure": np.array(self.words(), object)}
+        self.layer.refresh_text()
 
     def _changed(self, before: State, after: State) -> None:
         if before.slide is not after.slide:
             self.clear()
+
+
+def _placed(slide: Any) -> dict[str, Any]:
+    """Where a slide's layer lies, as options of another: pixel upon pixel."""
+    return {
+        "scale": tuple(np.asarray(slide.scale)[-2:]),
+        "translate": tuple(np.asarray(slide.translate)[-2:]),
+        "units": slide.units,
+    }
 
 
 def measure(kind: str, points: np.ndarray, unit: str) -> str:

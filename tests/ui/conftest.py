@@ -82,16 +82,17 @@ def own_viewer(qapp):
 
 @pytest.fixture
 def docked(viewer, qtbot):
-    """Open a project in a workbench docked in the file's viewer: docked(folder, by=name)."""
+    """Open a project, or none, in a workbench docked in the file's viewer: docked(folder, by=name)."""
     from napari_mil.ui.workbench import Workbench
 
     made = []
 
-    def dock(folder, by):
+    def dock(folder=None, by="ann"):
         bench = Workbench(viewer)
         made.append(bench)
         viewer.window.add_dock_widget(bench, area="right", add_vertical_stretch=False)
-        bench.open_project(folder, by=by)
+        if folder is not None:
+            bench.open_project(folder, by=by)
         assert bench.wait(60)
         gc.freeze()  # napari collects garbage whenever a layer goes: what was there before stays
         return bench

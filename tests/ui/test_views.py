@@ -14,7 +14,7 @@ from napari_mil.slides import open_slide
 from napari_mil.ui import acts, compat, pixelsize
 from napari_mil.ui.dialogs import MppDialog
 from napari_mil.ui.front import front, slides
-from napari_mil.ui.layers import key_of
+from napari_mil.ui.layers import OPENED, key_of, slide_layer
 from napari_mil.ui.measure import measure
 from napari_mil.ui.views import MOST, keep_view, kept_view
 from napari_mil.ui.workbench import WIDTH_PX
@@ -173,6 +173,26 @@ def test_ruler_and_area_measure_in_micrometres(quick_bench):
     acts.step_slide(quick_bench.desk, 1)
     assert quick_bench.wait(20)
     assert "measures" not in [one.name for one in quick_bench.viewer.layers]
+
+
+def test_measures_of_a_slide_that_napari_opened_follow_its_pixels_size_and_go_with_it(docked, tmp_path):
+    bench = docked()
+    bar, viewer = bench.magnification, bench.viewer
+    with open_slide(write_pyramid(tmp_path / "silent.tif", mpp=None)) as slide:
+        levels, options, _ = slide_layer(slide, key=OPENED)
+        shown = viewer.add_image(levels, **options)
+        QTest.qWait(150)
+        bar.tools["ruler"].click()
+        layer = bar.measures.layer
+        layer.add_lines([[[0, 0], [300, 400]]])
+        assert layer.features["measure"].tolist() == ["500 px"]
+        pixelsize.show_in_um(viewer, [shown], 0.5)
+        bar._say()
+        assert layer.features["measure"].tolist() == ["250 µm"]
+        assert np.allclose(layer.data_to_world((300, 400)), shown.data_to_world((300, 400)))
+        viewer.layers.remove(shown)
+        QTest.qWait(150)
+        assert layer not in viewer.layers
 
 
 @pytest.mark.parametrize(
