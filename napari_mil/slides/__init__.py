@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from napari_mil.slides.info import Montage, Photograph
 from napari_mil.slides.mpp import anything_said, given_mpp, said_mpp
 from napari_mil.slides.readers import READERS, Reader
 from napari_mil.slides.remote import UnreachableError
-from napari_mil.slides.slide import Level, RefusedError, Slide, sample_boxes
+from napari_mil.slides.slide import Level, RefusedError, Slide, UnknownError, sample_boxes
 from napari_mil.slides.tiles import Engine
 
 if TYPE_CHECKING:
@@ -47,6 +48,9 @@ _THERE = (
 )
 _DARK = 32  # on a bright-field scan something is brighter than this in all three colours
 
+# what tifffile has to say about a damaged file is said once, in our SlideError
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
+
 
 def open_slide(
     path: str | SlidePath, *, mpp: float | tuple[float, float] | None = None, srgb: bool = False
@@ -70,7 +74,7 @@ def open_slide(
     given = None if mpp is None else given_mpp(mpp)
     if isinstance(path, Path):
         _refuse_nothing(path)
-    said = []
+    said: list[tuple[Reader, SlideError]] = []
     for reader in READERS:
         if not reader.may_read(path):
             continue
@@ -81,12 +85,14 @@ def open_slide(
         except UnreachableError as error:
             raise SlideError(f"{path.name} cannot be opened: {reason(error)}.") from error
         except SlideError as error:
-            said.append((reader.name, reason(error)))
-    if len({what for _, what in said}) == 1:
-        raise SlideError(f"{path.name} cannot be opened: {said[0][1]}.")
+            said.append((reader, error))
+    known = [one for one in said if not isinstance(one[1], UnknownError)] or said
+    if len(known) > 1 and len({reason(error) for _, error in known}) == 1:
+        raise SlideError(f"{path.name} cannot be opened: {reason(known[0][1])}.")
+    named = f"{path.name}: "  # which the sentence begins with
+    why = "; ".join(f"{reader.name}: {reason(error).removeprefix(named)}" for reader, error in known)
     expected = _THERE if isinstance(path, Address) else _HERE
-    every = "; ".join(f"{name}: {what}" for name, what in said)
-    raise SlideError(f"{path.name} cannot be opened as a slide ({every}); {expected}.")
+    raise SlideError(f"{path.name} cannot be opened as a slide ({why}); {expected}.")
 
 
 def find_slides(folder: Path) -> Iterator[Path]:

@@ -22,7 +22,7 @@ from napari_mil.slides.dicomfiles import (
 )
 from napari_mil.slides.info import LevelInfo, Pixels, SlideInfo
 from napari_mil.slides.remote import RemoteFile, UnreachableError
-from napari_mil.slides.slide import RefusedError
+from napari_mil.slides.slide import RefusedError, UnknownError
 from napari_mil.slides.tiffpage import decode_jpeg, decode_jpeg2000
 
 _JPEG = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")
@@ -63,7 +63,7 @@ def open_source(path: SlidePath) -> DicomSource:
     """The slide of a folder of DICOM files, or that one of them belongs to."""
     found, asked = _served(path) if isinstance(path, Address) else _here(path)
     if not found:
-        raise SlideError("no DICOM")
+        raise UnknownError("no DICOM")
     try:
         import wsidicom.config
     except ImportError as error:

@@ -1,7 +1,7 @@
 """µm per pixel: what can be one, and what a person said of slides whose files do not say it.
 
 What was said is kept for this user, one small file per slide under its fingerprint, so that it is asked once,
-whatever the slide is called, wherever it lies, and however it is opened. What a project keeps, or a file
+wherever the slide lies, and however it is opened. What a project keeps, or a file
 says, comes before it.
 """
 

@@ -19,7 +19,7 @@ from napari_mil.errors import SlideError, reason
 from napari_mil.slides.cache import shared_cache
 from napari_mil.slides.dicomfiles import first_dicom
 from napari_mil.slides.info import LevelInfo, Pixels, SlideInfo
-from napari_mil.slides.slide import RefusedError
+from napari_mil.slides.slide import RefusedError, UnknownError
 from napari_mil.slides.tiffpage import over
 
 #: What OpenSlide keeps by itself, of all handles together: so much, and no more than this part of the bound
@@ -84,7 +84,7 @@ def open_source(path: Path) -> OpenSlideSource:
     try:
         handle = openslide.OpenSlide(path)
     except openslide.OpenSlideUnsupportedFormatError as error:
-        raise SlideError("not a format that it knows") from error
+        raise UnknownError("not a format that it knows") from error
     except (openslide.OpenSlideError, OSError) as error:
         raise SlideError(reason(error)) from error
     try:

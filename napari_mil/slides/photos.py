@@ -26,7 +26,7 @@ from napari_mil.slides.address import Address, SlidePath
 from napari_mil.slides.cache import shared_cache
 from napari_mil.slides.info import PROFILE, LevelInfo, Montage, Photograph, Pixels, SlideInfo
 from napari_mil.slides.remote import RemoteFile, UnreachableError, listed
-from napari_mil.slides.slide import RefusedError
+from napari_mil.slides.slide import RefusedError, UnknownError
 from napari_mil.slides.tiffpage import over
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
@@ -158,7 +158,7 @@ def open_source(path: SlidePath) -> PhotographSource | MontageSource:
         return _photograph(path)
     files = photographs_in(path)
     if not files:
-        raise SlideError("a folder without photographs")
+        raise UnknownError("a folder without photographs")
     return MontageSource(path, files)
 
 
@@ -168,7 +168,7 @@ def _photograph(file: File) -> PhotographSource:
     except (RefusedError, UnreachableError):
         raise
     except SlideError as error:
-        raise SlideError("not a photograph") from error
+        raise UnknownError("not a photograph") from error
 
 
 def photographs_in(folder: SlidePath) -> list[File]:

@@ -30,6 +30,10 @@ class RefusedError(SlideError):
     """The file was understood and is no usable bright-field slide: no other reader needs to be asked."""
 
 
+class UnknownError(SlideError):
+    """It is nothing that this reader knows: what another one says of it says more."""
+
+
 @dataclass(frozen=True)
 class Level:
     """One resolution of a slide: a lazy (h, w, 3) uint8 array, as numpy and napari know it. Levels are equal

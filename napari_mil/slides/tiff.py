@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -17,7 +16,7 @@ from napari_mil.slides import omexml
 from napari_mil.slides.address import Address, SlidePath
 from napari_mil.slides.info import LevelInfo, Pixels, SlideInfo
 from napari_mil.slides.remote import RemoteFile
-from napari_mil.slides.slide import RefusedError
+from napari_mil.slides.slide import RefusedError, UnknownError
 from napari_mil.slides.tiffpage import JPEG2000, Bytes, File, Page, Planes
 from napari_mil.slides.tifftables import Tables
 
@@ -33,9 +32,6 @@ _OTHERS = {
 #: Units that ImageJ writes in full.
 _IMAGEJ = {"micron": "µm", "microns": "µm", "inch": "in"}
 _ASSOCIATED = ("label", "macro", "thumbnail", "overview")
-
-# what tifffile has to say about a damaged file is said once, in our SlideError
-logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
 class TiffSource:
@@ -75,7 +71,7 @@ def _parsed(
     file: Bytes, path: SlidePath
 ) -> tuple[tuple[Page | Planes, ...], dict[str, Any], dict[str, Page | Planes]]:
     if file.read(128, 4) == b"DICM":
-        raise SlideError("a DICOM file, which may begin as a TIFF but says there no more than one level")
+        raise UnknownError("a DICOM file, which may begin as a TIFF but says there no more than one level")
     try:
         tables = Tables(file)
         with tifffile.TiffFile(io.BufferedReader(tables.stream()), name=path.name) as tif:
@@ -86,7 +82,7 @@ def _parsed(
         if file.read(0, 4) in _MAGIC:  # OpenSlide has been seen to end the process over such files
             why = reason(error) if isinstance(error, tifffile.TiffFileError) else "its tags make no sense"
             raise RefusedError(f"it is a damaged TIFF ({why}); copy the file again") from error
-        raise SlideError("not a TIFF") from error
+        raise UnknownError("not a TIFF") from error
 
 
 def _understand(

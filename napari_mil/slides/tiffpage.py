@@ -342,7 +342,7 @@ def _check(page: Any) -> None:
         page.samplesperpixel - alpha not in {1, 3}
     ):
         raise RefusedError(
-            f"it has {page.samplesperpixel} channels with colours of the kind {_name(page.photometric)}, "
+            f"it has {_channels(page)} with colours of the kind {_name(page.photometric)}, "
             "while bright-field RGB is expected"
         )
     apart = page.planarconfig != 1 and page.samplesperpixel > 1
@@ -356,6 +356,11 @@ def _check(page: Any) -> None:
         or (page.photometric == YCBCR and codec not in {JPEG, *JPEG2000})
     ):
         raise SlideError(f"its compression {_name(page.compression)} ({codec}) is not known here")
+
+
+def _channels(page: Any) -> str:
+    many = int(page.samplesperpixel)
+    return f"{many} channel{'s' * (many != 1)}"
 
 
 def _name(tag: Any) -> str:

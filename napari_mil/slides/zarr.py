@@ -19,7 +19,7 @@ from napari_mil.slides import omexml
 from napari_mil.slides.address import Address, SlidePath
 from napari_mil.slides.info import LevelInfo, Pixels, SlideInfo
 from napari_mil.slides.remote import file_system, trying
-from napari_mil.slides.slide import RefusedError
+from napari_mil.slides.slide import RefusedError, UnknownError
 
 WHITE = (255, 255, 255)
 WORDS = "OME/METADATA.ome.xml"
@@ -111,9 +111,9 @@ def open_source(path: SlidePath) -> ZarrSource:
         if kind == "ContainsArrayError" or (isinstance(path, Path) and (path / ".zarray").is_file()):
             raise RefusedError(_NO_IMAGE.format("array")) from error
         if kind == "GroupNotFoundError":
-            raise SlideError("not a Zarr group") from error
+            raise UnknownError("not a Zarr group") from error
         raise RefusedError(f"it is a damaged OME-Zarr ({reason(error)}); copy the folder again") from error
-    raise SlideError("not a Zarr group")
+    raise UnknownError("not a Zarr group")
 
 
 def _from_server(address: Address) -> ZarrSource:

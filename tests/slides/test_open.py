@@ -8,9 +8,11 @@ import sys
 
 import numpy as np
 import pytest
+import tifffile
 from anotheruser import as_one_who_may_not
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from slidefiles import half, page, picture, write_huge, write_pyramid, write_svs, write_tiff
 
 from napari_mil.errors import SlideError
@@ -57,6 +59,31 @@ def test_a_tiff_without_content(tmp_path, content):
     sentence = refusal(tmp_path / "a.svs")
     assert sentence.startswith("a.svs cannot be used as a slide: it is a damaged TIFF (")
     assert sentence.endswith("; copy the file again.")
+
+
+def test_the_readers_that_do_not_know_a_file_are_silent_where_one_knows_what_is_wrong(tmp_path):
+    tifffile.imwrite(
+        tmp_path / "a.tif", picture(64, 64), photometric="rgb", tile=(64, 64), compression="lzma"
+    )
+    assert refusal(tmp_path / "a.tif").startswith(
+        "a.tif cannot be opened as a slide (TIFF reader: its compression LZMA (34925) is not known here; "
+        "OpenSlide: Unsupported TIFF compression: 34925); expected is "
+    )
+    Image.fromarray(picture(64, 64)).save(tmp_path / "a.png")
+    whole = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(whole[: len(whole) // 2])
+    assert refusal(tmp_path / "a.png").startswith(
+        "a.png cannot be opened as a slide (photographs: the photograph a.png cannot be read ("
+    )
+
+
+def test_looking_into_a_folder_prints_nothing(tmp_path):
+    (tmp_path / "a.tif").write_bytes(b"II*\0" + bytes(8))
+    code = "import sys, pathlib, napari_mil.slides as s; list(s.find_slides(pathlib.Path(sys.argv[1])))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout + done.stderr == ""
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="there are no such permissions")

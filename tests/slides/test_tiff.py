@@ -282,7 +282,7 @@ PALETTE = {"photometric": "palette", "colormap": np.zeros((3, 256), np.uint16)}
         ),
         (IMAGE[..., 0].astype(np.float32), GREY, "its pixels are float32, while"),
         (np.stack([IMAGE[..., 0]] * 5), GREY, r"a stack of images or channels \(\wYX: 5 × 300 × 421"),
-        (IMAGE[..., 0], PALETTE, "1 channels with colours of the kind PALETTE"),
+        (IMAGE[..., 0], PALETTE, "it has 1 channel with colours of the kind PALETTE"),
     ],
 )
 def test_what_is_no_bright_field_image_is_refused_with_a_sentence(tmp_path, data, more, sentence):
