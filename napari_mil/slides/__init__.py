@@ -74,7 +74,7 @@ def open_slide(
     given = None if mpp is None else given_mpp(mpp)
     if isinstance(path, Path):
         _refuse_nothing(path)
-    said: list[tuple[Reader, SlideError]] = []
+    said: list[tuple[Reader, SlideError | OSError]] = []
     for reader in READERS:
         if not reader.may_read(path):
             continue
@@ -84,7 +84,7 @@ def open_slide(
             raise SlideError(f"{path.name} cannot be used as a slide: {reason(error)}.") from error
         except UnreachableError as error:
             raise SlideError(f"{path.name} cannot be opened: {reason(error)}.") from error
-        except SlideError as error:
+        except (SlideError, OSError) as error:
             said.append((reader, error))
     known = [one for one in said if not isinstance(one[1], UnknownError)] or said
     if len(known) > 1 and len({reason(error) for _, error in known}) == 1:
@@ -100,30 +100,44 @@ def find_slides(folder: Path) -> Iterator[Path]:
     one of photographs are a slide each. Of a folder with several DICOM slides it is a file of each.
 
     Pictures that lie beside a slide are taken for its thumbnails. A project's folder holds features and maps,
-    not slides, and is left out.
+    not slides, and is left out, as is what begins with a dot. A folder that cannot be looked into is found
+    itself, so that whoever opens what was found says so.
     """
+    yield from _found(folder, frozenset())
+
+
+def _found(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
+    """Slides of a folder that lies in others, which links in it may lead back to."""
     from napari_mil.slides.dicomfiles import SUFFIXES as OF_DICOM
     from napari_mil.slides.dicomfiles import first_dicom, slides_in
     from napari_mil.slides.photos import photographs_in
     from napari_mil.slides.zarr import is_zarr
 
-    if (folder / "project.json").is_file() and (folder / "labeltree.json").is_file():
+    home = folder.resolve()
+    if home in above:
         return
-    if is_zarr(folder):
+    try:
+        if (folder / "project.json").is_file() and (folder / "labeltree.json").is_file():
+            return
+        inside = sorted(one for one in folder.iterdir() if not one.name.startswith("."))
+        if is_zarr(folder):
+            yield folder
+            return
+        if first_dicom(folder, suffixes=OF_DICOM):
+            yield from slides_in(folder)
+            return
+        photographs = photographs_in(folder)
+        files = [one for one in inside if one.is_file() and one not in photographs]
+        folders = [one for one in inside if one.is_dir()]
+    except OSError:
         yield folder
         return
-    if first_dicom(folder, suffixes=OF_DICOM):
-        yield from slides_in(folder)
-        return
-    photographs = photographs_in(folder)
-    inside = sorted(folder.iterdir())
-    slides = [f for f in inside if f.is_file() and f.name.lower().endswith(SUFFIXES) and f not in photographs]
+    slides = [file for file in files if file.name.lower().endswith(SUFFIXES)]
     yield from slides
     if photographs and not slides:
         yield folder
-    for path in inside:
-        if path.is_dir():
-            yield from find_slides(path)
+    for one in folders:
+        yield from _found(one, above | {home})
 
 
 def _refuse_nothing(path: Path) -> None:
@@ -131,10 +145,12 @@ def _refuse_nothing(path: Path) -> None:
     if not os.path.lexists(path):
         raise SlideError(f"There is no file {path}; check the path.")
     try:
-        empty = not (any(path.iterdir()) if path.is_dir() else _head(path, 1))
+        first = next(path.iterdir(), None) if path.is_dir() else _head(path, 1)
+        if isinstance(first, Path):
+            first.lstat()  # a folder may be listed, and what is in it not looked at
     except OSError as error:
         raise SlideError(f"{path.name} cannot be read ({error.strerror}); check its permissions.") from error
-    if empty:
+    if not first:
         what = "an empty folder" if path.is_dir() else "empty (0 bytes)"
         raise SlideError(f"{path.name} is {what}; copy the slide again.")
 

@@ -61,7 +61,12 @@ class DicomSource:
 
 def open_source(path: SlidePath) -> DicomSource:
     """The slide of a folder of DICOM files, or that one of them belongs to."""
-    found, asked = _served(path) if isinstance(path, Address) else _here(path)
+    try:
+        found, asked = _served(path) if isinstance(path, Address) else _here(path)
+    except OSError as error:
+        raise RefusedError(
+            f"{Path(error.filename or path.name).name} cannot be read ({reason(error)}); check its permissions"
+        ) from error
     if not found:
         raise UnknownError("no DICOM")
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -37,17 +38,27 @@ def served(folder: Address, suffixes: tuple[str, ...]) -> list[RemoteFile]:
 
 
 def dicom_files(folder: Path, *, suffixes: tuple[str, ...] | None = None) -> Iterator[Path]:
-    """The DICOM files that lie directly in a folder; `suffixes` spares looking into the others."""
-    for file in sorted(folder.iterdir()):
-        if file.name.upper() == _INDEX:
-            continue
-        if (suffixes is None or file.suffix.lower() in suffixes) and file.is_file() and is_dicom(file):
-            yield file
+    """The DICOM files that lie directly in a folder; `suffixes` spares looking into the others. OSError where
+    one of them cannot be read.
+    """
+    return filter(is_dicom, _asked(folder, suffixes))
 
 
 def first_dicom(folder: Path, *, suffixes: tuple[str, ...] | None = None) -> Path | None:
-    """The first of them, or None."""
-    return next(dicom_files(folder, suffixes=suffixes), None)
+    """The first of them, or None; what cannot be read is passed over."""
+    for file in _asked(folder, suffixes):
+        with contextlib.suppress(OSError):
+            if is_dicom(file):
+                return file
+    return None
+
+
+def _asked(folder: Path, suffixes: tuple[str, ...] | None) -> Iterator[Path]:
+    """The files of a folder with one of the suffixes."""
+    for file in sorted(folder.iterdir()):
+        named = suffixes is None or file.suffix.lower() in suffixes
+        if named and file.name.upper() != _INDEX and file.is_file():
+            yield file
 
 
 def microscopy_in(files: Iterable[_File]) -> dict[_File, Any]:

@@ -11,6 +11,7 @@ import numpy as np
 import openslide
 import pydicom
 import pytest
+from anotheruser import as_one_who_may_not
 from dicomslides import SYNTAXES, instance, write_dicom
 from PIL import ImageCms
 from pydicom.uid import generate_uid
@@ -109,6 +110,18 @@ def test_a_folder_of_dicom_files_is_found_as_one_slide(tmp_path):
     (folder / "DICOMDIR").write_bytes(bytes(128) + b"DICM" + bytes(64))
     with open_slide(folder) as slide:
         assert len(slide.levels) == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="there are no such permissions")
+def test_a_file_of_the_slide_that_one_may_not_read_is_named(tmp_path):
+    folder = write_dicom(tmp_path / "a", IMAGE, levels=2)
+    (folder / "level-1.dcm").chmod(0)
+    with as_one_who_may_not(tmp_path):
+        assert list(find_slides(tmp_path)) == [folder]
+        with pytest.raises(
+            SlideError, match=r"level-1\.dcm cannot be read \(Permission denied\); check its perm"
+        ):
+            open_slide(folder)
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path):

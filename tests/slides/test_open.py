@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from PIL import Image
 from slidefiles import half, page, picture, write_huge, write_pyramid, write_svs, write_tiff
 
 from napari_mil.errors import SlideError
-from napari_mil.slides import READERS, open_slide
+from napari_mil.slides import READERS, find_slides, open_slide
 
 
 def refusal(path):
@@ -92,6 +93,46 @@ def test_a_file_one_may_not_read(tmp_path):
     path.chmod(0)
     with as_one_who_may_not(tmp_path):
         assert "cannot be read" in refusal(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="there are no such permissions")
+@pytest.mark.parametrize("mode", [0, 0o444])
+def test_a_folder_one_may_not_look_into_is_found_and_said_and_keeps_no_other_back(tmp_path, mode):
+    write_svs(tmp_path / "a.svs", picture(64, 64), "raw")
+    (tmp_path / "b").mkdir()
+    write_svs(tmp_path / "b" / "b.svs", picture(64, 64), "raw")
+    (tmp_path / "b").chmod(mode)
+    (tmp_path / "c").mkdir()
+    write_svs(tmp_path / "c" / "c.svs", picture(64, 64), "raw")
+    (tmp_path / "c" / "locked").touch(mode=0)
+    with as_one_who_may_not(tmp_path):
+        found = list(find_slides(tmp_path))
+        assert [one.name for one in found] == ["a.svs", "b", "c.svs"]
+        assert "b cannot be read (Permission denied); check its permissions." in refusal(tmp_path / "b")
+    (tmp_path / "b").chmod(0o755)
+
+
+def test_what_a_system_hides_and_links_that_lead_back_bring_no_slides(tmp_path):
+    write_svs(tmp_path / "a.svs", picture(64, 64), "raw")
+    (tmp_path / "._a.svs").write_bytes(b"as macOS writes beside files on network disks")
+    (tmp_path / ".snapshot").mkdir()
+    write_svs(tmp_path / ".snapshot" / "a.svs", picture(64, 64), "raw")
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "back").symlink_to(tmp_path, target_is_directory=True)
+    assert list(find_slides(tmp_path)) == [tmp_path / "a.svs"]
+
+
+@pytest.mark.parametrize(
+    "error", [FileNotFoundError(2, "No such file or directory"), OSError(5, "Input/output error")]
+)
+def test_whatever_a_disk_answers_is_one_sentence(tmp_path, monkeypatch, error):
+    def gone(*_):
+        raise error
+
+    path = write_svs(tmp_path / "a.svs", picture(64, 64), "raw")
+    for reader in ("tiff", "dicom", "openslide", "photos"):
+        monkeypatch.setattr(importlib.import_module(f"napari_mil.slides.{reader}"), "open_source", gone)
+    assert f"TIFF reader: {error.strerror}" in refusal(path)
 
 
 def test_a_broken_link(tmp_path):
