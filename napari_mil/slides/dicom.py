@@ -63,9 +63,12 @@ def open_source(path: SlidePath) -> DicomSource:
     """The slide of a folder of DICOM files, or that one of them belongs to."""
     try:
         found, asked = _served(path) if isinstance(path, Address) else _here(path)
+    except SlideError:
+        raise
     except OSError as error:
         raise RefusedError(
-            f"{Path(error.filename or path.name).name} cannot be read ({reason(error)}); check its permissions"
+            f"{Path(error.filename or path.name).name} cannot be read ({reason(error)}); check its "
+            "permissions"
         ) from error
     if not found:
         raise UnknownError("no DICOM")

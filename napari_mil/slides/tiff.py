@@ -51,6 +51,8 @@ class TiffSource:
 
 def open_source(path: SlidePath) -> TiffSource:
     """The pyramid in a TIFF; SlideError when this reader cannot read it, RefusedError when none should."""
+    if isinstance(path, Address) and path.text.endswith("/"):
+        raise UnknownError("a folder")
     file = RemoteFile(path) if isinstance(path, Address) else File(path)
     try:
         pages, found, extra = _parsed(file, path)

@@ -121,7 +121,16 @@ def _from_server(address: Address) -> ZarrSource:
 
     system, home = file_system(address, asynchronous=True)
     store = FsspecStore(system, read_only=True, path=home)
-    return trying(partial(_understand, address, store), address)
+
+    def read() -> ZarrSource:
+        try:
+            return _understand(address, store)
+        except FileNotFoundError as error:
+            if type(error).__name__ == "GroupNotFoundError":  # the server answered, and there is none
+                raise UnknownError("not a Zarr group") from error
+            raise
+
+    return trying(read, address)
 
 
 def is_zarr(folder: Path) -> bool:

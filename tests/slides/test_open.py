@@ -132,7 +132,7 @@ def test_whatever_a_disk_answers_is_one_sentence(tmp_path, monkeypatch, error):
     path = write_svs(tmp_path / "a.svs", picture(64, 64), "raw")
     for reader in ("tiff", "dicom", "openslide", "photos"):
         monkeypatch.setattr(importlib.import_module(f"napari_mil.slides.{reader}"), "open_source", gone)
-    assert f"TIFF reader: {error.strerror}" in refusal(path)
+    assert f"a.svs cannot be opened: {error.strerror}." in refusal(path)
 
 
 def test_a_broken_link(tmp_path):

@@ -197,7 +197,7 @@ def test_what_is_not_read_from_a_server_is_to_be_copied(server):
     write_ndpi(server.folder / "a.ndpi", IMAGE)
     with pytest.raises(
         SlideError,
-        match=r"Hamamatsu NDPI is left to OpenSlide; .* are read; copy other slides to this machine\.$",
+        match=r"Hamamatsu NDPI is left to OpenSlide\); .* are read; copy other slides to this machine\.$",
     ):
         open_slide(f"{server.address}/a.ndpi")
 
