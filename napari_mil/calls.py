@@ -5,6 +5,7 @@ Shape letters: N tiles, C classes of a level. Everything here is numpy; docs/met
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 
 from napari_mil.errors import BagError
 from napari_mil.labeltree import LabelTree
+
+_AT_ONCE = 8192  # tiles
 
 
 def call_tiles(
@@ -40,19 +43,50 @@ def call_tiles(
     tree : the label tree
     level : level of the call, −1 the finest
     """
+    [called] = calls(
+        tile_probability,
+        lift,
+        [slide_probability],
+        tree,
+        level=level,
+        min_lift=min_lift,
+        min_probability=min_probability,
+    )
+    return called
+
+
+def calls(
+    tile_probability: Any,
+    lift: Any,
+    slide_probabilities: Sequence[Any | None],
+    tree: LabelTree,
+    *,
+    level: int = -1,
+    min_lift: float = 1.0,
+    min_probability: float = 0.5,
+) -> list[NDArray[np.int32]]:
+    """`call_tiles` with each of several answers for the slide, for little more than the time of one."""
     at = level % tree.levels
-    p = _rows(tile_probability, "tile_probability")
+    p, raised = _rows(tile_probability, "tile_probability"), _rows(lift, "lift")
     _columns(p, tree, at, "tile_probability")
-    here = _to_level(p, tree, at)
-    best = here.argmax(1)
-    rows = np.arange(len(p))
-    sure = here[rows, best] >= min_probability
-    if slide_probability is not None:
-        agreed = _agreed(p, here, np.asarray(slide_probability, np.float64), tree, at)
-        sure &= agreed[rows, best] >= min_probability
-    sure &= _looked(lift, best, tree, at, len(p)) >= min_lift
-    nodes = np.asarray(tree.nodes_at(at), np.int32)
-    return np.where(sure, nodes[best], 0).astype(np.int32)
+    if len(raised) != len(p):
+        raise BagError(f"lift has {len(raised)} rows for {len(p)} tiles; one per tile is expected.")
+    if raised.shape[1] > 1:
+        _columns(raised, tree, at, "lift")
+    slides = [None if one is None else np.asarray(one, np.float64) for one in slide_probabilities]
+    for slide in slides:
+        if slide is not None:
+            _columns(slide, tree, at, "slide_probability")
+    nodes, under = np.asarray(tree.nodes_at(at), np.int32), tree.lift_matrix(at).astype(bool).T
+    called = [np.empty(len(p), np.int32) for _ in slides]
+    for some in _chunks(len(p)):
+        mine = _by_class(p[some])
+        best, chance = _highest(_to_level(mine, under, np.add))
+        sure = (chance >= min_probability) & (_looked(_by_class(raised[some]), best, under) >= min_lift)
+        for slide, made in zip(slides, called, strict=True):
+            agrees = True if slide is None else _agreed(mine, slide, best, under) >= min_probability
+            np.multiply(nodes[best], sure & agrees, out=made[some])
+    return called
 
 
 def lesion_score(tile_probability: Any, lift: Any, tree: LabelTree) -> NDArray[np.float32]:
@@ -64,22 +98,26 @@ def lesion_score(tile_probability: Any, lift: Any, tree: LabelTree) -> NDArray[n
     normal = tree.normal_classes()
     if normal.all() or not normal.any():
         raise BagError(f"{int(normal.sum())} of {len(normal)} leaves are normal; a lesion needs both kinds.")
-    p = _rows(tile_probability, "tile_probability")
-    raised = _rows(lift, "lift")
-    wise = raised.shape[1] > 1
-    score = raised[:, ~normal].max(1) if wise else raised[:, 0] * (1 - p[:, normal].sum(1))
-    return np.asarray(score, np.float32)
+    p, raised = _rows(tile_probability, "tile_probability"), _rows(lift, "lift")
+    score = np.empty(len(raised), np.float32)
+    for some in _chunks(len(raised)):
+        mine = _by_class(raised[some])
+        if len(mine) > 1:
+            score[some] = mine[~normal].max(0)
+        else:
+            score[some] = mine[0] * (1 - _by_class(p[some])[normal].sum(0))
+    return score
 
 
-def _rows(values: Any, name: str) -> NDArray[np.float64]:
-    array = np.asarray(values, np.float64)
+def _rows(values: Any, name: str) -> NDArray[Any]:
+    array = np.asarray(values)
     array = array[:, None] if array.ndim == 1 else array
     if array.ndim != 2:
         raise BagError(f"{name} has shape {array.shape}; (tiles, classes) is expected.")
     return array
 
 
-def _columns(array: NDArray[np.float64], tree: LabelTree, level: int, name: str) -> None:
+def _columns(array: NDArray[Any], tree: LabelTree, level: int, name: str) -> None:
     leaves, here = len(tree.leaves), len(tree.nodes_at(level))
     if array.shape[-1] not in (leaves, here):
         raise BagError(
@@ -87,46 +125,65 @@ def _columns(array: NDArray[np.float64], tree: LabelTree, level: int, name: str)
         )
 
 
-def _to_level(p: NDArray[np.float64], tree: LabelTree, level: int) -> NDArray[np.float64]:
-    """Probabilities of the leaves summed up to the level; those of the level itself are left alone."""
-    if p.shape[-1] != len(tree.leaves):
-        return p
-    lifted: NDArray[np.float64] = tree.lift(p, level)
-    return lifted
+def _chunks(count: int) -> Iterator[slice]:
+    """So many tiles at a time that what is made of them stays in the processor's cache."""
+    for begin in range(0, count, _AT_ONCE):
+        yield slice(begin, begin + _AT_ONCE)
+
+
+def _by_class(rows: NDArray[Any]) -> NDArray[np.float64]:
+    """(C, n) of (n, C): a few long rows instead of many short ones."""
+    return np.ascontiguousarray(rows.T, np.float64)
+
+
+def _to_level(values: NDArray[np.float64], under: NDArray[np.bool_], how: np.ufunc) -> NDArray[np.float64]:
+    """(C_level, n) values of the leaves that are under each class put together; those of the level are left
+    alone.
+    """
+    if len(values) != under.shape[1] or under.shape[0] == under.shape[1]:
+        return values
+    return np.stack([how.reduce(values[leaves], axis=0) for leaves in under])
+
+
+def _highest(values: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """(n,) the row in which each of the columns (C, n) is highest, the first of equals, and how high."""
+    best, top = np.zeros(values.shape[1], np.intp), values[0].copy()
+    for k, row in enumerate(values[1:], 1):
+        np.copyto(best, k, where=row > top)
+        np.maximum(top, row, out=top)
+    return best, top
 
 
 def _agreed(
     p: NDArray[np.float64],
-    here: NDArray[np.float64],
     slide: NDArray[np.float64],
-    tree: LabelTree,
-    level: int,
+    best: NDArray[np.intp],
+    under: NDArray[np.bool_],
 ) -> NDArray[np.float64]:
-    """softmax(t_i + log p_slide): at the leaves where both speak there, else at the level."""
-    _columns(slide, tree, level, "slide_probability")
-    if p.shape[1] == len(slide):
-        return _to_level(_normalised(p * slide), tree, level)
-    return _normalised(here * _to_level(slide, tree, level))
-
-
-def _normalised(p: NDArray[np.float64]) -> NDArray[np.float64]:
-    total = p.sum(1, keepdims=True)
-    shares: NDArray[np.float64] = np.divide(p, total, out=np.zeros_like(p), where=total > 0)
+    """(n,) softmax(t_i + log p_slide) of the class called: at the leaves where both speak there, else at the
+    level.
+    """
+    if len(p) == len(slide):
+        weighed = _to_level(p * slide[:, None], under, np.add)
+    else:
+        weighed = _to_level(p, under, np.add) * _to_level(slide[:, None], under, np.add)
+    total = weighed.sum(0)
+    shares: NDArray[np.float64] = np.divide(
+        _picked(weighed, best), total, out=np.zeros_like(total), where=total > 0
+    )
     return shares
 
 
 def _looked(
-    lift: Any, best: NDArray[np.intp], tree: LabelTree, level: int, tiles: int
+    raised: NDArray[np.float64], best: NDArray[np.intp], under: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
-    """(N,) attention lift of the class called."""
-    raised = _rows(lift, "lift")
-    if len(raised) != tiles:
-        raise BagError(f"lift has {len(raised)} rows for {tiles} tiles; one per tile is expected.")
-    if raised.shape[1] == 1:
-        return np.asarray(raised[:, 0], np.float64)
-    _columns(raised, tree, level, "lift")
-    if raised.shape[1] == len(tree.leaves):
-        under = tree.lift_matrix(level).astype(bool)
-        raised = np.stack([raised[:, column].max(1) for column in under.T], axis=1)
-    picked: NDArray[np.float64] = raised[np.arange(tiles), best]
+    """(n,) attention lift of the class called; a coarse class has the highest of its leaves."""
+    alone = len(raised) == 1
+    looked: NDArray[np.float64] = raised[0] if alone else _picked(_to_level(raised, under, np.maximum), best)
+    return looked
+
+
+def _picked(values: NDArray[np.float64], best: NDArray[np.intp]) -> NDArray[np.float64]:
+    """(n,) of each column (C, n) the row that is best."""
+    picked: NDArray[np.float64] = np.take_along_axis(values, best[None], 0)[0]
     return picked

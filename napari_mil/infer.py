@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_mil.bag import Bag
-from napari_mil.calls import call_tiles, lesion_score
+from napari_mil.calls import call_tiles, calls, lesion_score
 from napari_mil.device import memory_guard
 from napari_mil.errors import BagError, ModelError
 from napari_mil.labeltree import LabelTree, Survival, class_names, level_names, risk
@@ -214,8 +214,9 @@ def _time_maps(said: Answer, task: Survival) -> Iterable[TileMap]:
     span = (-float(said.tile_probability.shape[1]), 0.0)
     yield TileMap("risk", "score", alone, span, note="of a bag that holds this tile alone")
     if class_wise:
+        columns = _by_class(said.attention)
         for k, interval in enumerate(class_names(task, 0)):
-            yield _score(f"attention/time/{interval}", said.attention[:, k])
+            yield _score(f"attention/time/{interval}", columns[k])
     for name, values in said.maps.items():
         yield TileMap(name, "score", values)
 
@@ -233,25 +234,33 @@ def _score_maps(said: Answer, tree: LabelTree) -> Iterable[TileMap]:
         )
         yield _score("lesion", score, note=how)
     if class_wise:
-        for k, label in enumerate(class_names(tree, tree.levels - 1)):
-            yield _score(f"attention/{names[-1]}/{label}", said.attention[:, k])
+        for label, values in zip(class_names(tree, tree.levels - 1), _by_class(said.attention), strict=True):
+            yield _score(f"attention/{names[-1]}/{label}", values)
     for name, values in said.maps.items():
         kind, span = _KINDS[values.dtype.kind], (0.0, 1.0) if name == "disagreement" else None
         groups = np.unique(values).tolist() if kind == "groups" else []
         yield TileMap(name, kind, values, span, {code: f"{name} {code}" for code in groups})
     for level, name in enumerate(names):
-        lifted = tree.lift(said.tile_probability, level)
-        for k, label in enumerate(class_names(tree, level)):
-            yield TileMap(f"probability/{name}/{label}", "score", lifted[:, k], (0.0, 1.0))
+        lifted = _by_class(tree.lift(said.tile_probability, level))
+        for label, values in zip(class_names(tree, level), lifted, strict=True):
+            yield TileMap(f"probability/{name}/{label}", "score", values, (0.0, 1.0))
 
 
 def _class_maps(said: Answer, tree: LabelTree) -> Iterable[TileMap]:
-    for level, name in enumerate(level_names(tree)):
-        yield TileMap(f"class/{name}", "nodes", call(said, tree, level=level))
-    for level, name in enumerate(level_names(tree)):
-        nodes = call(said, tree, level=level, with_slide=False)
-        yield TileMap(WITHOUT_SLIDE.format(name), "nodes", nodes)
+    names, answers = level_names(tree), (said.probabilities[-1], None)
+    each = [calls(said.tile_probability, said.lift, answers, tree, level=i) for i in range(len(names))]
+    for title, found in zip(("class/{}", WITHOUT_SLIDE), zip(*each, strict=True), strict=True):
+        for name, nodes in zip(names, found, strict=True):
+            nodes.flags.writeable = False  # so that a map takes it as it is
+            yield TileMap(title.format(name), "nodes", nodes)
 
 
 def _score(name: str, values: NDArray[np.float32], *, note: str = "") -> TileMap:
     return TileMap(name, "score", values, (0.0, max(float(values.max()), 1e-12)), note=note)
+
+
+def _by_class(values: NDArray[Any]) -> NDArray[Any]:
+    """(C, N) of (N, C), read-only, so that maps are its rows and no copies of them."""
+    turned = np.ascontiguousarray(values.T)
+    turned.flags.writeable = False
+    return turned

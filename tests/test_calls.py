@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_mil.calls import call_tiles, lesion_score
+from napari_mil.calls import call_tiles, calls, lesion_score
 from napari_mil.errors import BagError
 from napari_mil.labeltree import LabelTree
 
@@ -117,3 +117,33 @@ def test_arrays_that_do_not_belong_together_are_refused(p, lift, slide, words):
 
 def test_no_tiles_no_calls():
     assert call_tiles(np.zeros((0, 4)), np.zeros((0, 1)), None, TREE).shape == (0,)
+
+
+@given(st.integers(0, 20_000), st.integers(0, 2**16), st.booleans())
+@settings(max_examples=20, deadline=None)
+def test_many_tiles_are_called_as_each_would_be_alone(n, seed, class_wise):
+    """In chunks, with and without the slide's answer at once, as the definition says it for one tile."""
+    rng = np.random.default_rng(seed)
+    p = softmax(3 * rng.standard_normal((n, len(TREE.leaves))))
+    lift = 2 * rng.random((n, len(TREE.leaves) if class_wise else 1))
+    slide = softmax(rng.standard_normal(len(TREE.leaves)))
+    for level in range(TREE.levels):
+        both = calls(p, lift, [slide, None], TREE, level=level)
+        for i in (0, n // 2, n - 1, 8191, 8192) if n else ():
+            if i < n:
+                alone = [
+                    call_tiles(p[i : i + 1], lift[i : i + 1], s, TREE, level=level) for s in (slide, None)
+                ]
+                assert [made[i] for made in both] == [one[0] for one in alone]
+        here, looked = TREE.lift(p, level), lift
+        if class_wise:
+            under = TREE.lift_matrix(level).astype(bool)
+            looked = np.stack([lift[:, leaves].max(1, initial=0) for leaves in under.T], 1)
+        agreed = TREE.lift(p * slide, level) / np.maximum((p * slide).sum(1, keepdims=True), 1e-300)
+        nodes, rows = np.array(TREE.nodes_at(level)), np.arange(n)
+        best = here.argmax(1)
+        sure = (here[rows, best] >= 0.5) & (looked[rows, best if class_wise else 0] >= 1)
+        near = np.abs(np.stack([here[rows, best], agreed[rows, best]]) - 0.5).min(0, initial=1) < 1e-9
+        want = np.where(sure & (agreed[rows, best] >= 0.5), nodes[best], 0), np.where(sure, nodes[best], 0)
+        for made, expected in zip(both, want, strict=True):
+            assert ((made == expected) | near).all()
