@@ -263,6 +263,22 @@ def test_explain_tells_who_stands_for_whom(mode):
         assert all(np.array_equal(table[k], same[k]) for k in table)
 
 
+@pytest.mark.parametrize(("compat", "drops"), [("official", False), ("clean", True), ("paper", True)])
+def test_as_published_node_states_are_dropped_in_the_first_epoch_alone(compat, drops):
+    model = make(compat=compat, dropout=0.5).train()
+    example = [(features(9), None, Target(slide=TREE.leaves[0]))]
+    noise = model.draw(9, torch.Generator().manual_seed(1))
+
+    def differ(progress):
+        told = {model.loss(example, progress, noise=noise)["slide"].item() for _ in range(8)}
+        return len(told) > 1
+
+    assert differ(0.0)
+    assert differ(0.5) == drops
+    assert differ(0.0)  # a training that begins anew
+    assert model.whole_epochs == (compat == "official")  # so that progress is 0 throughout the first epoch
+
+
 def test_presets_are_those_of_code_and_print():
     asked = {
         name: (config_for("micromil", preset=name), recipe_for("micromil", preset=name))

@@ -21,6 +21,7 @@ from napari_mil.bag import Bag
 from napari_mil.blocks import GraphAttention, by_rows, draw_gumbel
 from napari_mil.errors import ModelError
 from napari_mil.labeltree import LabelTree
+from napari_mil.methods.micromil.config import COMPAT, PRESETS, SELECT, MicroMILConfig
 from napari_mil.mil import (
     MILModel,
     Noise,
@@ -33,54 +34,13 @@ from napari_mil.mil import (
     columns_of,
     mean_answer,
 )
-from napari_mil.options import option
 
-#: what `compat` stands for: how representatives are chosen to answer, which of them may be a node's
-#: neighbour, and whether the logits go through an activation
-PRESETS: Mapping[str, Mapping[str, Any]] = {
-    "clean": {"select": "argmax", "neighbours": "others", "activate": False},
-    "official": {"select": "stochastic", "neighbours": "all", "activate": True},
-    "paper": {"select": "argmax", "neighbours": "later", "activate": True},
-}
-#: methods.md §5.4; the code stops by F1 on the test set, here the AUC of validation cases decides
-PUBLISHED: Mapping[str, Any] = {"epochs": 50, "lr": 1e-4, "weight_decay": 1e-6, "patience": 5} | {
-    "batch_bags": 1, "schedule": "constant", "min_epochs": 0, "select_by": "auc"
-}  # fmt: skip
-#: methods.md §5.3, 5.6; what is not in print is as in the code
-PRINTED: Mapping[str, Any] = {"compat": "paper", "width": 128}
-IN_PRINT = "MICCAI 2025, as in print"
 #: words of the contract for the ways to choose
 MODES = {"clean": "argmax", "official": "stochastic"}
-SELECT = ("argmax", "stochastic", "mc")
 #: scores nearer than this share are equal, and the first of them counts: copies of an image differ by
 #: rounding
 NEAR = 1e-6
 _SLOPE = 0.01
-
-
-@dataclass(frozen=True, slots=True)
-class MicroMILConfig:
-    """Options of MicroMIL."""
-
-    compat: str = option(
-        "clean",
-        "clean: defects mended; official: as published in code; paper: as published in print",
-        choices=("clean", "official", "paper"),
-    )
-    clusters: int = option(36, "clusters, each represented by one image (K)", low=1, high=128)
-    width: int = option(0, "width of the projected features; 0: that of the features given", low=0, high=4096)
-    layers: int = option(2, "graph attention layers", low=1, high=8)
-    hidden: int = option(128, "width of the graph's nodes", low=4, high=1024)
-    dropout: float = option(0.5, "share of node states dropped while training", low=0.0, high=0.9)
-    tau: float = option(1.0, "temperature of the choice of representatives", low=0.01, high=100.0)
-    select: str = option(
-        "preset",
-        "how representatives are chosen to answer: the best, one draw, or the mean of many draws",
-        choices=("preset", *SELECT),
-    )
-    draws: int = option(16, "draws of which mc takes the mean", low=1, high=1000)
-    seed: int = option(0, "seed of the draws to answer", low=0, high=2**31 - 1)
-    dec_weight: float = option(0.0, "weight of the clustering loss of deep embedding", low=0.0, high=100.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -161,11 +121,7 @@ class MicroMIL(MILModel):
     parts: ClassVar[Mapping[str, str]] = {"z": "cluster", "score": "cluster"}
     #: the rate in print: at 1e-4, as in code, it does not learn on redundant photographs (docs/benchmarks.md)
     recipe: ClassVar[Mapping[str, Any]] = {"lr": 1e-3, "weight_decay": 1e-6, "epochs": 30, "patience": 10}
-    presets: ClassVar[Mapping[str, Preset]] = {
-        "official": Preset({"compat": "official", "clusters": 36}, PUBLISHED, "MICCAI 2025, as in its code"),
-        "BreakHis": Preset({**PRINTED, "clusters": 16}, {**PUBLISHED, "lr": 1e-3}, IN_PRINT),
-        "Seegene": Preset({**PRINTED, "clusters": 36}, {**PUBLISHED, "lr": 1e-3}, IN_PRINT),
-    }
+    presets: ClassVar[Mapping[str, Preset]] = PRESETS
 
     def __init__(self, config: MicroMILConfig, in_features: int, tree: LabelTree) -> None:
         super().__init__(config, in_features, tree)
@@ -174,6 +130,8 @@ class MicroMIL(MILModel):
                 **self.exceptions,
                 "evidence": "published logits go through an activation, so that they are no sum over images",
             }
+        self.whole_epochs = config.compat == "official"
+        self._drops = True
         width = config.width or in_features
         self.image_feature = nn.Linear(in_features, width)
         self.dec = Centres(config.clusters, width)
@@ -185,7 +143,7 @@ class MicroMIL(MILModel):
     def setting(self, name: str) -> Any:
         """What `compat` stands for; `select` may be set by itself."""
         given = getattr(self.config, name, "preset")
-        return PRESETS[self.config.compat][name] if given == "preset" else given
+        return COMPAT[self.config.compat][name] if given == "preset" else given
 
     def assign(self, features: Tensor) -> Assignment:
         """Clusters of a bag (N, D)."""
@@ -232,7 +190,7 @@ class MicroMIL(MILModel):
         h, attention = q, []
         for layer in self.layers:
             h, weights = layer(h, edges)
-            h = leaky_relu(dropout(h, self.config.dropout, self.training), _SLOPE)
+            h = leaky_relu(dropout(h, self.config.dropout, self.training and self._drops), _SLOPE)
             attention.append(weights)
         logits = self.classify(h.mean(0))
         if self.setting("activate"):
@@ -309,12 +267,13 @@ class MicroMIL(MILModel):
         self,
         features: Tensor,
         cells: Tensor | None,  # noqa: ARG002
-        progress: float,  # noqa: ARG002
+        progress: float,
         *,
         generator: torch.Generator | None = None,
         noise: Noise | None = None,
     ) -> Study:
         """Answer from one draw; labels of tiles speak of the graph without noise, which will answer later."""
+        self._drops = self.setting("drops_on") or progress == 0
         assigned = self.assign(features)
         seen = self._connect(assigned, self.draw(len(features), generator) if noise is None else noise)
         extra = {}
