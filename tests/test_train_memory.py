@@ -129,6 +129,25 @@ def test_the_log_says_it(monkeypatch, tmp_path):
         assert [row["tiles_at_a_time"] for row in csv.DictReader(stream)] == ["8", "8"]
 
 
+def test_a_resumed_run_goes_on_with_as_few_tiles_at_a_time(monkeypatch, tmp_path):
+    known = cases()
+    about = {"method": "abmil", "config": SMALL, "tree": TREE, "recipe": RECIPE}
+    with monkeypatch.context() as here:
+        short_of_memory(here, "backward")
+        whole = drain(train_steps(known, split(known), **about))
+    with monkeypatch.context() as here:
+        short_of_memory(here, "backward")
+        steps = train_steps(known, split(known), resume=tmp_path / "run.ckpt", **about)
+        next(p for p in steps if p.payload is not None)
+        steps.close()
+    told = []
+    again = drain(train_steps(known, split(known), resume=tmp_path / "run.ckpt", **about), told.append)
+    assert not any(p.stage == ASIDE for p in told)  # it was said, and nothing runs out of memory again
+    assert again.history == whole.history
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(again.model.state_dict()[name], value), name
+
+
 @pytest.mark.parametrize(
     ("method", "config", "among", "lower"),
     [

@@ -364,6 +364,7 @@ class Fit:
             "best": self.best,
             "disobeyed": self.disobeyed,
             "insistence": self.insistence,
+            "rows": self.memory.rows,
             "recorded": self.recorder.state() if self.recorder is not None else {},
         }
 
@@ -376,6 +377,6 @@ class Fit:
         self.random.state = state["random"]
         self.epoch, self.history = state["epoch"], list(state["history"])
         self.best, self.disobeyed = dict(state["best"]), list(state["disobeyed"])
-        self.insistence = state["insistence"]
+        self.insistence, self.memory.rows = state["insistence"], state.get("rows")
         if self.recorder is not None:
             self.recorder.load(state["recorded"])
