@@ -239,8 +239,10 @@ class Survival(LabelTree):
             edges[:] = np.quantile(seen, np.linspace(0, 1, bins + 1))
             edges[0], edges[-1] = known.min() - 1e-6, known.max() + 1e-6
         if not np.isfinite(edges).all() or (np.diff(edges) <= 0).any():
+            some = f"{len(seen)} observed event{'' if len(seen) == 1 else 's'}"
+            of, do = f"{len(known)} case{'' if len(known) == 1 else 's'}", "does" if len(seen) == 1 else "do"
             raise LabelError(
-                f"{len(seen)} observed events among {len(known)} cases do not give {bins} intervals of time; "
+                f"{some} among {of} {do} not give {bins} intervals of time; "
                 "give more cases with an observed event, or fewer intervals."
             )
         return cls._named(tuple(float(e) for e in edges), unit)

@@ -87,6 +87,13 @@ def test_too_few_events_are_said(times, events):
         Survival.from_times(times, events)
 
 
+def test_one_event_is_not_many():
+    with pytest.raises(LabelError, match=r"^1 observed event among 2 cases does not give 4 intervals"):
+        Survival.from_times([1, 2], [False, True])
+    with pytest.raises(LabelError, match=r"^0 observed events among 1 case do not give 2 intervals"):
+        Survival.from_times([1], [False], bins=2)
+
+
 def test_a_time_needs_an_event():
     with pytest.raises(LabelError, match="whether the event was observed"):
         Target(time=3.0)

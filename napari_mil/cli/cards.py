@@ -21,7 +21,7 @@ def card_lines(project: Any, card: ModelCard) -> list[str]:
         f"  parent: {card.parent or 'none'}; made {card.created}",
         f"  slides: {parts}",
         f"  method: {_pairs(card.config)}",
-        f"  recipe: {_pairs(dataclasses.asdict(card.recipe))}",
+        f"  recipe: {_pairs(dataclasses.asdict(card.recipe) | {'record': _recorded(project, card)})}",
     ]
     if card.made_with:
         lines.append(f"  made with: {_pairs(card.made_with)}")
@@ -42,8 +42,9 @@ def reliability_lines(table: Mapping[str, Any]) -> list[str]:
         bins, edges = table[key], table["edges"]
         for k, n in enumerate(bins["count"]):
             if n:
+                answers = f"{n} answer{'' if n == 1 else 's'}"
                 lines.append(
-                    f"    confidence {edges[k]:.1f} to {edges[k + 1]:.1f}: {n} answers, "
+                    f"    confidence {edges[k]:.1f} to {edges[k + 1]:.1f}: {answers}, "
                     f"mean {bins['confidence'][k]:.3f}, right {bins['right'][k]:.3f}"
                 )
     return lines
@@ -66,6 +67,12 @@ def recording_lines(project: Any, card: ModelCard) -> list[str]:
             f"{hidden[0]} to {hidden[-1]} of {one.roles.shape[1]} tiles hidden{stayed}"
         )
     return lines
+
+
+def _recorded(project: Any, card: ModelCard) -> str:
+    """The slides and cases that a training was asked to record, by name."""
+    names = {record.id: record.name for record in project.slides}
+    return " and ".join(names.get(one, one) for one in card.recipe.record) or "nothing"
 
 
 def _pairs(values: Mapping[str, Any]) -> str:

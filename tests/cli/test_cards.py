@@ -4,7 +4,7 @@ import dataclasses
 import json
 from types import SimpleNamespace
 
-from napari_mil.card import ModelCard
+from napari_mil.card import ModelCard, Recipe
 from napari_mil.cli.cards import card_lines
 from napari_mil.labeltree import LabelTree, Survival
 from napari_mil.workflow.figures import logrank_words
@@ -23,7 +23,7 @@ def test_a_card_tells_its_figures_and_its_reliability():
     table = {
         "edges": [k / 10 for k in range(11)],
         "part": "test",
-        "said": {"count": [*empty, 3, 0], "confidence": [*empty, 0.85, 0], "right": [*empty, 1, 0]},
+        "said": {"count": [*empty, 3, 1], "confidence": [*empty, 0.85, 0.9], "right": [*empty, 1, 0]},
     }
     figures = {"fine/auc": [0.9, 0.8, 0.95]}
     told = dataclasses.replace(
@@ -41,7 +41,18 @@ def test_a_card_tells_its_figures_and_its_reliability():
     assert "  slides: 2 train, 1 test" in lines
     assert "  made with: torch 2.13" in lines
     assert "    confidence 0.8 to 0.9: 3 answers, mean 0.850, right 1.000" in lines
+    assert "    confidence 0.9 to 1.0: 1 answer, mean 0.900, right 0.000" in lines
     assert ModelCard.from_json(told.to_json()).reliability == table
+
+
+def test_a_card_names_the_slides_that_were_recorded():
+    card = ModelCard("m", "mhim-1", "mhim", {}, "builtin-1", 4, 256, 0.5, TREE)
+    plain = next(x for x in card_lines(NONE, card) if "recipe: " in x)
+    assert plain.endswith("record nothing, seed 0")
+    recorded = dataclasses.replace(card, recipe=Recipe(record=("12dbc6", "P017")))
+    study = SimpleNamespace(slides=(SimpleNamespace(id="12dbc6", name="case-17", case="P001"),))
+    said = "\n".join(card_lines(study, recorded))
+    assert "record case-17 and P017, seed 0" in said
 
 
 def test_a_card_tells_the_survival_of_the_halves_by_risk():
