@@ -25,6 +25,7 @@ from napari_mil.train import (
     study_steps,
 )
 from napari_mil.train.search import with_settings
+from napari_mil.train.study import Run, Study
 
 pytestmark = pytest.mark.slow
 
@@ -75,6 +76,15 @@ def test_every_case_is_tested_once_per_seed_and_the_table_is_that_of_the_runs(pl
     assert any(p.payload and "loss" in p.payload for p in told)
     assert (tmp_path / "s" / "seed1-fold0" / "history.csv").exists()
     assert not list((tmp_path / "s").rglob("*.ckpt"))
+
+
+def test_a_table_has_no_mean_of_p_values():
+    figures = {"survival/c_index": (0.6, 0.5, 0.7), "survival/logrank_p": (0.04, 0.04, 0.04)}
+    one = Run(0, 0, {}, figures, {}, None, 1, 2, 0.1)
+    study = Study("abmil", (one, dataclasses.replace(one, fold=1)), {}, None)
+    assert list(study.table()) == ["survival/c_index"]
+    assert study.in_words().startswith("abmil: 2 runs, 1 seed × 2 folds")
+    assert "logrank" not in study.to_csv()
 
 
 def test_a_study_that_was_stopped_goes_on_and_does_nothing_twice(planted, tmp_path, monkeypatch):
@@ -185,7 +195,7 @@ def test_grids_are_checked_before_anything_is_trained():
         combinations("mhim", {"mask_ratio": [0.1, 2]})
     with pytest.raises(ModelError, match="at least one value"):
         combinations("mhim", {"mask_ratio": []})
-    with pytest.raises(LabelError, match="1 folds are too few"):
+    with pytest.raises(LabelError, match="1 fold is too few"):
         parts_of({"a": 1}, folds=1, seeds=(0,))
 
 

@@ -21,7 +21,7 @@ from napari_mil.blocks.basics import (
 )
 from napari_mil.blocks.dsmil import CriticalAttention, DSMILPooler, Streams
 from napari_mil.blocks.gat import GraphAttention
-from napari_mil.blocks.hiding import HidesTiles, Hiding
+from napari_mil.blocks.hiding import HidesTiles, Hiding, JudgesTeacher
 from napari_mil.blocks.nystrom import NystromAttention, NystromLayer
 from napari_mil.blocks.pooling import AttentionPooler, Pooled, Pooler, part, whole
 from napari_mil.blocks.ppeg import PPEG
@@ -45,6 +45,7 @@ __all__ = [
     "Head",
     "HidesTiles",
     "Hiding",
+    "JudgesTeacher",
     "NystromAttention",
     "NystromLayer",
     "Pooled",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -78,6 +78,14 @@ class HidesTiles(Protocol):
         noise: Mapping[str, Tensor] | None = None,
     ) -> Hiding:
         """The tiles hidden for the score of `salience`; None = the model's own ratios."""
+
+
+@runtime_checkable
+class JudgesTeacher(Protocol):
+    """A method whose teacher is judged beside its student while they learn."""
+
+    def taught(self) -> Any:
+        """The model with the teacher answering in its student's place, or None where it is not judged."""
 
 
 def extreme(score: Tensor, count: int, *, largest: bool, exact: bool) -> Tensor:

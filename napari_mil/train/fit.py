@@ -25,6 +25,7 @@ from napari_mil.labeltree import LabelTree, Survival
 from napari_mil.mil import Example, MILModel, answering, total
 from napari_mil.steps import ASIDE, Progress, Steps
 from napari_mil.train.again import Moment, too_much
+from napari_mil.train.beside import Beside
 from napari_mil.train.recording import Recorder
 from napari_mil.train.rules import epoch_score, learning_rate, tired
 
@@ -161,6 +162,7 @@ class Fit:
         self._now: Sequence[Visit] = ()
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {}
+        self.beside = Beside(self.model)
         self.disobeyed = self._disobeyed({case: self._obeyed(case) for case in self.labelled})
 
     @property
@@ -325,7 +327,7 @@ class Fit:
             figures["obeyed"] = sum(yes for yes, _ in follows.values()) / sum(n for _, n in follows.values())
             if self.recipe.select_by == "score":
                 score += min(figures["obeyed"], OBEYED_ENOUGH)
-        return {**figures, "score": score}
+        return {**figures, **self.beside.judge(cohort, self.recipe, self.epoch), "score": score}
 
     @staticmethod
     def _disobeyed(follows: Mapping[str, tuple[int, int]]) -> list[str]:
@@ -362,6 +364,7 @@ class Fit:
             "epoch": self.epoch,
             "history": self.history,
             "best": self.best,
+            "teacher": self.beside.best,
             "disobeyed": self.disobeyed,
             "insistence": self.insistence,
             "rows": self.memory.rows,
@@ -377,6 +380,7 @@ class Fit:
         self.random.state = state["random"]
         self.epoch, self.history = state["epoch"], list(state["history"])
         self.best, self.disobeyed = dict(state["best"]), list(state["disobeyed"])
+        self.beside.best = dict(state.get("teacher", {}))
         self.insistence, self.memory.rows = state["insistence"], state.get("rows")
         if self.recorder is not None:
             self.recorder.load(state["recorded"])

@@ -24,6 +24,7 @@ from napari_mil.labeltree import LabelTree
 from napari_mil.mil import MILModel
 from napari_mil.options import check
 from napari_mil.steps import Progress, Steps
+from napari_mil.train.beside import teacher_figures
 from napari_mil.train.files import replace_whole
 from napari_mil.train.fit import Cohort, Fit, OwnRandom, prepare
 from napari_mil.train.key import run_key
@@ -52,6 +53,7 @@ class Trained:
     reliability : the reliability diagram of the figures' cases, see evaluate.reliability; with `part`
     survival : the curves of the figures' cases by risk, see evaluate.survival_table; with `part`
     made_with : versions and device, see device.surroundings
+    teacher : the best epoch of a teacher that is judged beside its student, see train.beside, or {}
     recorded : the file that `recording.load` reads, of the slides that the recipe names, or b""
     """
 
@@ -65,6 +67,7 @@ class Trained:
     reliability: Mapping[str, Any] = field(default_factory=dict)
     survival: Mapping[str, Any] = field(default_factory=dict)
     made_with: Mapping[str, str] = field(default_factory=dict)
+    teacher: Mapping[str, Any] = field(default_factory=dict)
     recorded: bytes = b""
 
 
@@ -215,6 +218,8 @@ def judged(made: Trained, cases: Mapping[str, TrainingCase], split: Split, devic
     temperature = made.temperature if made.calibrated else None
     said = answers(made.model, held, device=device)
     figures = evaluate(made.model, held, temperature=temperature, said=said)
+    if made.teacher:
+        figures |= teacher_figures(made.model, made.teacher, held, device)
     targets, tree = [c.target for c in held], made.model.tree
     nodes, p = [t.slide for t in targets], [said[c.case].probabilities for c in held]
     hazards = [h for c in held if (h := said[c.case].hazards) is not None]
@@ -260,6 +265,7 @@ def _trained(model: MILModel, fit: Mapping[str, Any], earlier: Sequence[Mapping[
         told or 1.0,
         score=best["score"],
         calibrated=told is not None,
+        teacher=fit.get("teacher", {}),
         recorded=dump(fit["recorded"]) if fit["recorded"] else b"",
     )
 

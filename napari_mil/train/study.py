@@ -109,7 +109,7 @@ class Study:
     tree: LabelTree | None
 
     def table(self, *, resamples: int = 1000, seed: int = 0) -> dict[str, Line]:
-        """Every figure that a run has an interval for.
+        """Every figure that a run has an interval for, and no p-values.
 
         Standard deviations are between runs (of seeds and folds). Pooled figures take the answers of all
         folds and seeds together, resampling whole cases with all their answers; they are left out of tile
@@ -119,6 +119,8 @@ class Study:
         found: dict[str, list[float]] = {}
         for run in self.runs:
             for name, value in run.metrics.items():
+                if name.endswith("logrank_p"):  # p-values of several runs have no mean
+                    continue
                 if not isinstance(value, int | float) and np.isfinite(value[0]):
                     found.setdefault(name, []).append(float(value[0]))
         return {
@@ -149,7 +151,9 @@ class Study:
     def in_words(self) -> str:
         """The table for a person."""
         seeds, folds = ({getattr(run, key) for run in self.runs} for key in ("seed", "fold"))
-        lines = [f"{self.method}: {len(self.runs)} runs, {len(seeds)} seeds × {len(folds)} folds"]
+        many = {"run": len(self.runs), "seed": len(seeds), "fold": len(folds)}
+        runs, dealt, parts = (f"{n} {what}{'' if n == 1 else 's'}" for what, n in many.items())
+        lines = [f"{self.method}: {runs}, {dealt} × {parts}"]
         for name, line in self.table().items():
             text = f"  {name}: {line.mean:.3f} ± {line.sd:.3f}"
             if line.pooled is not None:
@@ -179,7 +183,9 @@ def parts_of(
 ) -> tuple[Part, ...]:
     """Every seed with folds of its own, dealt by that seed; LabelError when they cannot be dealt."""
     if folds < 2:
-        raise LabelError(f"{folds} folds are too few; ask for at least 2.")
+        raise LabelError(
+            f"A study of {folds} fold{'' if folds == 1 else 's'} tests nothing; ask for at least 2."
+        )
     return tuple(
         Part(seed, fold, split)
         for seed in seeds

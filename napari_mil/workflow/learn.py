@@ -157,10 +157,15 @@ def keep_model(
     worse: str = "",
     note: str = "",
 ) -> ModelCard:
-    """Store a trained model with its card, and its recording where there is one; the card that stands.
+    """Store a trained model with its card, and its recording and its best teacher where there are; the card
+    that stands.
 
     The same weights are one model: trained again under another name, they stay under the name that they have.
     """
+    from safetensors.torch import save
+
+    from napari_mil.methods import official
+    from napari_mil.train.beside import BEST_TEACHER, best_teacher
     from napari_mil.train.recording import FILE
     from napari_mil.workflow.models import model_id, weight_bytes
 
@@ -190,7 +195,9 @@ def keep_model(
         worse=worse,
         note="; ".join(filter(None, (f"preset {preset}" if preset else "", note, split_words(split)))),
     )
-    extra = {FILE: trained.recorded} if trained.recorded else None
+    extra = {FILE: trained.recorded} if trained.recorded else {}
+    if trained.teacher:
+        extra[BEST_TEACHER] = save(official.dump(best_teacher(trained.model, trained.teacher)))
     project.store.save_model(card, weights, extra=extra)
     return next((known for known in project.cards if known.id == card.id), card)
 

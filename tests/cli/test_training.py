@@ -101,7 +101,7 @@ def test_the_same_weights_again_are_no_second_model(study_folder, capsys, monkey
         (("--record", "lost"), "'lost' is no slide"),
         (("--method", "abmil", "--record", "case001a"), "hides no tiles"),
         (("-r", "precision=bf16", "--method", "hmil"), "does not keep its figures in bfloat16"),
-        (("--folds", "1"), "1 folds are too few"),
+        (("--folds", "1"), "1 fold is too few"),
     ],
 )
 def test_what_cannot_be_trained_is_one_sentence(words, said, study_folder, capsys, monkeypatch):

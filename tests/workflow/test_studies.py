@@ -13,6 +13,7 @@ from napari_mil.workflow import (
     find_card,
     find_record,
     has_recording,
+    import_model,
     recordings,
     retrain_here_steps,
     search_model_steps,
@@ -32,6 +33,16 @@ def test_a_preset_trains_as_published_and_the_card_says_so(study):
     assert card.note == "preset v2-command"
     assert card.made_with["torch"]
     assert find_card(study, "published").reliability.keys() == card.reliability.keys()
+    student, teacher = (
+        {k.removeprefix(part) for k in card.metrics if k.startswith(part) and k.endswith("/auc")}
+        for part in ("fine/", "teacher/fine/")
+    )
+    assert student == teacher == {"auc"}  # both are told of, as published
+    file = study.store.folder / "models" / card.id / "best_teacher.safetensors"
+    own = import_model(study, file, {"encoder": card.encoder, "act": "gelu", "da_act": "relu"}, name="taught")
+    network, taught = study.model(card.id), study.model(own.id)
+    assert not taught.has_teacher()
+    assert taught.student.state_dict().keys() == network.teacher.state_dict().keys()
 
 
 def test_a_training_can_be_followed_and_leaves_its_history(study):

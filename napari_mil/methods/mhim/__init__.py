@@ -10,7 +10,7 @@ import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -27,28 +27,11 @@ from napari_mil.errors import ModelError
 from napari_mil.labeltree import LabelTree
 from napari_mil.methods.mhim.config import GRID, PRESETS, MHIMConfig
 from napari_mil.methods.mhim.network import Network
+from napari_mil.methods.mhim.seen import Look, Step
 from napari_mil.mil import MILModel, Noise, Output, Preset, Study, answering, as_tensor, mean_answer
 
 #: bits of the column `flags`; version 1 may hide a tile for several reasons
 HIGH_CANDIDATE, HIDDEN_HIGH, HIDDEN_LOW, HIDDEN_RANDOM = 1, 2, 4, 8
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Look:
-    """What the teacher sees.
-
-    Attributes
-    ----------
-    score : (N,) salience, or (H, N) one row per head
-    attention : (N,), the mean over classes where it is class-wise
-    probability : (N, C) of weighted tiles
-    embedding : (D,) or (C, D) the bag
-    """
-
-    score: Tensor
-    attention: Tensor
-    probability: Tensor
-    embedding: Tensor
 
 
 class MHIM(MILModel):
@@ -200,6 +183,16 @@ class MHIM(MILModel):
                 "load a checkpoint that holds one, or train a new model."
             )
         return self.teacher
+
+    def taught(self) -> MHIM | None:
+        """The same model with the teacher answering in its student's place, the weights shared, where both
+        are judged as published (methods.md §3.8); else None.
+        """
+        if not self.has_teacher() or self.config.compat != "official":
+            return None
+        twin = copy.copy(self)
+        vars(twin)["_modules"] = {"student": self.teacher}  # a copy shares the table of its parts
+        return twin
 
     @contextmanager
     def _teacher_mode(self, seed: int, *, random: bool) -> Iterator[None]:
@@ -366,17 +359,6 @@ class MHIM(MILModel):
             with answering(self):
                 fed[part.recycled] = net.merge.attention(net.rows(features, part.recycled).all()).T
         return {"token_attention": fed, "recycle_attention": fed.sum(1)}
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Step:
-    """One training step on one bag, for who wants to know: the voices' (C,) logits, what the teacher saw and
-    what was hidden (None in pure mode).
-    """
-
-    voices: tuple[Tensor, ...]
-    teacher: Look | None = None
-    part: Hiding | None = None
 
 
 def _flags(part: Hiding, tiles: int) -> Tensor:
