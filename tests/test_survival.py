@@ -351,7 +351,7 @@ def test_maps_of_a_risk(model):
 
 def test_methods_with_levels_refuse_time():
     assert "hmil" not in SINGLE
-    with pytest.raises(ModelError, match="this label tree has one"):
+    with pytest.raises(ModelError, match="intervals of time have one; choose abmil or mhim"):
         methods.create("hmil", in_features=6, tree=TASK)
 
 

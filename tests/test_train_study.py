@@ -195,7 +195,7 @@ def test_grids_are_checked_before_anything_is_trained():
         combinations("mhim", {"mask_ratio": [0.1, 2]})
     with pytest.raises(ModelError, match="at least one value"):
         combinations("mhim", {"mask_ratio": []})
-    with pytest.raises(LabelError, match="1 fold is too few"):
+    with pytest.raises(LabelError, match="A study of 1 fold tests nothing"):
         parts_of({"a": 1}, folds=1, seeds=(0,))
 
 

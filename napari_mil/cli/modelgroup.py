@@ -24,17 +24,20 @@ Name = Annotated[str, typer.Argument(help="Name or id of a model of the project.
 
 @app.command("list", epilog="Example: `napari-mil models list study/`")
 def list_(project: ExistingProject, *, as_json: AsJson = False) -> None:
-    """List the project's models, newest last; an asterisk marks the adopted one."""
+    """List the project's models, newest last; an asterisk marks the one that answers where none is named: the
+    adopted one, or, as long as none was adopted, the newest that is not worse than its parent.
+    """
     from napari_mil.workflow import current_card
 
     with opened(project) as p:
         current = current_card(p)
         for card in p.cards:
-            adopted = current is not None and card.id == current.id
-            row = {"name": card.name, "method": card.method, "id": card.id, "adopted": adopted}
+            answers = current is not None and card.id == current.id
+            row = {"name": card.name, "method": card.method, "id": card.id, "answers": answers}
+            row["adopted"] = card.id == p.store.current
             row |= {"parent": card.parent, "created": card.created}
             about = f"{card.name}  {card.method}  {card.id}  parent {card.parent or 'none'}  {card.created}"
-            print(json.dumps(row) if as_json else f"{'*' if adopted else ' '} {about}")
+            print(json.dumps(row) if as_json else f"{'*' if answers else ' '} {about}")
 
 
 @app.command(epilog="Example: `napari-mil models show study/ mhim-sample`")

@@ -18,7 +18,7 @@ from torch.nn.functional import cosine_similarity, normalize
 from napari_mil.blocks import GatedScores, by_rows, kaiming
 from napari_mil.correction import Target
 from napari_mil.errors import ModelError
-from napari_mil.labeltree import LabelTree
+from napari_mil.labeltree import LabelTree, Survival
 from napari_mil.mil import MILModel, Noise, Output, Preset, Study
 from napari_mil.options import option
 
@@ -173,6 +173,10 @@ class HMIL(MILModel):
 
     def __init__(self, config: HMILConfig, in_features: int, tree: LabelTree) -> None:
         super().__init__(config, in_features, tree)
+        if isinstance(tree, Survival):
+            raise ModelError(
+                "hmil learns labels of two levels, and intervals of time have one; choose abmil or mhim."
+            )
         if tree.levels < 2:
             raise ModelError(
                 "hmil learns a coarse and a fine level, and this label tree has one; "

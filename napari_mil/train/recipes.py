@@ -8,6 +8,7 @@ from typing import Any
 
 from napari_mil import methods
 from napari_mil.card import Recipe
+from napari_mil.errors import ModelError
 from napari_mil.options import build
 
 
@@ -22,6 +23,9 @@ def recipe_for(
     if isinstance(given, Recipe):
         return build(Recipe, given, "the recipe")
     usual = methods.preset(method, preset).recipe if preset else methods.get(method).recipe
+    _belong(
+        given or {}, Recipe, methods.get(method).Config, f"an option of {method}, not of the training: -s"
+    )
     return build(Recipe, {**usual, **(given or {})}, "the recipe")
 
 
@@ -30,7 +34,19 @@ def config_for(
 ) -> dict[str, Any]:
     """All options of a method as a mapping: the defaults, or a preset's, and what a person gave instead."""
     usual = methods.preset(method, preset).config if preset else {}
+    _belong(
+        given or {}, methods.get(method).Config, Recipe, f"an option of the training, not of {method}: -r"
+    )
     return dataclasses.asdict(build(methods.get(method).Config, {**usual, **(given or {})}, method))
+
+
+def _belong(given: Mapping[str, Any], here: type, there: type, words: str) -> None:
+    """ModelError when an option was given to the method that is the training's, or the other way round."""
+    where = "recipe" if there is Recipe else "config"
+    mine, theirs = ({f.name for f in dataclasses.fields(kind)} for kind in (here, there))
+    for key, value in given.items():
+        if key in theirs - mine:
+            raise ModelError(f"{key} is {words} {key}={value} (in Python `{where}`).")
 
 
 def retrain_recipe(parent: Recipe, *, seed: int = 0) -> Recipe:

@@ -297,12 +297,15 @@ def test_list_show_and_compare(study, published, run):
         "--encoder",
         "builtin",
     )
+    rows = [json.loads(line) for line in run("models", "list", study, "--json")[1].splitlines()]
+    assert [(row["answers"], row["adopted"]) for row in rows] == [(False, False), (True, False)]
     run("models", "adopt", study, "one")
     status, out, _ = run("models", "list", study)
     assert status == 0
     assert [line[:5] for line in out.splitlines()] == ["* one", "  two"]
     rows = [json.loads(line) for line in run("models", "list", study, "--json")[1].splitlines()]
     assert [(row["name"], row["adopted"]) for row in rows] == [("one", True), ("two", False)]
+    assert [row["answers"] for row in rows] == [True, False]
     out = run("models", "show", study, "two")[1]
     assert "reads: 12 numbers of builtin-1, tiles of 256 px at 0.5 µm/px" in out
     assert "assumed: the order of the classes" in out

@@ -101,7 +101,9 @@ def test_the_same_weights_again_are_no_second_model(study_folder, capsys, monkey
         (("--record", "lost"), "'lost' is no slide"),
         (("--method", "abmil", "--record", "case001a"), "hides no tiles"),
         (("-r", "precision=bf16", "--method", "hmil"), "does not keep its figures in bfloat16"),
-        (("--folds", "1"), "1 fold is too few"),
+        (("--folds", "1"), "A study of 1 fold tests nothing"),
+        (("-s", "lr=0.01"), "lr is an option of the training, not of mhim: -r lr=0.01"),
+        (("-r", "mask_ratio=0.1"), "mask_ratio is an option of mhim, not of the training: -s mask_ratio=0.1"),
     ],
 )
 def test_what_cannot_be_trained_is_one_sentence(words, said, study_folder, capsys, monkeypatch):
