@@ -133,14 +133,17 @@ class _CLAM(MILModel):
         progress: float,
         weights: Sequence[float] | None,
     ) -> dict[str, Tensor]:
-        """The loss of the bag's answer, and the instance loss of bags labelled at a leaf."""
+        """The loss of the bag's answer, and the instance loss of bags labelled at a leaf: both are parts of a
+        mean over all labelled bags, so that a step is the same whether its bags come together or one by one.
+        """
         slide = super().slide_losses(studies, targets, progress, weights)
         losses = {name: self.config.bag_weight * loss for name, loss in slide.items()}
         known = [i for i, t in enumerate(targets) if t.slide in self._class_of]
         if known and self.config.instance_weight:
             each = torch.stack([self._instance_loss(studies[i], targets[i].slide) for i in known])
             share = each.new_tensor([1.0 if weights is None else weights[i] for i in known])
-            losses["instance"] = self.config.instance_weight * (share * each).mean()
+            labelled = sum(t.says(self.tree) for t in targets)
+            losses["instance"] = self.config.instance_weight * (share * each).sum() / labelled
         return losses
 
     def _instance_loss(self, study: Study, leaf: int) -> Tensor:

@@ -407,6 +407,7 @@ def mixed_bags():
         Target(slide=TREE.leaves[1]),
         Target(slide=TREE.leaves[2], tiles=tiles),
         Target(tiles=other),
+        Target(slide=TREE.node("Malignant")),
         Target(),
     ]
     return [(features(20, i), None, target) for i, target in enumerate(known)]
@@ -428,7 +429,7 @@ def test_bags_learned_from_one_by_one_give_the_gradients_of_the_whole_step(case)
     bags, model = mixed_bags(), make(case).eval()  # no dropout, whose order differs
     if model.contrasts_bags:
         pytest.skip("the bags of a step are contrasted; the engine gives them all at once")
-    options = {"tile_weight": 0.7, "weights": [1.0, 2.0, 3.0, 0.5]}
+    options = {"tile_weight": 0.7, "weights": [1.0, 2.0, 3.0, 1.5, 0.5]}
     whole, parts = torch.Generator().manual_seed(3), torch.Generator().manual_seed(3)
     targets = [t for _, _, t in bags]
     expected, losses = gradients(model, [model.loss(bags, 0.5, generator=whole, **options)])
