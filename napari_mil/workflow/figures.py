@@ -46,9 +46,13 @@ def figure_lines(
         n = validation if key.startswith("validation/") else cases
         if key == "obeyed":
             n = None  # of tiles that were learned from
-        one = value[0] if key.endswith("logrank_p") and isinstance(value, list | tuple) else value
-        lines.append(f"  {key}: {figure_words(one, n)}")
+        lines.append(f"  {key}: {figure_words(told_value(key, value), n)}")
     return lines
+
+
+def told_value(key: str, value: Any) -> Any:
+    """What is told of a figure: all of it, or of a p-value, which has no interval, the value alone."""
+    return value[0] if key.endswith("logrank_p") and isinstance(value, list | tuple) else value
 
 
 def held_out_lines(

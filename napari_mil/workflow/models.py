@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from napari_mil.card import ModelCard
 from napari_mil.errors import ModelError, reason
+from napari_mil.workflow.figures import figure_words, told_value
 
 if TYPE_CHECKING:
     from napari_mil.mil import MILModel
 
+#: what is said of an option that the other method has
+NO_OPTION = "no such option"
 #: fields of a card that tell one model from another
 ABOUT = ("method", "encoder", "in_features", "tile_px", "mpp", "parent", "calibrated", "assumed", "note")
 
@@ -60,10 +63,11 @@ def compare_cards(one: ModelCard, other: ModelCard) -> tuple[tuple[str, str, str
     about += [("classes", _leaves(one), _leaves(other))]
     for kind in ("config", "recipe"):
         a, b = (_mapping(getattr(card, kind)) for card in (one, other))
-        about += [(key, a.get(key), b.get(key)) for key in dict.fromkeys([*a, *b])]
-    rows = [(what, str(a), str(b)) for what, a, b in about if a != b]
+        about += [(key, a.get(key, NO_OPTION), b.get(key, NO_OPTION)) for key in dict.fromkeys([*a, *b])]
+    rows = [(what, _said(a), _said(b)) for what, a, b in about if a != b]
     figures = dict.fromkeys([*one.metrics, *other.metrics])
-    rows += [(key, _figure(one.metrics.get(key)), _figure(other.metrics.get(key))) for key in figures]
+    told, beside = one.metrics, other.metrics
+    rows += [(key, _figure(key, told.get(key)), _figure(key, beside.get(key))) for key in figures]
     held = [set(card.slides.get("test", ())) for card in (one, other)]
     if figures and held[0] != held[1]:
         mine, its = (f"{len(h)}, {len(held[0] & held[1])} of them the other's too" for h in held)
@@ -79,7 +83,10 @@ def _mapping(value: Any) -> dict[str, Any]:
     return dict(value) if isinstance(value, Mapping) else dataclasses.asdict(value)
 
 
-def _figure(value: Any) -> str:
-    if isinstance(value, list | tuple) and len(value) == 3:
-        return f"{value[0]:.3f} [{value[1]:.3f}, {value[2]:.3f}]"
+def _said(value: Any) -> str:
     return "none" if value is None else str(value)
+
+
+def _figure(key: str, value: Any) -> str:
+    """A figure without the cases that it stands on, which differ between the models."""
+    return "none" if value is None else figure_words(told_value(key, value))

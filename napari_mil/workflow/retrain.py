@@ -16,7 +16,7 @@ from napari_mil.options import build
 from napari_mil.steps import Progress, Steps
 from napari_mil.workflow.cases import apart, cases_steps
 from napari_mil.workflow.child import Stop, child_steps
-from napari_mil.workflow.figures import figure_words
+from napari_mil.workflow.figures import figure_words, told_value
 from napari_mil.workflow.learn import keep_model, next_name, run_steps, unless_told
 from napari_mil.workflow.manifest import PARTS
 from napari_mil.workflow.project import Project, as_of, find_card
@@ -79,8 +79,12 @@ class Retrained:
         for key in sorted(set(self.before) & set(self.after)):
             was, now = self.before[key], self.after[key]
             if np.isfinite(was[0]) and np.isfinite(now[0]):
-                lines.append(f"  {key}: {was[0]:.3f} -> {figure_words(now, self.held)}{self._by(key)}")
-        lines.append(f"  corrected tiles that the new model follows: {self.obeyed[0]} of {self.obeyed[1]}")
+                words = figure_words(told_value(key, now), self.held)
+                lines.append(f"  {key}: {was[0]:.3f} -> {words}{self._by(key)}")
+        if self.obeyed[1]:
+            lines.append(
+                f"  corrected tiles that the new model follows: {self.obeyed[0]} of {self.obeyed[1]}"
+            )
         if self.set_aside:
             lines.append(f"  corrected tiles on held-out cases, not learned from: {self.set_aside}")
         lines += [f"  left out: {sentence}" for sentence in self.left_out]

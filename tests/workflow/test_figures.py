@@ -1,13 +1,18 @@
 """Figures on screen: rounded, with the cases they stand on, and no interval where there are too few."""
 
+import dataclasses
 import re
 
 import pytest
 from quickstudy import QUICK, study
 
+from napari_mil.card import ModelCard
+from napari_mil.labeltree import LabelTree
 from napari_mil.steps import drain
-from napari_mil.workflow import retrain_here_steps, train_model_steps
+from napari_mil.workflow import Retrained, compare_cards, retrain_here_steps, train_model_steps
 from napari_mil.workflow.figures import figure_lines, figure_words, held_out_lines
+
+TREE = LabelTree.from_paths(["a", "b"])
 
 
 @pytest.mark.parametrize(
@@ -35,6 +40,30 @@ def test_each_part_has_its_own_number_of_cases():
         "  obeyed: 1.000",
         "  survival/logrank_p: 0.040, 6 cases",
     ]
+
+
+def test_two_cards_side_by_side_are_rounded_and_say_what_only_one_has():
+    figures = {"survival/logrank_p": (0.04, 0.04, 0.04), "validation/loss": 1.1586273340415514}
+    one = ModelCard("m-1", "one", "mhim", {"mask_ratio": 0.03}, "e", 4, 256, 0.5, TREE, metrics=figures)
+    other = dataclasses.replace(one, id="m-2", method="abmil", config={"act": "relu"}, parent="m-1")
+    rows = {what: (mine, its) for what, mine, its in compare_cards(one, other)}
+    assert rows == {
+        "method": ("mhim", "abmil"),
+        "parent": ("none", "m-1"),
+        "mask_ratio": ("0.03", "no such option"),
+        "act": ("no such option", "relu"),
+        "survival/logrank_p": ("0.040", "0.040"),
+        "validation/loss": ("1.159", "1.159"),
+    }
+
+
+def test_a_retraining_without_corrected_tiles_does_not_count_them():
+    card = ModelCard("m", "m+1", "mean", {}, "e", 4, 256, 0.5, TREE)
+    p = {"survival/logrank_p": (0.04, 0.04, 0.04)}
+    done = Retrained(card, p, p, {}, (), (0, 0), 0, 7)
+    assert done.in_words().splitlines()[1:] == ["  survival/logrank_p: 0.040 -> 0.040, 7 cases"]
+    told = dataclasses.replace(done, obeyed=(1, 2)).in_words()
+    assert "corrected tiles that the new model follows: 1 of 2" in told
 
 
 def test_a_small_study_shows_no_interval_and_says_why(tmp_path):
