@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -36,13 +37,17 @@ def describe(device: torch.device) -> str:
 
 def surroundings(device: torch.device) -> dict[str, str]:
     """What a figure's reader must know of where it was computed (methods.md §6.3): versions, device, and
-    whether float32 products were rounded ("highest": they were not).
+    whether float32 products were rounded ("highest": they were not), on a CUDA GPU convolutions, too, for
+    which PyTorch decides apart ("tf32": they were).
     """
+    cudnn: Any = torch.backends.cudnn
+    rounded = cudnn.conv.fp32_precision if hasattr(cudnn, "conv") else "tf32" if cudnn.allow_tf32 else "ieee"
     return {
         "napari_mil": __version__,
         "torch": torch.__version__,
         "device": describe(device),
         "float32_products": torch.get_float32_matmul_precision(),
+        **({"float32_convolutions": rounded} if device.type == "cuda" else {}),
     }
 
 
