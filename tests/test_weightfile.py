@@ -35,6 +35,13 @@ def test_a_file_cut_anywhere_is_one_sentence(file):
         assert len(str(told.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize("content", [b"junk\n", b"hello", bytes(range(64)), b"<html>not found</html>"])
+def test_a_file_of_another_kind_is_told_in_words(content, tmp_path):
+    (tmp_path / "j.pth").write_bytes(content)
+    with pytest.raises(ModelError, match=r"^j.pth is no readable checkpoint: [^\d/]+\.$"):
+        read_weights(tmp_path / "j.pth", "checkpoint")
+
+
 def test_code_is_not_run(tmp_path):
     class Evil:
         def __reduce__(self):

@@ -126,13 +126,21 @@ def predict(
     With `--by case` the slides of a case are asked as one bag, as `train` and `evaluate` do; without maps.
     """
     from napari_mil.labeltree import Survival
-    from napari_mil.workflow import Table, analyse_steps, answer_columns, answer_numbers, find_card
+    from napari_mil.workflow import (
+        Table,
+        analyse_steps,
+        answer_columns,
+        answer_numbers,
+        find_card,
+        find_encoder,
+    )
 
     if by not in (None, "slide", "case"):
         raise MILError(f"{by!r} is nothing to answer for; say --by slide or --by case.")
     with opened(project) as p, ExitStack() as stack:
         card = find_card(p, model)
         p.model(card.id)  # weights that are damaged are said once, before any slide
+        find_encoder(p, card.encoder)  # and an encoder that is not there
         by = by or ("case" if isinstance(card.tree, Survival) else "slide")
         table = stack.enter_context(Table(csv, answer_columns(card, by))) if csv else None
         if by == "case":

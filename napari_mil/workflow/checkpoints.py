@@ -14,7 +14,7 @@ from napari_mil.card import ModelCard
 from napari_mil.errors import LabelError, ModelError
 from napari_mil.labeltree import UNITS, LabelTree, Survival
 from napari_mil.options import build
-from napari_mil.workflow.encoding import encoder_in, encoder_inside, keep_encoder
+from napari_mil.workflow.encoding import UNKNOWN, encoder_in, encoder_inside, keep_encoder
 from napari_mil.workflow.models import model_id, weight_bytes
 from napari_mil.workflow.project import Project, parse_mpp
 
@@ -87,7 +87,7 @@ def questions(path: Path, tree: LabelTree | None, *, method: str | None = None) 
     words += f" ({said.note})" if said.note else ""
     asked = [
         Question("classes", words, ", ".join(names), _classes(said, tree), instead="edges"),
-        Question("encoder", "encoder whose features it reads", _own(said.encoder) or "unknown", str),
+        Question("encoder", "encoder whose features it reads", _own(said.encoder) or UNKNOWN, str),
         Question("tile_px", "side of its tiles in pixels", str(TILE_PX), _tile_px),
         Question("mpp", "µm per pixel of its tiles, or none", str(MPP), _mpp),
     ]
@@ -253,7 +253,7 @@ def _features(folder: Path, path: Path, said: Mapping[str, Any]) -> _Features:
     assumed = [] if told else ["which encoder made the features it reads"]
     if not {"tile_px", "mpp"} <= said.keys() and not (ours and not encoders.needs_weights(own)):
         assumed.insert(0, f"tiles of {cut[0]} px at {cut[1]} µm/px")
-    return _Features(told or "unknown", *cut, tuple(assumed), given)
+    return _Features(told or UNKNOWN, *cut, tuple(assumed), given)
 
 
 def _given(path: Path, which: str, weights: Path | None) -> Encoder | None:

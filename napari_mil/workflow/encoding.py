@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from napari_mil.encoders import Encoder
     from napari_mil.workflow.project import Project
 
+#: the encoder on the card of a model of which nobody said what it reads
+UNKNOWN = "unknown"
+
 
 def add_encoder(project: Project, name: str, weights: Path) -> Encoder:
     """The encoder of a file of weights, which the project keeps: nobody needs the file again.
@@ -65,6 +68,11 @@ def encoder_in(folder: Path, which: str) -> Encoder:
     """`find_encoder` in the project at `folder`, which need not be there yet: then nothing is kept."""
     from napari_mil.encoders import create, name_of, needs_weights
 
+    if which == UNKNOWN:
+        raise ModelError(
+            "Nobody said which encoder made the features that this model reads, so it answers for no slide; "
+            "take its checkpoint in again with --encoder NAME."
+        )
     which = encoder_of(which)
     name, kept = name_of(which), kept_encoders(folder)
     if which in kept:

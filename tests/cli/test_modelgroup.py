@@ -178,7 +178,7 @@ def test_hmil_asks_for_its_tree(tmp_path, run):
     torch.save(official.dump(methods.create("hmil", in_features=12, tree=tree)), tmp_path / "h.pth")
     status, _, err = run("models", "import", tmp_path / "new", tmp_path / "h.pth", "--yes")
     assert status == 2
-    assert "give its tree" in err
+    assert "give its tree (on the command line --classes Benign/N,Benign/UDH,… in its order)" in err
     assert not (tmp_path / "new").exists()
     paths = "Benign/N, Malignant/DCIS, Malignant/IC"
     assert run("models", "import", tmp_path / "new", tmp_path / "h.pth", "--classes", paths, "--yes")[0] == 0

@@ -5,9 +5,12 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from quickstudy import QUICK, study
 
+from napari_mil import methods
 from napari_mil.card import ModelCard
+from napari_mil.methods import official
 from napari_mil.prediction import Prediction, TileMap
 from napari_mil.samples import SAMPLE_TREE
 from napari_mil.steps import drain
@@ -110,6 +113,18 @@ def test_damaged_weights_and_an_unknown_encoder_are_said_once(folder, run):
     assert (status, out) == (2, "")
     assert (
         err == "napari-mil: There is no encoder 'nope'; choose one of: builtin, resnet18, resnet50-trunc.\n"
+    )
+
+
+def test_a_model_of_which_nobody_said_what_it_reads_says_so_once(folder, tmp_path, run):
+    made = methods.create("abmil", in_features=12, tree=SAMPLE_TREE)
+    torch.save(official.dump(made), tmp_path / "p.pth")
+    assert run("models", "import", folder, tmp_path / "p.pth", "--yes")[0] == 0
+    status, out, err = run("predict", folder, "--model", "p")
+    assert (status, out) == (2, "")
+    assert err == (
+        "napari-mil: Nobody said which encoder made the features that this model reads, so it answers for no "
+        "slide; take its checkpoint in again with --encoder NAME.\n"
     )
 
 

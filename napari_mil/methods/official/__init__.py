@@ -175,7 +175,8 @@ def _tree(layout: Layout, tree: LabelTree | None, classes: int) -> LabelTree:
     if tree is None:
         if layout.levels > 1:
             raise ModelError(
-                f"A checkpoint of {layout.title} does not say which fine class belongs where; give its tree."
+                f"A checkpoint of {layout.title} does not say which fine class belongs where; give its tree "
+                "(on the command line --classes Benign/N,Benign/UDH,… in its order)."
             )
         return LabelTree.from_paths([f"class {i}" for i in range(classes)])
     if len(tree.leaves) != classes:
