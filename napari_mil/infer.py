@@ -15,7 +15,7 @@ from napari_mil.bag import Bag
 from napari_mil.calls import call_tiles, calls, lesion_score
 from napari_mil.device import memory_guard
 from napari_mil.errors import BagError, ModelError
-from napari_mil.labeltree import LabelTree, Survival, class_names, level_names, risk
+from napari_mil.labeltree import LIFTED, LabelTree, Survival, class_names, level_names, risk
 from napari_mil.mil import MILModel, Output, answering
 from napari_mil.prediction import Kind, Prediction, TileMap
 
@@ -37,6 +37,7 @@ class Answer:
     attention : (N, 1) or class-wise (N, C) float32; each column sums to 1
     maps : the method's further (N,) columns by name: float32, or bool of a mask, or int32 of groups
     hazards : (K,) float32 where the task is time, else None
+    heads : whether a coarser level is answered otherwise than the finest adds up to, before any temperature
     """
 
     probabilities: tuple[NDArray[np.float32], ...]
@@ -44,6 +45,7 @@ class Answer:
     attention: NDArray[np.float32]
     maps: Mapping[str, NDArray[Any]]
     hazards: NDArray[np.float32] | None = None
+    heads: bool = False
 
     @property
     def lift(self) -> NDArray[np.float32]:
@@ -114,10 +116,11 @@ def _numbers(output: Output, tree: LabelTree, temperature: float) -> Answer:
     if isinstance(tree, Survival):
         hazards = _numpy(torch.sigmoid(output.logits[-1].cpu().double()))
         return Answer((), _numpy(torch.sigmoid(tiles)), attention, maps, hazards)
-    probabilities = tuple(
-        _numpy(torch.softmax(level.cpu().double() / temperature, -1)) for level in output.logits
-    )
-    return Answer(probabilities, _numpy(torch.softmax(tiles, -1)), attention, maps)
+    logits = [level.cpu().double() for level in output.logits]
+    probabilities = tuple(_numpy(torch.softmax(level / temperature, -1)) for level in logits)
+    plain = [torch.softmax(level, -1).numpy() for level in logits]
+    heads = any(np.abs(p - tree.lift(plain[-1], n)).max() > LIFTED for n, p in enumerate(plain[:-1]))
+    return Answer(probabilities, _numpy(torch.softmax(tiles, -1)), attention, maps, heads=heads)
 
 
 def _features(values: Any, device: torch.device) -> Any:
@@ -181,9 +184,8 @@ def predict(
     """
     said = answer(model, bag.features, bag.grid.cells, temperature=temperature, device=device)
     maps = maps_of(said, model.tree, model.notes, note="this region only" if scope == "region" else "")
-    return Prediction(
-        bag.slide_id, bag.grid.id, model_id, scope, said.probabilities, maps, calibrated, said.hazards
-    )
+    told = (said.probabilities, maps, calibrated, said.hazards)
+    return Prediction(bag.slide_id, bag.grid.id, model_id, scope, *told, heads=said.heads)
 
 
 def maps_of(

@@ -24,6 +24,8 @@ PALETTE = (
 )  # fmt: skip
 #: what a time can be counted in
 UNITS = ("days", "weeks", "months", "years")
+#: coarser answers that lie nearer than this to the lifted finest one are that one, but for rounding
+LIFTED = 1e-4
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,6 +58,7 @@ class Prediction:
     calibrated : whether the model's temperature was fitted on held-out data
     maps : TileMaps over the same grid
     at : when, UTC
+    heads : whether a coarser level is answered by a head of its own, and otherwise than the finest adds up to
     """
 
     slide_id: str
@@ -69,6 +70,7 @@ class Prediction:
     calibrated: bool = False
     hazards: NDArray[np.float32] | None = None
     at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    heads: bool = False
 
     def __post_init__(self) -> None:
         if len({len(m.values) for m in self.maps}) > 1:
@@ -105,7 +107,7 @@ class Prediction:
         """Whether the method has a head of its own for a coarser level; else that level is lifted from the
         finest, and differs from it by the temperature alone.
         """
-        return any(m.name == "disagreement" for m in self.maps)
+        return self.heads or any(m.name == "disagreement" for m in self.maps)
 
     def heads_apart(self, tree: LabelTree) -> tuple[int, int] | None:
         """(node, node) at the coarsest level where a method's own head says the one, and its finest answer

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from napari_mil import methods
 from napari_mil.bag import Bag
 from napari_mil.errors import BagError, DeviceError, ModelError
 from napari_mil.infer import answer, call, lesion, predict
+from napari_mil.methods.hmil import HMIL, HMILConfig
 from napari_mil.mil import total
 
 ON_DSMIL = pytest.param(("mhim", {"encoder": "dsmil"}), id="mhim-dsmil")
@@ -64,6 +67,22 @@ def test_only_a_head_of_its_own_contradicts_the_fine_answer(model):
         assert said.heads_apart(TREE) == ((nodes[own], nodes[sums]) if apart else None)
         found.add(apart)
     assert model.name != "hmil" or True in found
+
+
+def test_a_method_of_two_heads_need_not_tell_where_tiles_contradict_each_other():
+    class Plain(HMIL):
+        def forward(self, features, cells=None):
+            out = super().forward(features, cells)
+            return dataclasses.replace(out, maps={})
+
+    torch.manual_seed(0)
+    one, _ = bag(TREE.node("IC"), seed=1)
+    kept = Plain(HMILConfig(hidden=64), one.width, TREE)
+    lifted = methods.create("abmil", {"hidden": 32}, in_features=one.width, tree=TREE)
+    for model, heads in ((kept, True), (lifted, False)):
+        said = predict(model, one, model_id="m", temperature=2.0)
+        assert not any(m.name == "disagreement" for m in said.maps)
+        assert said.has_heads == heads
 
 
 def test_asking_leaves_the_model_as_it_was(model, one):

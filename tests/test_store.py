@@ -56,7 +56,8 @@ def some_answer(**changes):
         TileMap("class/fine without the slide's answer", "nodes", [3, 3, 3, 3]),
     )
     levels = (np.array([0.1, 0.9], np.float32), np.array([1 / 3, 2 / 3], np.float32))
-    return replace(Prediction("s:1/a", GRID.id, "m-1", "slide", levels, maps, calibrated=True), **changes)
+    said = Prediction("s:1/a", GRID.id, "m-1", "slide", levels, maps, calibrated=True, heads=True)
+    return replace(said, **changes)
 
 
 def assert_same_map(a, b):
@@ -72,7 +73,7 @@ def assert_same_map(a, b):
 
 
 def assert_same_answer(a, b):
-    names = ("slide_id", "grid_id", "model_id", "scope", "calibrated", "at")
+    names = ("slide_id", "grid_id", "model_id", "scope", "calibrated", "heads", "at")
     assert [getattr(a, n) for n in names] == [getattr(b, n) for n in names]
     assert [p.tobytes() for p in a.probabilities] == [p.tobytes() for p in b.probabilities]
     assert len(a.maps) == len(b.maps)

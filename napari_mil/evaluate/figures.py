@@ -12,13 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_mil.labeltree import LabelTree, level_names
+from napari_mil.labeltree import LIFTED, LabelTree, level_names
 
 Figure = tuple[float, float, float]  #: value, low, high: a metric and its 95 % bootstrap interval
 Floats = NDArray[np.float64]
 Draws = dict[str, Floats]  #: figures by name, (R,) one value per weighting of the cases
-#: coarser answers that lie nearer than this to the lifted finest one are that one, but for rounding
-LIFTED = 1e-4
 
 
 def case_weights(cases: Sequence[str], *, resamples: int = 1000, seed: int = 0) -> Floats:

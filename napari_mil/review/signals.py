@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from napari_mil.bag import Bag
 from napari_mil.errors import BagError, ModelError
-from napari_mil.labeltree import LabelTree, class_names, level_names
+from napari_mil.labeltree import LIFTED, LabelTree, class_names, level_names
 from napari_mil.prediction import Prediction
 from napari_mil.review import words
 from napari_mil.review.measures import TOP, Floats, chance, entropy, places_of, shared_top
@@ -46,8 +46,6 @@ Indices = NDArray[np.intp]
 HIGHEST, SPREAD, DRAWN, LABELLED = 16, 16, 2, 32
 #: tiles whose features are looked at at once
 ROWS = 4096
-#: levels that differ by less than this are one answer, lifted
-LIFTED = 1e-4
 
 
 @dataclass(frozen=True, slots=True, eq=False)

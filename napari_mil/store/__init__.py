@@ -166,6 +166,7 @@ class Store:
             "probabilities": [[float(v) for v in level] for level in p.probabilities],
             "hazards": None if p.hazards is None else [float(v) for v in p.hazards],
             "calibrated": p.calibrated,
+            "heads": p.heads,
             "at": p.at.isoformat(),
             "maps": [
                 {
@@ -299,5 +300,6 @@ def _prediction(about: Mapping[str, Any], maps: tuple[TileMap, ...]) -> Predicti
         hazards=None if about.get("hazards") is None else np.array(about["hazards"], np.float32),
         maps=maps,
         calibrated=about["calibrated"],
+        heads=about.get("heads", False),  # of answers kept by an earlier version their maps tell
         at=datetime.fromisoformat(about["at"]),
     )

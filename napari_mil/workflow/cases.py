@@ -83,7 +83,8 @@ def answer_case_steps(
     yield Progress("answer", 0, 1)
     said = answers(network, [TrainingCase(case, bags)], temperature=card.temperature)[case]
     yield Progress("answer", 1, 1)
-    return Prediction("", "", card.id, "case", said.probabilities, (), card.calibrated, said.hazards)
+    told = (said.probabilities, (), card.calibrated, said.hazards)
+    return Prediction("", "", card.id, "case", *told, heads=said.heads)
 
 
 def _case_bags_steps(

@@ -7,6 +7,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from cli.test_explain import TIME, TREE, keep
 from quickstudy import add
 
@@ -75,6 +76,26 @@ def test_either_way_can_be_asked_for(folder, tmp_path, run):
     status, out, err = run("predict", folder, "--model", "labels", "--by", "patient")
     assert (status, out) == (2, "")
     assert "'patient' is nothing to answer for; say --by slide or --by case." in err
+
+
+def test_heads_that_contradict_each_other_are_told_of_a_case_too(folder, tmp_path, run):
+    with Project(folder) as project:
+        for seed in range(20):  # some weights contradict themselves, and some do not
+            torch.manual_seed(seed)
+            keep(project, "hmil", name=f"two-{seed}")
+    told = {}
+    for seed in range(20):
+        run("predict", folder, "s0", "--model", f"two-{seed}", "--by", "case", "--csv", tmp_path / "x.csv")
+        [row] = read(tmp_path / "x.csv")
+        coarse = max(("Benign", "Malignant"), key=lambda name: float(row[f"p {name}"]))
+        leaves = {k.removeprefix("p "): float(v) for k, v in row.items() if "/" in k}
+        sums = {g: sum(p for k, p in leaves.items() if k.startswith(g)) for g in ("Benign", "Malignant")}
+        fine = max(sums, key=sums.__getitem__)
+        told[coarse != fine] = row["disagreement"]
+        assert row["disagreement"] == (f"coarse head {coarse}, fine answer {fine}" if coarse != fine else "")
+        if len(told) == 2:
+            return
+    pytest.fail("the heads of no model contradict each other")
 
 
 def test_a_slide_that_cannot_be_read_is_left_out_and_said(folder, tmp_path, run):
