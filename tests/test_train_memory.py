@@ -27,11 +27,14 @@ KINDS = {
     "gabmil": ("gabmil", SMALL),
     "dsmil": ("dsmil", SMALL),
     "clam_sb": ("clam_sb", SMALL),
+    "clam_mb": ("clam_mb", {**SMALL, "subtyping": True}),
     "transmil": ("transmil", {"hidden": 32, "heads": 2}),
     "micromil": ("micromil", {"clusters": 4, "hidden": 16}),
     "hmil": ("hmil", {"hidden": 64, "dropout": 0.2}),
     "mhim": ("mhim", HIDES),
     "mhim-gated": ("mhim", {**HIDES, "encoder": "gated"}),
+    "mhim-dsmil": ("mhim", {**HIDES, "encoder": "dsmil"}),
+    "mhim-selfattn": ("mhim", {**HIDES, "encoder": "selfattn"}),
     "mhim-official": ("mhim", {**HIDES, "compat": "official"}),
 }
 RECIPE = Recipe(epochs=2, min_epochs=2, lr=1e-3, batch_bags=2, stage1_epochs=0)

@@ -6,7 +6,7 @@ The names of the submodules are those of the published checkpoints, so that thei
 from __future__ import annotations
 
 from napari_mil.blocks import hiding
-from napari_mil.blocks.attention import AttentionScores, GatedScores
+from napari_mil.blocks.attention import AttentionScores, GatedScores, gated
 from napari_mil.blocks.basics import (
     ACTIVATIONS,
     Dropout,
@@ -60,6 +60,7 @@ __all__ = [
     "draw_uniform",
     "fewer_rows",
     "floor_count",
+    "gated",
     "hiding",
     "kaiming",
     "part",

@@ -5,11 +5,17 @@ Shape letters: N tiles, D feature width, K heads.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from napari_mil.blocks.basics import ACTIVATIONS, Dropout
 from napari_mil.device import wide
+
+#: tiles from which on it pays to make anew what follows from little
+MANY = 1024
 
 
 def _told_apart(last: nn.Module, hidden: Tensor) -> Tensor:
@@ -49,4 +55,28 @@ class GatedScores(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         """(N, K) scores before the softmax over tiles."""
-        return _told_apart(self.attention_c, self.attention_a(h) * self.attention_b(h))
+        return self.gated(self.attention_a[0](h), self.attention_b[0](h))
+
+    def gated(self, a: Tensor, b: Tensor) -> Tensor:
+        """The same of W_a h and W_b h, (N, width) each."""
+        return gated(a, b, self.attention_a, self.attention_b, self.attention_c)
+
+
+def gated(a: Tensor, b: Tensor, one: nn.Sequential, other: nn.Sequential, last: nn.Module) -> Tensor:
+    """(N, K) scores of two branches, a layer, an activation and perhaps dropout each, of which the layers
+    have said a and b, (N, width). Of many tiles what is dropped and multiplied is made anew on the way back.
+    """
+    branches: list[list[Any]] = [list(one)[1:], list(other)[1:]]
+    said = [act(x) for (act, *_), x in zip(branches, (a, b), strict=True)]
+    kept = [[(drop, drop.draw(x)) for drop in drops] for (_, *drops), x in zip(branches, said, strict=True)]
+
+    def score(*said: Tensor) -> Tensor:
+        left, right = (
+            drops[0][0].keep(x, drops[0][1]) if drops else x for x, drops in zip(said, kept, strict=True)
+        )
+        return _told_apart(last, left * right)
+
+    if not torch.is_grad_enabled() or len(a) < MANY:
+        return score(*said)
+    made: Tensor = checkpoint(score, *said, use_reentrant=False, preserve_rng_state=False)
+    return made

@@ -122,12 +122,12 @@ class AttentionPooler(Pooler):
 
     def forward(self, h: Tensor, tokens: Tensor | None = None) -> Pooled:
         """Pool the tiles h (N, D) and tokens (k, D), which are never copied into one."""
-        return whole([part(x, self.attention) for x in ([h] if tokens is None else [h, tokens])])
+        return _one([part(x, self.attention) for x in ([h] if tokens is None else [h, tokens])])
 
     def stream(self, rows: Rows, tokens: Tensor | None = None) -> Pooled:
         """The same without ever holding what the rows are projected to."""
         parts = rows.each(lambda h: part(h, self.attention), tuple(self.attention.parameters()))
-        return whole(parts if tokens is None else [*parts, part(tokens, self.attention)])
+        return _one(parts if tokens is None else [*parts, part(tokens, self.attention)])
 
     def survey(self, rows: Rows, predictor: nn.Linear, *, maps: bool = True) -> Pooled:  # noqa: ARG002
         """The same; `seen` is W h (N, C), which is all that is asked of the tiles afterwards."""
@@ -138,7 +138,7 @@ class AttentionPooler(Pooler):
             return *part(h, self.attention), told
 
         parts = rows.each(head, (*self.attention.parameters(), *predictor.parameters()))
-        return replace(whole(parts), seen=torch.cat([told for *_, told in parts]))
+        return replace(_one(parts), seen=torch.cat([told for *_, told in parts]))
 
     def tiles(self, pooled: Pooled, predictor: nn.Linear) -> Tensor:
         """The answer for a bag of this tile alone."""
@@ -156,15 +156,22 @@ class AttentionPooler(Pooler):
         return scores if bias is None else scores + bias
 
 
+def _one(parts: Sequence[tuple[Tensor, ...]]) -> Pooled:
+    pooled = whole(parts)
+    return replace(pooled, vector=pooled.vector[0])
+
+
 def part(h: Tensor, attention: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-    """(n, 1) scores of some tiles (n, D), and (D,) what they are as a bag of their own."""
+    """(n, K) scores of some tiles (n, D), and (K, D) what they are as a bag of their own."""
     e = attention(h)
-    return e, (torch.softmax(e, 0).to(h.dtype).T @ h)[0]
+    return e, torch.softmax(e, 0).to(h.dtype).T @ h
 
 
 def whole(parts: Sequence[tuple[Tensor, ...]]) -> Pooled:
-    """The bag of all parts, each of which begins as `part` says: weighed by what its tiles are of all."""
+    """The bag of all parts, each of which begins as `part` says: weighed by what its tiles are of all. One
+    vector for each of the K columns of scores.
+    """
     attention = torch.softmax(torch.cat([e for e, *_ in parts]), 0)
     shares = torch.split(attention, [len(e) for e, *_ in parts])
-    vectors = [share.sum() * z for share, (_, z, *_) in zip(shares, parts, strict=True)]
+    vectors = [share.sum(0)[:, None] * z for share, (_, z, *_) in zip(shares, parts, strict=True)]
     return Pooled(torch.stack(vectors).sum(0), attention)

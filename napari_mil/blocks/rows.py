@@ -59,21 +59,21 @@ class Rows:
             return torch.cat([h for (h,) in self.each(lambda h: (h,))])
         return _put_together(len(self), self._answers(lambda h: h))
 
-    def each(self, head: Head, parameters: Sequence[nn.Parameter] = ()) -> list[tuple[Tensor, ...]]:
-        """What `head`, which reads these parameters, says of one chunk of rows after the other."""
+    def each(self, head: Head, parameters: Sequence[Tensor] = ()) -> list[tuple[Tensor, ...]]:
+        """What `head` says of one chunk of rows after the other. It reads these parameters; where it reads
+        what was made of some, that is one of them, and those it was made of are not.
+        """
         return self._each(head, parameters)[0]
 
     def summed(
-        self, head: Head, parameters: Sequence[nn.Parameter] = ()
+        self, head: Head, parameters: Sequence[Tensor] = ()
     ) -> tuple[list[tuple[Tensor, ...]], Values]:
         """The same, but that what the head says last of the rows, (n, D), will be summed by weights."""
         said, work = self._each(head, parameters)
         values = Values(tuple(last for *_, last in said), work, None if work is None else said[0][-1])
         return [tuple(others) for *others, _ in said], values
 
-    def _each(
-        self, head: Head, parameters: Sequence[nn.Parameter]
-    ) -> tuple[list[tuple[Tensor, ...]], Work | None]:
+    def _each(self, head: Head, parameters: Sequence[Tensor]) -> tuple[list[tuple[Tensor, ...]], Work | None]:
         few = len(self) <= CPU_ROWS // 4  # it costs little to hold all that is made of them
         if not torch.is_grad_enabled():
             return list(self._answers(head)), None

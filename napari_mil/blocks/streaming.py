@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from weakref import ref
+from weakref import ReferenceType, ref
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.autograd.graph import GradientEdge, get_gradient_edge, saved_tensors_hooks
 
@@ -38,7 +38,7 @@ class Work:
 
     rows: Rows
     head: Head
-    parameters: list[nn.Parameter]
+    parameters: list[Tensor]
     outputs: int = 1
     sums: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
@@ -90,6 +90,20 @@ class _Summed(torch.autograd.Function):
         return back, None, None
 
 
+class _Made(torch.autograd.Function):
+    """h, of whose making nothing is held: on the way back the chunk makes it again."""
+
+    @staticmethod
+    def forward(ctx: Any, chunk: ReferenceType[_Chunk], h: Tensor, z: Tensor) -> Tensor:  # noqa: ARG004
+        ctx.chunk = chunk
+        return h
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, None, Tensor]:
+        return None, None, ctx.chunk().through(gradients[0])
+
+
 class _Chunk:
     """Some rows between the two ways: z (n, D), what was dropped of them, and h while it is asked for; where
     memory is short, nothing but what was drawn for them.
@@ -119,19 +133,21 @@ class _Chunk:
     def _say(self, gather: Callable[[slice], Tensor]) -> list[Tensor]:
         """What the head says of h; of its graph z is held, and h nowhere."""
         x = gather(self.some)
-        self.z = self.rows.layer(x.to(working(x[:0]).dtype)).detach()
-        self.kept = self.rows.drop.draw(self.z)
+        with torch.no_grad():
+            self.z = self.rows.layer(x.to(working(x[:0]).dtype))
+            h = self.rows.act(self.z)
+            self.kept = self.rows.drop.draw(h)
+            h = self.rows.drop.keep(h, self.kept)
+        me = ref(self)  # the graph is this chunk's own, so that it must not hold the chunk
         with torch.enable_grad():
             self.z.requires_grad_()
-            h = self._make()
+            h = _Made.apply(me, h, self.z)  # type: ignore[no-untyped-call]
             memory = h.untyped_storage().data_ptr()
 
             def hold(x: Tensor) -> Tensor | _View:
                 if x.untyped_storage().data_ptr() != memory:
                     return x
                 return x.shape, x.stride(), int(x.storage_offset())
-
-            me = ref(self)  # the graph is this chunk's own, so that it must not hold the chunk
 
             def again(held: Tensor | _View) -> Tensor:
                 return me().again(held)  # type: ignore[union-attr]
@@ -172,17 +188,20 @@ class _Chunk:
             bias.add_(back.sum(0))
         return rest
 
-    def _make(self) -> Tensor:
-        return self.rows.drop.keep(self.rows.act(self.z), self.kept)
+    def _made(self) -> Tensor:
+        """What is h, with its graph, until this chunk has had its turn."""
+        if self._h is None:
+            with torch.enable_grad(), self._precision:
+                self._h = self.rows.drop.keep(self.rows.act(self.z), self.kept)
+        return self._h
 
     def again(self, held: Tensor | _View) -> Tensor:
         """What was held of the head's graph, or the view of h that it stands for."""
-        if isinstance(held, Tensor):
-            return held
-        if self._h is None:
-            with torch.no_grad():
-                self._h = self._make()
-        return self._h.as_strided(*held)
+        return held if isinstance(held, Tensor) else self._made().detach().as_strided(*held)
+
+    def through(self, asked: Tensor) -> Tensor:
+        """The gradient of z, for that of h."""
+        return torch.autograd.grad(self._made(), self.z, asked)[0]
 
 
 class Streamed(torch.autograd.Function):

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from napari_mil.blocks import ACTIVATIONS, Dropout, Head, Rows, part, whole, xavier
+from napari_mil.blocks import ACTIVATIONS, Dropout, Head, Rows, gated, part, whole, xavier
 from napari_mil.labeltree import LabelTree
 from napari_mil.mil import MILModel, Noise, Output, Study
 from napari_mil.options import option
@@ -68,11 +68,11 @@ class _AttentionMIL(MILModel):
         parts = self._each(self.check(features), lambda h: (*part(h, self.scores), classify(h)))
         pooled, tiles = whole(parts), torch.cat([told for *_, told in parts])
         return Output(
-            logits=self.lifted(classify(pooled.vector)),
+            logits=self.lifted(classify(pooled.vector[0])),
             tile_logits=tiles,
             attention=pooled.attention,
             maps=self.named("evidence", pooled.attention * (tiles - classify.bias)),
-            embedding=pooled.vector,
+            embedding=pooled.vector[0],
         )
 
     def study(
@@ -87,7 +87,7 @@ class _AttentionMIL(MILModel):
         """Train as it answers."""
         pooled, classify = whole(self._each(features, lambda h: part(h, self.scores))), self.head()
         return Study(
-            (classify(pooled.vector),),
+            (classify(pooled.vector[0]),),
             lambda at: torch.cat([t for (t,) in self._each(features, lambda h: (classify(h),), at)]),
         )
 
@@ -139,8 +139,8 @@ class GABMIL(_AttentionMIL):
 
     def scores(self, h: Tensor) -> Tensor:
         """(N, D) → (N, 1) attention before the softmax."""
-        e: Tensor = self.attention_c(self.attention_a(h) * self.attention_b(h))
-        return e
+        a, b = self.attention_a, self.attention_b
+        return gated(a[0](h), b[0](h), a, b, self.attention_c)
 
     def head(self) -> nn.Linear:
         """The classifier."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from napari_mil.blocks import ACTIVATIONS, Dropout, GatedScores, by_rows, hiding, xavier
+from napari_mil.blocks import ACTIVATIONS, Dropout, GatedScores, Pooled, Rows, hiding, part, whole, xavier
 from napari_mil.correction import Target
 from napari_mil.labeltree import LabelTree, Survival
 from napari_mil.mil import MILModel, Noise, Output, Study
@@ -87,29 +87,52 @@ class _CLAM(MILModel):
     def head(self) -> tuple[Tensor, Tensor]:
         """Weight (C, D) and bias (C,) of the classifier."""
 
-    def _look(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Tiles h (N, D), and attention before the softmax, (N, 1) or (N, C)."""
-        h = by_rows(self.attention_net[:-1], features)
-        return h, by_rows(self.attention_net[-1], h)
+    def _look(self, features: Tensor, *, ends: bool) -> tuple[list[tuple[Tensor, ...]], Pooled]:
+        """A bag (N, D), a few tiles at a time, and what it is as a whole. Of each chunk scores and vectors as
+        `part` says, classes of the tiles, and with `ends` what the instance loss may ask for. More chunks
+        than one round, and draw, otherwise.
+        """
+        layer, act, *drop, attention = self.attention_net
 
-    def _answer(self, h: Tensor, attention: Tensor) -> tuple[Tensor, Tensor]:
-        """(C,) logits and the bag's vectors, (1, D) or (C, D)."""
-        (weight, bias), vectors = self.head(), attention.T @ h
-        return (vectors * weight).sum(1) + bias, vectors
+        def head(h: Tensor) -> tuple[Tensor, ...]:
+            e, vectors = part(h, attention)
+            return e, vectors, linear(h, *self.head()), *(self._ends(e, h) if ends else ())
+
+        rows = Rows(features, None, layer, act, drop[0] if drop else Dropout(0.0))  # type: ignore[arg-type]
+        read = [p for name, p in self.named_parameters() if not name.startswith("attention_net.0.")]
+        parts = rows.each(head, read)
+        return parts, whole(parts)
+
+    def _ends(self, scores: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        """Of some tiles, those that each row of attention puts first, and those that it puts last: their
+        scores (K, 2, n) and themselves (K, 2, n, D). The ends of the bag are among those of its parts.
+        """
+        said, count = scores.detach(), min(self.config.instance_tiles, len(h))
+        at = torch.stack(
+            [
+                torch.stack(
+                    [hiding.extreme(row, count, largest=first, exact=False) for first in (True, False)]
+                )
+                for row in said.unbind(1)
+            ]
+        )
+        return said.T[:, None].expand(-1, 2, -1).gather(2, at), h[at]
+
+    def _logits(self, vectors: Tensor) -> Tensor:
+        """(C,) of the bag's vectors, (1, D) or (C, D)."""
+        weight, bias = self.head()
+        return (vectors * weight).sum(1) + bias
 
     def forward(self, features: Tensor, cells: Tensor | None = None) -> Output:  # noqa: ARG002
         """Answer for one bag (N, D)."""
-        h, scores = self._look(self.check(features))
-        attention = torch.softmax(scores, 0)
-        logits, vectors = self._answer(h, attention)
-        weight, bias = self.head()
-        tiles = linear(h, weight, bias)
+        parts, pooled = self._look(self.check(features), ends=False)
+        tiles = torch.cat([told for *_, told in parts])
         return Output(
-            logits=self.lifted(logits),
+            logits=self.lifted(self._logits(pooled.vector)),
             tile_logits=tiles,
-            attention=attention,
-            maps=self.named("evidence", attention * (tiles - bias)),
-            embedding=vectors.flatten(),
+            attention=pooled.attention,
+            maps=self.named("evidence", pooled.attention * (tiles - self.head()[1])),
+            embedding=pooled.vector.flatten(),
         )
 
     def study(
@@ -121,10 +144,14 @@ class _CLAM(MILModel):
         generator: torch.Generator | None = None,  # noqa: ARG002
         noise: Noise | None = None,  # noqa: ARG002
     ) -> Study:
-        """Train as it answers; tiles and attention are kept for the instance loss."""
-        h, scores = self._look(features)
-        logits, _ = self._answer(h, torch.softmax(scores, 0))
-        return Study((logits,), lambda at: linear(h[at], *self.head()), seen=(h, scores))
+        """Train as it answers; the tiles at the ends of the attention are kept for the instance loss."""
+        ends = bool(self.config.instance_weight and self._class_of)
+        parts, pooled = self._look(features, ends=ends)
+        return Study(
+            (self._logits(pooled.vector),),
+            lambda at: torch.cat([told for _, _, told, *_ in parts])[at],
+            seen=[p[3:] for p in parts],
+        )
 
     def slide_losses(
         self,
@@ -151,16 +178,15 @@ class _CLAM(MILModel):
         `subtyping` the first tiles of every other class are none of that class; the mean over classes is
         taken.
         """
-        h, scores = study.seen
-        rows, count = scores.detach().expand(-1, self.classes), min(self.config.instance_tiles, len(h))
-        label, losses = self._class_of[leaf], []
+        scores, tiles = (torch.cat(each, 2) for each in zip(*study.seen, strict=True))
+        count, label, losses = min(self.config.instance_tiles, scores.shape[2]), self._class_of[leaf], []
         for k in range(self.classes) if self.config.subtyping else (label,):
-            at = hiding.extreme(rows[:, k], count, largest=True, exact=False)
-            target = torch.full_like(at, int(k == label))
-            if k == label:
-                last = hiding.extreme(rows[:, k], count, largest=False, exact=False)
-                at, target = torch.cat([at, last]), torch.cat([target, torch.zeros_like(last)])
-            losses.append(self.instance_loss_fn(self.instance_classifiers[k](h[at]), target))
+            row, ends = min(k, len(scores) - 1), (0, 1) if k == label else (0,)
+            at = [hiding.extreme(scores[row, e], count, largest=not e, exact=False) for e in ends]
+            h = torch.cat([tiles[row, e, some] for e, some in zip(ends, at, strict=True)])
+            target = torch.zeros(len(h), dtype=torch.long, device=h.device)
+            target[:count] = int(k == label)
+            losses.append(self.instance_loss_fn(self.instance_classifiers[k](h), target))
         return torch.stack(losses).mean()
 
 

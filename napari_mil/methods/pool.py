@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from napari_mil.blocks import ACTIVATIONS, Dropout, by_rows, xavier
+from napari_mil.blocks import ACTIVATIONS, Dropout, Head, Rows, xavier
 from napari_mil.labeltree import LabelTree
 from napari_mil.mil import MILModel, Noise, Output, Study
 from napari_mil.options import option
@@ -52,17 +52,22 @@ class _Pool(MILModel):
     def evidence(self, tiles: Tensor) -> dict[str, Tensor]:
         """Maps of what each tile adds, where the bag's logits are a sum."""
 
+    def _each(self, features: Tensor, head: Head) -> list[tuple[Tensor, ...]]:
+        """What a head says of the projected tiles, chunk by chunk."""
+        layer, act, drop, classify = self.head
+        rows = Rows(features, None, layer, act, drop)  # type: ignore[arg-type]
+        return rows.each(head, tuple(classify.parameters()))
+
     def forward(self, features: Tensor, cells: Tensor | None = None) -> Output:  # noqa: ARG002
         """Answer for one bag (N, D)."""
-        x = self.check(features)
-        h = by_rows(self.head[:3], x)
-        tiles = self.head[3](h)
+        parts = self._each(self.check(features), lambda h: (self.head[3](h), h.sum(0)))
+        tiles = torch.cat([told for told, _ in parts])
         return Output(
             logits=self.lifted(self.pool(tiles)),
             tile_logits=tiles,
             attention=torch.full_like(tiles[:, :1], 1 / len(tiles)),
             maps=self.evidence(tiles),
-            embedding=h.mean(0),
+            embedding=torch.stack([h for _, h in parts]).sum(0) / len(tiles),
         )
 
     def study(
@@ -75,7 +80,7 @@ class _Pool(MILModel):
         noise: Noise | None = None,  # noqa: ARG002
     ) -> Study:
         """Train as it answers."""
-        tiles = by_rows(self.head, features)
+        tiles = torch.cat([told for (told,) in self._each(features, lambda h: (self.head[3](h),))])
         return Study((self.pool(tiles),), lambda at: tiles[at])
 
 
