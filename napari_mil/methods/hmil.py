@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cosine_similarity, normalize
+from torch.nn.functional import cosine_similarity, linear, normalize
 
-from napari_mil.blocks import GatedScores, by_rows, kaiming
+from napari_mil.blocks import Dropout, GatedScores, Head, Rows, kaiming, part, whole
 from napari_mil.correction import Target
 from napari_mil.errors import ModelError
 from napari_mil.labeltree import LabelTree, Survival
@@ -108,7 +109,7 @@ class Look:
     Attributes
     ----------
     coarse_attention, fine_attention, fine_scores : (N, K_c), (N, K_f), its scores before the softmax
-    coarse_features, fine_features : (N, 1024), (N, 256) projected features
+    coarse_told, fine_told : (N, 1) what the heads say of each tile, the fine one without its bias
     coarse_logits, fine_logits : (K_c,), (K_f,)
     coarse_presence, fine_presence : (K_c,), (K_f,) log of the mean over tiles of exp(attention score)
     z : (K_f, 256) normalised class vectors
@@ -116,8 +117,8 @@ class Look:
 
     coarse_attention: Tensor
     fine_attention: Tensor
-    coarse_features: Tensor
-    fine_features: Tensor
+    coarse_told: Tensor
+    fine_told: Tensor
     coarse_logits: Tensor
     fine_logits: Tensor
     z: Tensor
@@ -207,38 +208,63 @@ class HMIL(MILModel):
         return PRESETS[self.config.compat][name] if value == "preset" else value
 
     def look(self, features: Tensor) -> Look:
-        """Both levels of a bag (N, D), its attention computed once."""
-        h1 = by_rows(self.feature_extractor, features)
-        h2 = by_rows(self.feature_reducer, h1)
-        coarse_scores, fine_scores = by_rows(self.coarse_attention, h1), by_rows(self.fine_attention, h2)
-        coarse, fine = torch.softmax(coarse_scores, 0), torch.softmax(fine_scores, 0)
-        m_fine, n = fine.T @ h2, math.log(len(features))
+        """Both levels of a bag (N, D), its attention computed once, a few tiles at a time.
+
+        The coarse features h1 = W r + b are read by linear layers and sums alone: r, a quarter as wide, is
+        all that is made of a tile, and of many tiles these layers are joined with W. Both are the same but
+        for rounding, which the sum over chunks changes as well.
+        """
+        layer, act, _ = self.feature_extractor
+        rows = Rows(features, None, layer, act, Dropout(0.0))  # type: ignore[arg-type]
+        parts = rows.each(*self._head(joined=len(features) > self.config.hidden))
+        coarse, fine = whole([p[:2] for p in parts]), whole([p[2:4] for p in parts])
+        coarse_scores, fine_scores = (torch.cat([p[k] for p in parts]) for k in (0, 2))
+        n = math.log(len(features))
         return Look(
-            coarse,
-            fine,
-            h1,
-            h2,
-            self.coarse_classifier(coarse.T @ h1)[:, 0],
-            self.fine_classifier(m_fine)[:, 0],
-            normalize(m_fine, dim=1),
-            fine_scores,
-            torch.logsumexp(coarse_scores, 0) - n,
-            torch.logsumexp(fine_scores, 0) - n,
+            coarse_attention=coarse.attention,
+            fine_attention=fine.attention,
+            coarse_told=torch.cat([p[4] for p in parts]),
+            fine_told=torch.cat([p[5] for p in parts]),
+            coarse_logits=self.coarse_classifier(self.feature_extractor[2](coarse.vector))[:, 0],
+            fine_logits=self.fine_classifier(fine.vector)[:, 0],
+            z=normalize(fine.vector, dim=1),
+            fine_scores=fine_scores,
+            coarse_presence=torch.logsumexp(coarse_scores, 0) - n,
+            fine_presence=torch.logsumexp(fine_scores, 0) - n,
         )
+
+    def _head(self, *, joined: bool) -> tuple[Head, list[Tensor]]:
+        """What tells of r (n, 256) scores and vectors of both levels, and what the heads say of each tile;
+        and the tensors that it reads.
+        """
+        attend: GatedScores = self.coarse_attention[0]  # type: ignore[assignment]
+        extend: nn.Linear = self.feature_extractor[2]  # type: ignore[assignment]
+        readers: list[Any] = [self.feature_reducer[0], attend.attention_a[0], attend.attention_b[0]]
+        readers.append(self.coarse_classifier)
+        layers = [_joined(one, extend) if joined else (one.weight, one.bias) for one in readers]
+
+        def head(r: Tensor) -> tuple[Tensor, ...]:
+            h1 = r if joined else extend(r)
+            h2, a, b, told = (linear(h1, *layer) for layer in layers)
+            coarse = part(r, lambda _: attend.gated(a, b))
+            fine = part(h2, self.fine_attention)
+            return *coarse, *fine, told, linear(h2, self.fine_classifier.weight)
+
+        alone = [self.fine_attention, self.fine_classifier, attend.attention_c, *([] if joined else [extend])]
+        return head, [*chain(*layers), *(p for module in alone for p in module.parameters())]
 
     def forward(self, features: Tensor, cells: Tensor | None = None) -> Output:  # noqa: ARG002
         """Answer for one bag (N, D): the two finest levels by their own heads, coarser ones lifted."""
         seen = self.look(self.check(features))
-        coarse_evidence = seen.coarse_attention * (seen.coarse_features @ self.coarse_classifier.weight.T)
-        fine_evidence = seen.fine_attention * (seen.fine_features @ self.fine_classifier.weight.T)
+        bias = self.coarse_classifier.bias
         return Output(
             logits=(*self.lifted(seen.coarse_logits, level=-2), seen.fine_logits),
             tile_logits=seen.fine_scores - seen.fine_presence,
             attention=seen.fine_attention,
             maps={
                 **self.named("attention", seen.coarse_attention, level=-2),
-                **self.named("evidence", coarse_evidence, level=-2),
-                **self.named("evidence", fine_evidence),
+                **self.named("evidence", seen.coarse_attention * (seen.coarse_told - bias), level=-2),
+                **self.named("evidence", seen.fine_attention * seen.fine_told),
                 "disagreement": 1 - self._consistency(seen),
             },
             embedding=seen.z.flatten(),
@@ -370,3 +396,9 @@ class HMIL(MILModel):
         alike = (label[:, None] == label) & others
         anchors = -(log_share * alike).sum(1) / (alike.sum(1) + 1e-6) * (tau / 0.1)
         return anchors.mean() / (bags if self.config.compat == "official" else 1)
+
+
+def _joined(one: nn.Linear, extend: nn.Linear) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a linear layer behind another one."""
+    with torch.autocast(one.weight.device.type, enabled=False):
+        return one.weight @ extend.weight, linear(extend.bias, one.weight, one.bias)

@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_mil import methods
+from napari_mil.blocks import rows
 from napari_mil.correction import Target
 from napari_mil.labeltree import LabelTree
+from napari_mil.methods.hmil import HMIL
 
 D = 5
 TREE = LabelTree.from_paths(["B/N", "B/UDH", "A/FEA", "M/DCIS", "M/IC"])
@@ -51,7 +53,7 @@ def test_class_vectors_do_not_depend_on_the_order_of_tiles():
 def test_logits_are_sums_over_the_tiles():
     model = make()
     seen = model.look(features(40))
-    fine = (seen.fine_attention.T @ seen.fine_features) @ model.fine_classifier.weight[0]
+    fine = (seen.fine_attention * seen.fine_told).sum(0)
     assert torch.allclose(seen.fine_logits, fine + model.fine_classifier.bias, atol=1e-5)
     out = model(features(40))
     for stem, logits, bias in (
@@ -60,6 +62,26 @@ def test_logits_are_sums_over_the_tiles():
     ):
         parts = torch.stack([v.sum() for k, v in out.maps.items() if k.startswith(stem)])
         assert torch.allclose(parts + bias, logits, atol=1e-5)
+
+
+def test_of_many_tiles_layers_are_joined_and_say_the_same(monkeypatch):
+    monkeypatch.setattr(rows, "CPU_ROWS", 16)
+    model, x, head = make(presence_weight=1.0).double(), features(40).double(), HMIL._head
+    found = []
+    for joined in (len(x) > 32, False):
+        with monkeypatch.context() as here:
+            here.setattr(HMIL, "_head", lambda self, *, joined, to=joined: head(self, joined=joined and to))
+            seen = model.look(x)
+            model.zero_grad()
+            sum(model.loss([(x, None, Target(slide=TREE.leaves[1]))], 0.5).values()).backward()
+        found.append([*(getattr(seen, f) for f in seen.__slots__), *(p.grad for p in model.parameters())])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-12, rtol=1e-9)
+    h1 = model.feature_extractor(x)
+    h2 = model.feature_reducer(h1)
+    assert torch.allclose(seen.coarse_attention, torch.softmax(model.coarse_attention(h1), 0))
+    assert torch.allclose(seen.fine_scores, model.fine_attention(h2))
+    assert torch.allclose(seen.coarse_told, model.coarse_classifier(h1))
 
 
 def test_a_bag_of_one_tile_answers_alike_for_every_class():
