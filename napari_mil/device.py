@@ -8,7 +8,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from napari_mil import __version__
 from napari_mil.errors import DeviceError
@@ -49,6 +51,25 @@ def surroundings(device: torch.device) -> dict[str, str]:
         "float32_products": torch.get_float32_matmul_precision(),
         **({"float32_convolutions": rounded} if device.type == "cuda" else {}),
     }
+
+
+class _Lent:
+    """An array whose memory a tensor may share though it is read-only; numpy asks for what says so."""
+
+    def __init__(self, array: NDArray[Any]) -> None:
+        self.array = array
+        self.__array_interface__ = {
+            **array.__array_interface__,
+            "data": (array.__array_interface__["data"][0], False),
+        }
+
+
+def over(array: NDArray[Any]) -> torch.Tensor:
+    """A tensor over the memory of an array, also of one that is read-only as those of bags are: nobody may
+    write to it.
+    """
+    whole = np.ascontiguousarray(array)
+    return torch.from_numpy(whole if whole.flags.writeable else np.asarray(_Lent(whole)))
 
 
 def wide(values: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from napari_mil.bag import Bag
 from napari_mil.calls import call_tiles, calls, lesion_score
-from napari_mil.device import memory_guard
+from napari_mil.device import memory_guard, over
 from napari_mil.errors import BagError, ModelError
 from napari_mil.labeltree import LIFTED, LabelTree, Survival, class_names, level_names, risk
 from napari_mil.mil import MILModel, Output, answering
@@ -134,8 +134,7 @@ def _tensor(values: Any, device: torch.device, dtype: torch.dtype | None) -> Any
         return None
     if isinstance(values, Tensor):
         return values.to(device, dtype)
-    array = np.asarray(values)
-    return torch.from_numpy(array if array.flags.writeable else array.copy()).to(device, dtype)
+    return over(np.asarray(values)).to(device, dtype)
 
 
 def _numpy(values: Tensor) -> NDArray[np.float32]:

@@ -35,7 +35,7 @@ from napari_mil.labeltree import LabelTree, Survival, risk, survival_curve
 from napari_mil.mil import mean_answer, survival_nll, total
 from napari_mil.steps import drain
 from napari_mil.train import train_steps
-from napari_mil.train.fit import Cohort, prepare
+from napari_mil.train.cohort import Cohort, prepare
 
 TASK = Survival.from_times([3, 9, 14, 30, 40], [True, True, True, True, False], unit="months")
 SINGLE = [n for n in methods.names() if "flat tree" not in methods.get(n).exceptions]

@@ -240,7 +240,7 @@ def test_rare_classes_weigh_more_when_asked(planted):
 def test_bags_are_converted_at_every_visit_when_memory_is_short(planted, monkeypatch):
     recipe = dataclasses.replace(QUICK, epochs=1)
     roomy = drain(_train(planted, "abmil", SMALL, recipe))
-    monkeypatch.setattr("napari_mil.train.fit.KEEP_BYTES", 0)
+    monkeypatch.setattr("napari_mil.train.cohort.KEEP_BYTES", 0)
     tight = drain(_train(planted, "abmil", SMALL, recipe))
     assert _same(roomy.model.state_dict(), tight.model.state_dict())
 

@@ -15,7 +15,8 @@ from napari_mil.errors import DeviceError
 from napari_mil.evaluate import Split
 from napari_mil.steps import ASIDE, drain
 from napari_mil.train import Log, train_steps
-from napari_mil.train.fit import Cohort, Fit, OwnRandom, prepare
+from napari_mil.train.cohort import Cohort, prepare
+from napari_mil.train.fit import Fit, OwnRandom
 from napari_mil.train.recording import Recorder
 
 WIDTH, TILES = 24, 40

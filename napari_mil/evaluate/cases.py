@@ -56,7 +56,10 @@ class TrainingCase:
             known = zip(self.bags, self.tiles, strict=True)
             tiles = np.concatenate([np.zeros(len(b), np.int32) if t is None else t for b, t in known])
         target = Target(self.target.slide, tiles, self.target.time, self.target.event)
-        return np.concatenate([b.features for b in self.bags]), np.concatenate(cells).astype(np.int32), target
+        features = self.bags[0].features  # that of a single bag is not copied
+        if len(self.bags) > 1:
+            features = np.concatenate([bag.features for bag in self.bags])
+        return features, np.concatenate(cells).astype(np.int32), target
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from napari_mil.train.rules import epoch_score
 if TYPE_CHECKING:
     import torch
 
-    from napari_mil.train.fit import Cohort
+    from napari_mil.train.cohort import Cohort
 
 #: the best teacher beside a model's weights, under the published key names
 BEST_TEACHER = "best_teacher.safetensors"

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,94 +17,21 @@ from napari_mil.card import Recipe
 from napari_mil.correction import Target
 from napari_mil.device import Memory, is_out_of_memory, memory_guard, watching_memory
 from napari_mil.errors import ModelError
-from napari_mil.evaluate import Split, TrainingCase, obeyed, selection, told_temperature
-from napari_mil.infer import Answer, answer
-from napari_mil.labeltree import LabelTree, Survival
-from napari_mil.mil import Example, MILModel, answering, total
+from napari_mil.evaluate import obeyed, selection, told_temperature
+from napari_mil.labeltree import Survival
+from napari_mil.mil import MILModel, answering, total
 from napari_mil.steps import ASIDE, Progress, Steps
 from napari_mil.train.again import Moment, too_much
 from napari_mil.train.beside import Beside
+from napari_mil.train.cohort import Cohort, Visit, known_at
+from napari_mil.train.feeding import Ahead
 from napari_mil.train.recording import Recorder
 from napari_mil.train.rules import epoch_score, learning_rate, tired
 
 #: more obedience than this to the tile labels trained on is not sought at the price of the validation figures
 OBEYED_ENOUGH = 0.95
-#: bags are kept as float32 while they fit in this many bytes together, and converted at every visit beyond
-KEEP_BYTES = 2 << 30
 #: least number of rehearsing visits in an epoch, so that a small study listens too
 REHEARSE = 24
-Visit = tuple[str, bool]  #: a case, and whether only its tile labels count this time
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Prepared:
-    """One case as tensors on the CPU: features (N, D), cells (N, 2) int64, target with tile labels."""
-
-    features: torch.Tensor
-    cells: torch.Tensor
-    target: Target
-
-    def example(self, device: torch.device, *, tiles_only: bool = False) -> Example:
-        """What a method's loss reads; `tiles_only` leaves out what is known of the slide."""
-        known = _known(self.target, tiles_only=tiles_only)
-        return self.features.to(device, torch.float32), self.cells.to(device), known
-
-
-def _known(target: Target, *, tiles_only: bool) -> Target:
-    """What counts of a target at a visit."""
-    return dataclasses.replace(target, slide=0, time=None, event=None) if tiles_only else target
-
-
-def prepare(cases: Sequence[TrainingCase]) -> dict[str, Prepared]:
-    """Cases by id, converted once while memory allows."""
-    small = sum(4 * bag.features.size for case in cases for bag in case.bags) <= KEEP_BYTES
-    made = {}
-    for case in cases:
-        features, cells, target = case.joined()
-        kept = torch.from_numpy(np.array(features, np.float32 if small else features.dtype))
-        made[case.case] = Prepared(kept, torch.from_numpy(cells.astype(np.int64)), target)
-    return made
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Cohort:
-    """The cases of a run: which to learn from, which to decide with, and where to compute."""
-
-    data: Mapping[str, Prepared]
-    split: Split
-    tree: LabelTree
-    device: torch.device
-
-    def target(self, case: str) -> Target:
-        """What is known of a case."""
-        return self.data[case].target
-
-    @property
-    def labelled(self) -> list[str]:
-        """Training cases with labelled tiles."""
-        learned = ((c, self.target(c).tiles) for c in self.split.train)
-        return [c for c, tiles in learned if tiles is not None and tiles.any()]
-
-    @property
-    def useful(self) -> list[str]:
-        """Training cases that say anything."""
-        tiles = set(self.labelled)
-        return [c for c in self.split.train if self.target(c).says(self.tree) or c in tiles]
-
-    def weights(self) -> dict[str, float]:
-        """Inverse frequency of each training case's label, mean 1 over the cases; none where the task is
-        time, which such a label says nothing of.
-        """
-        if isinstance(self.tree, Survival):
-            return {}
-        nodes = [self.target(c).slide for c in self.split.train]
-        found, counts = np.unique([n for n in nodes if n], return_counts=True)
-        share = {int(n): len(nodes) / (len(found) * int(k)) for n, k in zip(found, counts, strict=True)}
-        return {c: share.get(n, 1.0) for c, n in zip(self.split.train, nodes, strict=True)}
-
-    def ask(self, model: MILModel, case: str) -> Answer:
-        """A model's answer for a case."""
-        return answer(model, self.data[case].features, self.data[case].cells, device=self.device)
 
 
 class OwnRandom:
@@ -160,6 +85,7 @@ class Fit:
         self.epoch, self.insistence = 0, 1
         self.memory = Memory()
         self._now: Sequence[Visit] = ()
+        self._feed = Ahead(cohort.fetch, ())
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {}
         self.beside = Beside(self.model)
@@ -178,6 +104,7 @@ class Fit:
         batches = [visits[i : i + size] for i in range(0, len(visits), size)]
         sums: dict[str, float] = {}
         told, rows = time.monotonic(), self.memory.rows
+        self._feed = Ahead(self.cohort.fetch, visits, early=self.cohort.device.type == "cuda")
         for i, batch in enumerate(batches):
             within = 0.0 if self.model.whole_epochs else i / len(batches)
             for name, value in self._step(batch, (self.epoch + within) / self.recipe.epochs).items():
@@ -253,7 +180,7 @@ class Fit:
         """The gradients of one bag after the other, unless the method contrasts them: together they are those
         of the whole list, the memory is that of one bag.
         """
-        targets = [_known(self.cohort.target(case), tiles_only=only) for case, only in batch]
+        targets = [known_at(visit, self.cohort.target(visit[0])) for visit in batch]
         together = self.model.contrasts_bags
         parts = [range(len(batch))] if together else [range(i, i + 1) for i in range(len(batch))]
         sums: dict[str, float] = {}
@@ -272,7 +199,7 @@ class Fit:
         losses by name, none when there is nothing to learn from.
         """
         device, recipe = self.cohort.device, self.recipe
-        examples = [self.cohort.data[case].example(device, tiles_only=only) for case, only in part]
+        examples = [self.cohort.example(self._feed.get(visit)) for visit in part]
         half = torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16")
         with half:
             losses = self.model.loss(

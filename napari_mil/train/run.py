@@ -25,8 +25,9 @@ from napari_mil.mil import MILModel
 from napari_mil.options import check
 from napari_mil.steps import Progress, Steps
 from napari_mil.train.beside import teacher_figures
+from napari_mil.train.cohort import Cohort, prepare
 from napari_mil.train.files import replace_whole
-from napari_mil.train.fit import Cohort, Fit, OwnRandom, prepare
+from napari_mil.train.fit import Fit, OwnRandom
 from napari_mil.train.key import run_key
 from napari_mil.train.log import Log
 from napari_mil.train.recipes import recipe_for
