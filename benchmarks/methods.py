@@ -16,6 +16,7 @@ import os
 import platform
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -24,6 +25,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import plain
 import torch
 from tables import processor, write_section
@@ -32,10 +34,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from napari_mil import methods
+from napari_mil.card import Recipe
 from napari_mil.correction import Target
+from napari_mil.device import over
+from napari_mil.evaluate import Split
 from napari_mil.infer import answer, maps_of
 from napari_mil.labeltree import LabelTree
 from napari_mil.mil import MILModel, total
+from napari_mil.steps import drain
+from napari_mil.train.cohort import Cohort, Prepared
+from napari_mil.train.fit import Fit
 
 D = 1024
 FLAT = LabelTree.from_paths(["a", "b"])
@@ -218,18 +226,21 @@ def forward(model: MILModel, x: Tensor) -> None:
     model.eval()(x)
 
 
+def created(name: str) -> tuple[MILModel, LabelTree]:
+    """A model of ANSWERS, and its tree."""
+    method, _, encoder = name.partition(" ")
+    tree = TREE if "flat tree" in methods.get(method).exceptions else FLAT
+    return methods.create(method, {"encoder": encoder} if encoder else None, in_features=D, tree=tree), tree
+
+
 def answers_table(n: int, device: str, repeats: int) -> list[str]:
     half = bag(n, "cpu").half().numpy()
     small, (multiply, counted) = bag(2048, device), product(device)
     head = ["method", "answer, s", "answer + all maps, s", "floor, s", "answer / floor"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for name in ANSWERS:
-        method, _, encoder = name.partition(" ")
-        if method not in methods.names() or (encoder and encoder not in choices(method, "encoder")):
-            continue
-        tree = TREE if "flat tree" in methods.get(method).exceptions else FLAT
-        config = {"encoder": encoder} if encoder else None
-        model = methods.create(method, config, in_features=D, tree=tree).eval().to(device)
+        model, tree = created(name)
+        model.eval().to(device)
         acts = {
             "answer": lambda model=model: answer(model, half, device=device),
             "maps": lambda model=model, tree=tree: maps_of(answer(model, half, device=device), tree),
@@ -245,6 +256,52 @@ def answers_table(n: int, device: str, repeats: int) -> list[str]:
         ]
         lines.append("| " + " | ".join(row) + " |")
         print(lines[-1], flush=True)
+    return lines
+
+
+def large_table(n: int, device: str, repeats: int) -> list[str]:
+    """Answers with all maps for a bag of `n` tiles in pinned memory of the host, float16."""
+    half = bag(n, "cpu").half()
+    half = half.pin_memory() if device == "cuda" else half
+    lines = ["| method | answer, s | answer + all maps, s |", "|---|---|---|"]
+    for name in ANSWERS:
+        model, tree = created(name)
+        model.eval().to(device)
+        acts = {
+            "answer": lambda model=model: answer(model, half, device=device),
+            "maps": lambda model=model, tree=tree: maps_of(answer(model, half, device=device), tree),
+        }
+        found = in_turns(acts, device, repeats)
+        lines.append(f"| {name} | {found['answer']:.3f} | {found['maps']:.3f} |")
+        print(lines[-1], flush=True)
+    return lines
+
+
+def epoch_table(bags: int, n: int, device: str, repeats: int) -> list[str]:
+    """An epoch of MHIM over bags that come from files, and over the same bags that lie on the device."""
+    where, tree = torch.device(device), FLAT
+    names = [f"case {i}" for i in range(bags)]
+    lines = ["| MHIM, encoder | from files, s | on the device, s | ratio |", "|---|---|---|---|"]
+    with tempfile.TemporaryDirectory() as folder:
+        here, there = {}, {}
+        for i, name in enumerate(names):
+            file = np.memmap(Path(folder) / f"{i}", np.float16, "w+", shape=(n, D))
+            file[:] = np.random.default_rng(i).standard_normal((n, D), np.float32)
+            file.flush()
+            mapped = np.memmap(Path(folder) / f"{i}", np.float16, "r", shape=(n, D))
+            cells = torch.from_numpy(np.stack(np.divmod(np.arange(n), 100), 1))
+            target = Target(slide=tree.leaves[i % 2])
+            here[name] = Prepared(over(mapped), cells, target)
+            there[name] = Prepared(here[name].features.to(where), cells.to(where), target)
+        for encoder in ENCODERS:
+            acts = {}
+            for kind, data in (("files", here), ("device", there)):
+                fit = Fit(ours(encoder), Recipe(), "training", Cohort(data, Split(tuple(names)), tree, where))
+                acts[kind] = lambda fit=fit: drain(fit.epoch_steps())
+            found = in_turns(acts, device, repeats)
+            ratio = found["files"] / found["device"]
+            lines.append(f"| {encoder} | {found['files']:.2f} | {found['device']:.2f} | {ratio:.2f} × |")
+            print(lines[-1], flush=True)
     return lines
 
 
@@ -338,6 +395,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--tiles", type=int, default=10_000)
     parser.add_argument("--answer-tiles", type=int, default=50_000)
+    parser.add_argument("--large", type=int, default=0, help="tiles of the largest bag (on a GPU 1,000,000)")
+    parser.add_argument("--bags", type=int, default=0, help="bags of an epoch (on a GPU 400)")
+    parser.add_argument("--bag-tiles", type=int, default=9000)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--json", type=Path, help="write the tables here as well")
     parser.add_argument("--no-docs", action="store_true")
@@ -352,6 +412,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         ),
         "Beside torchmil": peers_table(given.tiles, given.device, given.repeats),
     }
+    gpu = given.device == "cuda"
+    if large := given.large or gpu * 1_000_000:
+        title = f"Answers for a bag in the host's memory, {large:,} × {D}, float16"
+        parts[title] = large_table(large, given.device, given.repeats)
+    if bags := given.bags or gpu * 400:
+        title = f"An epoch over {bags} bags of {given.bag_tiles:,} × {D}, float16"
+        parts[title] = epoch_table(bags, given.bag_tiles, given.device, min(given.repeats, 3))
     blocks = [f"### {title}\n\n" + "\n".join(lines) for title, lines in parts.items() if lines]
     text = "\n\n".join(["## Speed of the methods, " + given.device, heading(given, load), *blocks])
     print(text)

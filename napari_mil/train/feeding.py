@@ -78,8 +78,9 @@ _ways: dict[torch.device, torch.cuda.Stream] = {}
 
 
 def send(tensors: Iterable[Tensor], device: torch.device) -> Sent:
-    """Send tensors of this host to a device; to a GPU through pinned memory, beside what it computes."""
-    if device.type != "cuda":
+    """Send tensors to a device; from this host to a GPU through pinned memory, beside what it computes."""
+    tensors = tuple(tensors)
+    if device.type != "cuda" or all(one.is_cuda for one in tensors):
         return Sent(tuple(one.to(device) for one in tensors))
     way = _ways.setdefault(device, torch.cuda.Stream(device))  # type: ignore[no-untyped-call]
     with torch.cuda.stream(way):
