@@ -59,7 +59,7 @@ def train(
     ] = None,
     folds: Annotated[int, typer.Option(help="Cross-validate: that many folds by case; 0: one split.")] = 0,
     seeds: Annotated[
-        str | None, typer.Option(help="Seeds of a cross-validation, such as 0,1,2; default 0.")
+        str | None, typer.Option(help="Seeds of a cross-validation, such as 0,1,2; default: the recipe's, 0.")
     ] = None,
     grid: Annotated[
         list[str] | None,
@@ -93,7 +93,10 @@ def train(
     shared |= {"survival": survival, "bins": bins, "encoder": encoder}
     if folds:
         shared["keep_models"] = keep_models
-        study(project, method, folds, numbers(seeds or "0"), grid, as_json=as_json, **shared)
+        if seeds and "seed" in given:
+            raise MILError("Seeds were given twice, by --seeds and by -r seed; give them by --seeds.")
+        each = numbers(seeds) if seeds else None
+        study(project, method, folds, each, grid, as_json=as_json, **shared)
         return
     if seeds or keep_models:
         raise MILError(

@@ -37,7 +37,7 @@ def study(
     project: Path,
     method: str,
     folds: int,
-    seeds: Sequence[int],
+    seeds: Sequence[int] | None,
     grid: Sequence[str] | None,
     *,
     as_json: bool,

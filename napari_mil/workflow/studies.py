@@ -27,7 +27,7 @@ def cross_validate_steps(
     recipe: Mapping[str, Any] | Recipe | None = None,
     preset: str | None = None,
     folds: int = 5,
-    seeds: Sequence[int] = (0,),
+    seeds: Sequence[int] | None = None,
     grid: Mapping[str, Sequence[Any]] | None = None,
     name: str | None = None,
     keep_models: bool = False,
@@ -36,7 +36,8 @@ def cross_validate_steps(
     survival: bool = False,
     bins: int = 4,
 ) -> Steps[Study]:
-    """Train a method on every fold of every seed and report the figures of the cases left out.
+    """Train a method on every fold of every seed (None: the recipe's one) and report the figures of the cases
+    left out.
 
     Cases that the manifest calls `test` take no part. With a `grid` every fold searches it by its own
     validation cases. Runs stand in runs/<name>/, one JSON file each, with table.csv at the end; the same line
@@ -50,7 +51,8 @@ def cross_validate_steps(
     cases = yield from cases_steps(project, encoder, survival=survival)
     set_aside = {r.case for r in project.slides if r.split == "test"}
     used = enough([c for c in cases if c.case not in set_aside], survival=survival)
-    dealt = parts_of({c.case: stratum(c.target) for c in used}, folds=folds, seeds=seeds)
+    each = (chosen.seed,) if seeds is None else seeds
+    dealt = parts_of({c.case: stratum(c.target) for c in used}, folds=folds, seeds=each)
     aside: list[str] = []
     parts = [replace(part, split=apart(part.split, used, aside)) for part in dealt]
     label = name or f"{method}-study"

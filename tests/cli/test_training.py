@@ -102,6 +102,7 @@ def test_the_same_weights_again_are_no_second_model(study_folder, capsys, monkey
         (("--method", "abmil", "--record", "case001a"), "hides no tiles"),
         (("-r", "precision=bf16", "--method", "hmil"), "does not keep its figures in bfloat16"),
         (("--folds", "1"), "A study of 1 fold tests nothing"),
+        (("--folds", "2", "--seeds", "0,1", "-r", "seed=3"), "Seeds were given twice"),
         (("-s", "lr=0.01"), "lr is an option of the training, not of mhim: -r lr=0.01"),
         (("-r", "mask_ratio=0.1"), "mask_ratio is an option of mhim, not of the training: -s mask_ratio=0.1"),
     ],

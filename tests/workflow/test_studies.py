@@ -87,6 +87,12 @@ def test_folds_report_every_case_and_keep_models_when_asked(study):
     assert before == {p: p.stat().st_mtime_ns for p in run_folder(study, "cv").glob("seed*.json")}
 
 
+def test_a_study_without_seeds_takes_the_recipe_s(study):
+    recipe = {"epochs": 1, "min_epochs": 1, "seed": 7}
+    made = drain(cross_validate_steps(study, "mean", recipe=recipe, folds=2, name="seven"))
+    assert [(run.seed, run.fold) for run in made.runs] == [(7, 0), (7, 1)]
+
+
 def test_a_search_stores_the_chosen_model(study):
     card = drain(search_model_steps(study, "abmil", {"lr": [1e-7, 1e-3]}, recipe=QUICK, name="best"))
     assert card.recipe.lr in (1e-7, 1e-3)
