@@ -117,6 +117,11 @@ def train(
             lines.append(
                 f"These are the weights of {card.name} to the bit, so no second model {name} was made."
             )
+        if others := [c.id for c in p.cards if c.name == card.name and c.id != card.id]:
+            lines.append(
+                f"The name {card.name} means this model from now on; {', '.join(others)} had it before and "
+                "is found by its id."
+            )
     print(json.dumps({"result": json.loads(card.to_json())}) if as_json else "\n".join(lines), flush=True)
 
 

@@ -88,6 +88,11 @@ def test_the_same_weights_again_are_no_second_model(study_folder, capsys, monkey
     assert second.splitlines()[0] == first.splitlines()[0]
     assert "the weights of one to the bit, so no second model two was made" in second
     assert run(capsys, monkeypatch, "models", "list", study_folder)[1].count("abmil-") == 1
+    _, third, _ = run(capsys, monkeypatch, *words, "one", "-r", "seed=4")
+    had = first.split("(")[1].split(")")[0].split(", ")[1]
+    assert third.splitlines()[-1] == (
+        f"The name one means this model from now on; {had} had it before and is found by its id."
+    )
 
 
 @pytest.mark.slow
