@@ -38,6 +38,7 @@ _AS_JSON = ("visible", "place", "model_confidence")
 _TEXT = ("by", "tool", "note")  # never None
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
 _TILE_COLUMNS = ("slide_id", "row", "col", "y0_px", "x0_px", "pitch_y_px", "pitch_x_px", "label")
+_TILE_NEEDS = ("row", "col", "pitch_y_px", "pitch_x_px", "label")
 _NAMESPACE = uuid.UUID("5b8a7a52-6f0c-5b1c-8a4a-0d3c7c1f5e77")
 
 
@@ -79,7 +80,8 @@ def read(
 ) -> tuple[Correction, ...]:
     """The corrections of a table; nothing is written anywhere.
 
-    A table with a column `label` and no column `place` holds slide labels.
+    A table with a column `label` and no column `place` holds labels of tiles where it says their `row` and
+    `col` (see `read_tiles`), else of slides.
 
     Parameters
     ----------
@@ -92,10 +94,44 @@ def read(
 
     Raises
     ------
-    LabelError : no such file, no such table, a label that the tree lacks, or a row that is no correction (its
-        number is said)
+    LabelError : no such file, no such table, a label that the tree lacks, two labels of one slide, or a row
+        that is no correction (its number is said)
     """
     path = Path(path)
+    rows = _meant_rows(path, slide_id, ids, mapping, remark)
+    if rows and {"row", "col"} <= rows[0][1].keys() and "place" not in rows[0][1]:
+        return _of_tiles(path, rows, tree, by)
+    found: list[Correction] = []
+    called: dict[str, tuple[int, str]] = {}
+    for number, row in rows:
+        if "place" not in row and row["label"] is None:
+            continue  # a slide without a label
+        try:
+            correction = _correction(row, by)
+            node = meant(tree, correction.label) if correction.label else 0
+        except ValueError as error:
+            raise LabelError(f"{path.name}, row {number}: {reason(error)}.") from error
+        if "place" in row:
+            found.append(correction)
+            continue
+        before, other = called.setdefault(correction.slide_id, (number, tree.path(node)))
+        if other != tree.path(node):
+            raise LabelError(
+                f"{path.name}, row {number} calls a slide {tree.path(node)} that row {before} calls {other}; "
+                "leave one of them out."
+            )
+        found.append(replace(correction, label=tree.path(node)))
+    return tuple(found)
+
+
+def _meant_rows(
+    path: Path,
+    slide_id: str | None,
+    ids: Mapping[str, str] | None,
+    mapping: Mapping[str, str | None] | None,
+    remark: Callable[[str], None] | None,
+) -> list[tuple[int, dict[str, str | None]]]:
+    """The rows that `read` is asked for, with the slide's id and the label as they are called here."""
     found, aside = [], Counter[str]()
     wanted = {slide_id} if slide_id is not None else None if ids is None else set(ids.values())
     for number, row in _rows(path, needs=(("slide_id", "slide") if ids else "slide_id", "label")):
@@ -108,14 +144,7 @@ def read(
             if row["label"] is None:
                 aside["whose label is to be"] += 1
                 continue
-        if "place" not in row and row["label"] is None:
-            continue  # a slide without a label
-        try:
-            correction = _correction(row, by)
-            node = meant(tree, correction.label) if correction.label else 0
-        except ValueError as error:
-            raise LabelError(f"{path.name}, row {number}: {reason(error)}.") from error
-        found.append(correction if "place" in row else replace(correction, label=tree.path(node)))
+        found.append((number, row))
     others = aside["of other slides"]
     if others and not found:
         whose = f"slide {slide_id}" if slide_id else "a slide that is here"
@@ -123,7 +152,7 @@ def read(
     if aside and remark is not None:
         words = ", ".join(f"{n} row{'' if n == 1 else 's'} {what}" for what, n in aside.items())
         remark(f"{path.name}: {words} left aside.")
-    return tuple(found)
+    return found
 
 
 def _correction(row: Mapping[str, str | None], by: str) -> Correction:
@@ -183,12 +212,23 @@ def read_tiles(path: str | Path, tree: LabelTree, *, by: str = "") -> tuple[Corr
     when the tree lacks a label, or when a number is none.
     """
     path = Path(path)
+    return _of_tiles(path, _rows(path, needs=("slide_id", *_TILE_NEEDS)), tree, by)
+
+
+def _of_tiles(
+    path: Path, rows: Iterable[tuple[int, dict[str, str | None]]], tree: LabelTree, by: str
+) -> tuple[Correction, ...]:
     cells: dict[tuple[str, float, float, str], list[tuple[int, int]]] = {}
-    for number, row in _rows(path, needs=("slide_id", "row", "col", "pitch_y_px", "pitch_x_px", "label")):
+    for number, row in rows:
+        if missing := [name for name in _TILE_NEEDS if name not in row]:
+            raise LabelError(
+                f"{path.name} holds labels of tiles, but has no column {', '.join(missing)}; expected a "
+                f"table with slide_id, {', '.join(_TILE_NEEDS)}."
+            )
         if not row["label"]:
             continue
         try:
-            label = tree.path(tree.node(row["label"]))
+            label = tree.path(meant(tree, row["label"]))
             where = int(row["row"] or ""), int(row["col"] or "")
             key = (
                 row["slide_id"] or "",

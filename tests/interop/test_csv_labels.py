@@ -130,6 +130,38 @@ def test_tiles_both_ways(path):
     assert [c.id for c in csv_labels.read_tiles(path, TREE)] == [c.id for c in back]
 
 
+def test_a_table_of_tiles_is_never_taken_for_labels_of_the_slide(path):
+    nodes = [TREE.node("Benign"), 0, TREE.node("ADH"), TREE.node("ADH")]
+    csv_labels.write_tiles(path, "s", GRID, nodes, TREE)
+    found = csv_labels.read(path, TREE, by="me")
+    assert [(c.id, c.label, c.by) for c in found] == [
+        (c.id, c.label, c.by) for c in csv_labels.read_tiles(path, TREE, by="me")
+    ]
+    assert {type(c.place) for c in found} == {Cells}
+    assert tile_nodes(found, GRID, TREE).tolist() == nodes
+    assert [c.id for c in csv_labels.read(path, TREE, slide_id="s")] == [c.id for c in found]
+    with pytest.raises(LabelError, match="holds no row of slide t"):
+        csv_labels.read(path, TREE, slide_id="t")
+    notes = []
+    one = csv_labels.read(path, TREE, mapping={"Atypical/ADH": None}, remark=notes.append)
+    assert [c.label for c in one] == ["Benign"]
+    assert notes == ["labels.csv: 2 rows whose label is to be left aside."]
+    path.write_text("slide,row,col,pitch_y_px,pitch_x_px,label\nmine,1,2,9,9,Benign\n")
+    [named] = csv_labels.read(path, TREE, ids={"mine": "s"})
+    assert (named.slide_id, named.place.cells.tolist()) == ("s", [[1, 2]])
+    path.write_text("slide_id,row,col,label\ns,1,2,Benign\n")
+    with pytest.raises(LabelError, match="holds labels of tiles, but has no column pitch_y_px, pitch_x_px"):
+        csv_labels.read(path, TREE)
+
+
+def test_two_labels_of_one_slide_are_refused(path):
+    path.write_text("slide_id,label\ns,Benign\nt,ADH\ns,Benign\n")
+    assert [c.label for c in csv_labels.read(path, TREE)] == ["Benign", "Atypical/ADH", "Benign"]
+    path.write_text("slide_id,label\ns,Benign\nt,ADH\ns,ADH\n")
+    with pytest.raises(LabelError, match="row 4 calls a slide Atypical/ADH that row 2 calls Benign"):
+        csv_labels.read(path, TREE)
+
+
 def test_tiles_that_do_not_fit_are_refused(path):
     with pytest.raises(BagError, match="do not fit a grid of 4 tiles"):
         csv_labels.write_tiles(path, "s", GRID, [0, 1], TREE)

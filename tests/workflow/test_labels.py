@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from quickstudy import LABELS, study, tiny
 
-from napari_mil.correction import Cells, Correction, Polygon, WholeSlide
+from napari_mil.correction import Cells, Correction, Polygon, WholeSlide, tile_nodes
 from napari_mil.errors import LabelError
+from napari_mil.interop import csv_labels
 from napari_mil.steps import drain
 from napari_mil.workflow import Project, import_paths_steps, log_rows, slide_label, undo_row
 
@@ -47,6 +48,24 @@ def test_every_slide_goes_out_and_comes_in_by_one_table(two, tmp_path):
     before = other.ledger.head
     assert not other.import_labels(tmp_path / "labels.csv")
     assert other.ledger.head == before
+
+
+def test_a_table_of_tiles_labels_tiles_and_leaves_the_slide_alone(two, tmp_path):
+    project, other = two
+    record = project.slides[1]
+    grid = project.bag(record.name).grid
+    nodes = np.zeros(len(grid), np.int32)
+    nodes[[2, 5]], nodes[7] = other.tree.node("IC"), other.tree.node("Benign/N")
+    csv_labels.write_tiles(tmp_path / "tiles.csv", record.id, grid, nodes, other.tree)
+    before = slide_label(other, record)
+    [row] = drain(import_paths_steps(other.path, [tmp_path / "tiles.csv"], slide=record.name))
+    assert row == {"slide": "tiles.csv", "ok": True, "labels": 2}
+    said = list(other.ledger.corrections(record.id))
+    assert tile_nodes(said, grid, other.tree).tolist() == nodes.tolist()
+    assert slide_label(other, record) == before
+    head = other.ledger.head
+    assert not other.import_labels(tmp_path / "tiles.csv")  # twice is once
+    assert other.ledger.head == head
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".geojson", ".geojson.gz"])
