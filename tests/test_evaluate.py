@@ -264,6 +264,9 @@ def test_the_score_that_chooses_prefers_better_answers():
         for said in (right, same)
     ]
     assert scores[0] > scores[1] + 0.4
+    one = selection_metrics(nodes[:1], [(TREE.lift(right[0], 0), right[0])], TREE)
+    assert {"score", "loss", "fine/balanced_accuracy"} <= set(one)  # an AUC needs two classes
+    assert not any(name.endswith("auc") for name in one)
     assert "score" not in selection_metrics([0, 0], [(np.ones(3) / 3, np.ones(7) / 7)] * 2, TREE)
 
 

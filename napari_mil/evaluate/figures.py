@@ -199,8 +199,8 @@ def lesion_of(tree: LabelTree, node: int) -> int:
 def selection_metrics(
     nodes: Sequence[int], probabilities: Sequence[tuple[NDArray[Any], ...]], tree: LabelTree
 ) -> dict[str, float]:
-    """Figures of held-out answers that choose an epoch; `score`, the larger the better, is the one that
-    counts.
+    """Figures of held-out answers that choose an epoch, as far as the cases define them; `score`, the larger
+    the better, is the one that counts.
 
     `score` is the mean of the AUCs there are: macro AUC of every level and lesion against normal, less the
     loss' small share that breaks their many ties on few cases. Besides `loss` (mean −log p of the deepest
@@ -225,4 +225,4 @@ def selection_metrics(
     areas = [v for k, v in found.items() if k.endswith("auc") and np.isfinite(v)]
     if "loss" in found:
         found["score"] = (float(np.mean(areas)) if areas else 0.0) - 0.05 * found["loss"]
-    return found
+    return {name: value for name, value in found.items() if np.isfinite(value)}

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 #: the best teacher beside a model's weights, under the published key names
 BEST_TEACHER = "best_teacher.safetensors"
 #: what is not told of the teacher: figures of tiles, which are many, and calibration, which is the student's
-_LEFT_OUT = ("tile/", "froc", "calls/")
+_LEFT_OUT = ("tile/", "froc", "calls/", "groups/")
 
 
 class Beside:

@@ -16,7 +16,7 @@ from napari_mil.options import build
 from napari_mil.steps import Progress, Steps
 from napari_mil.workflow.cases import apart, cases_steps
 from napari_mil.workflow.child import Stop, child_steps
-from napari_mil.workflow.figures import figure_words, told_value
+from napari_mil.workflow.figures import INTERVAL_FROM, figure_words, told_value
 from napari_mil.workflow.learn import keep_model, next_name, run_steps, unless_told
 from napari_mil.workflow.manifest import PARTS
 from napari_mil.workflow.project import Project, as_of, find_card
@@ -96,7 +96,8 @@ class Retrained:
         if key not in self.changes or not np.isfinite(self.changes[key]).all():
             return ""
         value, low, high = self.changes[key]
-        return f", change {value:+.3f} (95 % {low:+.3f} to {high:+.3f})"
+        between = f" (95 % {low:+.3f} to {high:+.3f})" if self.held >= INTERVAL_FROM else ""
+        return f", change {value:+.3f}{between}"
 
 
 def retrain_here_steps(

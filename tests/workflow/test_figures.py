@@ -62,6 +62,10 @@ def test_a_retraining_without_corrected_tiles_does_not_count_them():
     p = {"survival/logrank_p": (0.04, 0.04, 0.04)}
     done = Retrained(card, p, p, {}, (), (0, 0), 0, 7)
     assert done.in_words().splitlines()[1:] == ["  survival/logrank_p: 0.040 -> 0.040, 7 cases"]
+    auc, by = {"fine/auc": (0.5, 0.4, 0.6)}, {"fine/auc": (0.1, 0.05, 0.2)}
+    changed = dataclasses.replace(done, before=auc, after=auc, changes=by)
+    assert changed.in_words().splitlines()[1].endswith("change +0.100 (95 % +0.050 to +0.200)")
+    assert dataclasses.replace(changed, held=4).in_words().splitlines()[1].endswith("change +0.100")
     told = dataclasses.replace(done, obeyed=(1, 2)).in_words()
     assert "corrected tiles that the new model follows: 1 of 2" in told
 
