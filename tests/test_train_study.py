@@ -11,7 +11,7 @@ from planted import FLAT, TREE, cohort
 
 from napari_mil import methods
 from napari_mil.card import Recipe
-from napari_mil.errors import LabelError, ModelError
+from napari_mil.errors import BagError, LabelError, ModelError
 from napari_mil.evaluate import Split, evaluate, split_by_case
 from napari_mil.steps import drain
 from napari_mil.train import (
@@ -21,6 +21,7 @@ from napari_mil.train import (
     parts_of,
     published_grid,
     recipe_for,
+    recording,
     search_steps,
     study_steps,
 )
@@ -170,6 +171,22 @@ def test_a_search_that_was_stopped_goes_on_and_chooses_the_same(planted, tmp_pat
     assert repr(again.trained.metrics) == repr(whole.trained.metrics)
     with pytest.raises(ModelError, match="belongs to another search"):
         drain(_search(planted, tmp_path / "b", grid={"lr": [1e-3]}))
+
+
+def test_a_test_case_to_be_recorded_does_not_stop_a_search(planted, tmp_path):
+    cases, split = planted
+    names = (split.test[0], split.train[0])
+    recipe = dataclasses.replace(QUICK, record=names, stage1_epochs=0)
+    config = config_for("mhim", {"hidden": 16, "attention_width": 8, "heads": 2})
+    run = {"method": "mhim", "config": config, "recipe": recipe, "tree": FLAT, "device": "cpu"}
+    found = drain(search_steps(cases, split, grid={"lr": [1e-3]}, folder=tmp_path / "s", **run))
+    slides = {bag.slide_id for c in cases if c.case == split.train[0] for bag in c.bags}
+    assert set(recording.load(found.trained.recorded)) == slides  # nobody asks about test cases before
+    lost = dataclasses.replace(recipe, record=("lost",))
+    with pytest.raises(BagError, match="'lost' is to be recorded"):
+        drain(
+            search_steps(cases, split, grid={"lr": [1e-3]}, folder=tmp_path / "l", **run | {"recipe": lost})
+        )
 
 
 def test_a_search_needs_validation_cases(planted, tmp_path):

@@ -94,11 +94,13 @@ def search_steps(
     """Train every combination of a grid and choose by the validation score; the first of equals.
 
     What was tried stands in `folder`, with the log of every training and the checkpoint of the best so far:
-    the same call goes on where it was killed. LabelError without validation cases.
+    the same call goes on where it was killed. Of test cases nothing is recorded. LabelError without
+    validation cases.
     """
     if not split.validation:
         raise LabelError("A search chooses by validation cases, and this split has none; add cases.")
     seen = Split(split.train, split.validation)  # nobody sees the test part before the choice
+    hidden = {name for c in cases if c.case in split.test for name in (c.case, *(b.slide_id for b in c.bags))}
     key = run_key(cases, split, method=method, config=config, recipe=recipe, tree=tree)
     whole = hashlib.sha256(f"{key} {json.dumps({k: list(v) for k, v in grid.items()})}".encode()).hexdigest()
     tried = _read(folder / "search.json", whole)
@@ -106,6 +108,7 @@ def search_steps(
 
     def trying(n: int) -> Steps[Trained]:
         options, own = with_settings(method, config, recipe, every[n])
+        own = dataclasses.replace(own, record=tuple(name for name in own.record if name not in hidden))
         training = Training(
             cases,
             seen,
