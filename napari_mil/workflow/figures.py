@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,8 @@ def figure_lines(
     """A line for each figure; `cases` they stand on, those named "validation/…" on so many of that part."""
     lines = []
     for key, value in metrics.items():
+        if isinstance(value, float) and math.isnan(value):
+            continue  # on cards of earlier versions
         n = validation if key.startswith("validation/") else cases
         if key == "obeyed":
             n = None  # of tiles that were learned from

@@ -33,7 +33,7 @@ def test_words(value, cases, said):
 
 def test_each_part_has_its_own_number_of_cases():
     metrics = {"fine/auc": (0.5, 0.1, 0.9), "validation/loss": 0.25, "obeyed": 1.0}
-    metrics |= {"survival/logrank_p": (0.04, 0.04, 0.04)}
+    metrics |= {"survival/logrank_p": (0.04, 0.04, 0.04), "validation/fine/auc": float("nan")}
     assert figure_lines(metrics, cases=6, validation=2) == [
         "  fine/auc: 0.500 [0.100, 0.900], 6 cases",
         "  validation/loss: 0.250, 2 cases",
