@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from planted import FLAT, TREE, bag, cohort
+from variants import VARIANTS
 
 from napari_mil import methods
 from napari_mil.bag import Bag
@@ -79,6 +80,37 @@ def test_a_resumed_run_ends_in_the_same_bits(planted, method, config, stop_after
     assert _same(whole.model.state_dict(), resumed.model.state_dict())
     assert whole.history == resumed.history
     assert whole.best_epoch == resumed.best_epoch
+
+
+#: every method, and those ways of MHIM whose draws or states differ
+EVERY = [pytest.param((name, {}), id=name) for name in methods.names()] + [
+    pytest.param(("mhim", variant), id="-".join(["mhim", *map(str, variant.values())]))
+    for variant in VARIANTS["mhim"]
+    if "official" in variant.values() or "dsmil" in variant.values()
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", EVERY)
+def test_every_method_resumes_to_the_bit(case, tmp_path):
+    name, variant = case
+    known = {f.name for f in dataclasses.fields(methods.get(name).Config)}
+    small = {"hidden": 16, "attention_width": 8, "heads": 2, "clusters": 4}
+    cases, _ = cohort(9, n=9, labelled=True)
+    split = Split(tuple(c.case for c in cases[:7]), tuple(c.case for c in cases[7:]))
+    recipe = Recipe(epochs=3, min_epochs=3, stage1_epochs=1, lr=1e-3, batch_bags=2, class_weights=True)
+    about = {"method": name, "config": {k: v for k, v in small.items() if k in known} | variant}
+    about |= {"recipe": recipe, "tree": TREE, "device": "cpu"}
+    whole = drain(train_steps(cases, split, **about))
+    steps = train_steps(cases, split, resume=tmp_path / "run.pt", **about)
+    for now in steps:
+        if now.payload is not None and now.stage == "training" and now.done == 2:
+            break
+    steps.close()
+    resumed = drain(train_steps(cases, split, resume=tmp_path / "run.pt", **about))
+    assert _same(whole.model.state_dict(), resumed.model.state_dict())
+    assert whole.history == resumed.history
+    assert repr(whole.metrics) == repr(resumed.metrics)
 
 
 def test_the_consumers_random_numbers_are_left_alone(planted):
