@@ -241,7 +241,7 @@ def test_too_few_events_are_told_in_the_form(bench_of):
     choose(bench, dialog, "abmil")
     dialog.survival.setChecked(True)
     settle(bench, dialog)
-    assert "do not give 4 intervals of time; give more cases with an observed event" in dialog.wrong.text()
+    assert "not give 4 intervals of time; give more cases with an observed event" in dialog.wrong.text()
     assert not dialog.start.isEnabled()
     dialog.survival.setChecked(False)
     settle(bench, dialog)
