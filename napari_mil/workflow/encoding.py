@@ -70,8 +70,8 @@ def encoder_in(folder: Path, which: str) -> Encoder:
 
     if which == UNKNOWN:
         raise ModelError(
-            "Nobody said which encoder made the features that this model reads, so it answers for no slide; "
-            "take its checkpoint in again with --encoder NAME."
+            f"There is no encoder {UNKNOWN!r}: so says the card of a model of which nobody knew what it "
+            "reads. It answers for no slide; take its checkpoint in again with --encoder NAME."
         )
     which = encoder_of(which)
     name, kept = name_of(which), kept_encoders(folder)

@@ -123,8 +123,8 @@ def test_a_model_of_which_nobody_said_what_it_reads_says_so_once(folder, tmp_pat
     status, out, err = run("predict", folder, "--model", "p")
     assert (status, out) == (2, "")
     assert err == (
-        "napari-mil: Nobody said which encoder made the features that this model reads, so it answers for no "
-        "slide; take its checkpoint in again with --encoder NAME.\n"
+        "napari-mil: There is no encoder 'unknown': so says the card of a model of which nobody knew what it "
+        "reads. It answers for no slide; take its checkpoint in again with --encoder NAME.\n"
     )
 
 
