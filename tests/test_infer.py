@@ -11,7 +11,8 @@ from napari_mil import methods
 from napari_mil.bag import Bag
 from napari_mil.errors import BagError, DeviceError, ModelError
 from napari_mil.infer import answer, call, lesion, predict
-from napari_mil.methods.hmil import HMIL, HMILConfig
+from napari_mil.methods.hmil import HMIL
+from napari_mil.methods.hmil.config import HMILConfig
 from napari_mil.mil import total
 
 ON_DSMIL = pytest.param(("mhim", {"encoder": "dsmil"}), id="mhim-dsmil")

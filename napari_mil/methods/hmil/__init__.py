@@ -20,86 +20,8 @@ from napari_mil.blocks import Dropout, GatedScores, Head, Rows, kaiming, part, w
 from napari_mil.correction import Target
 from napari_mil.errors import ModelError
 from napari_mil.labeltree import LabelTree, Survival
+from napari_mil.methods.hmil.config import COMPAT, PRESETS, HMILConfig
 from napari_mil.mil import MILModel, Noise, Output, Preset, Study
-from napari_mil.options import option
-
-#: what `compat` stands for, per option that is left at "preset"
-PRESETS = {
-    "clean": {
-        "alpha_schedule": "quadratic",
-        "use_instance_alignment": "yes",
-        "align_form": "nll",
-        "tau": "const",
-        "scl_views": "true_class",
-    },
-    "official": {
-        "alpha_schedule": "quadratic",
-        "use_instance_alignment": "no",
-        "align_form": "double_softmax",
-        "tau": "cosine",
-        "scl_views": "all_classes",
-    },
-    "paper": {
-        "alpha_schedule": "linear",
-        "use_instance_alignment": "yes",
-        "align_form": "nll",
-        "tau": "const",
-        "scl_views": "true_class",
-    },
-}
-
-
-#: methods.md §4.5; the code selects by several figures, this is the one that methods.md settles on
-PUBLISHED = {
-    "epochs": 200,
-    "lr": 1e-4,
-    "weight_decay": 0.0,
-    "batch_bags": 64,
-    "schedule": "plateau",
-    "patience": 200,
-    "select_by": "auc",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class HMILConfig:
-    """Options of HMIL; those at "preset" follow `compat`."""
-
-    compat: str = option(
-        "clean",
-        "clean: defects mended; official: as published in code; paper: as published in print",
-        choices=("clean", "official", "paper"),
-    )
-    hidden: int = option(
-        1024, "width of the coarse features; the fine ones have a quarter", low=16, high=4096
-    )
-    dropout: float = option(
-        0.0, "dropout in the attention branches (0.25 where it is used)", low=0.0, high=0.9
-    )
-    alpha_schedule: str = option(
-        "preset", "how the coarse terms fade", choices=("preset", "quadratic", "linear")
-    )
-    use_instance_alignment: str = option(
-        "preset", "align coarse and fine attention tile by tile", choices=("preset", "yes", "no")
-    )
-    align_form: str = option(
-        "preset",
-        "how the lifted fine answer meets the coarse label",
-        choices=("preset", "double_softmax", "nll"),
-    )
-    tau: str = option("preset", "temperature of the contrast", choices=("preset", "cosine", "const"))
-    scl_views: str = option(
-        "preset",
-        "class vectors that stand for a bag in the contrast",
-        choices=("preset", "all_classes", "true_class"),
-    )
-    presence_weight: float = option(
-        0.0,
-        "weight of what the attention rows say by themselves, so that a class looks at tiles of its own; "
-        "1 helps class maps (not published, 0 in every preset)",
-        low=0.0,
-        high=10.0,
-    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -161,10 +83,7 @@ class HMIL(MILModel):
         "patience": 25,
     }
 
-    presets: ClassVar[Mapping[str, Preset]] = {
-        "official": Preset({"compat": "official"}, PUBLISHED, "TMI 2025, as in its code"),
-        "paper": Preset({"compat": "paper"}, PUBLISHED, "TMI 2025, as in print"),
-    }
+    presets: ClassVar[Mapping[str, Preset]] = PRESETS
     #: no grid was published; these are the values that methods.md §4.7 suggests
     grid: ClassVar[Mapping[str, Sequence[Any]]] = {
         "lr": (5e-5, 1e-4, 2e-4),
@@ -205,7 +124,7 @@ class HMIL(MILModel):
     def setting(self, name: str) -> str:
         """The value of an option, from the preset of `compat` where it is left to that."""
         value: str = getattr(self.config, name)
-        return PRESETS[self.config.compat][name] if value == "preset" else value
+        return COMPAT[self.config.compat][name] if value == "preset" else value
 
     def look(self, features: Tensor) -> Look:
         """Both levels of a bag (N, D), its attention computed once, a few tiles at a time.
