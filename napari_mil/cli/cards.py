@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from napari_mil.card import ModelCard
+from napari_mil.labeltree import Survival
 from napari_mil.workflow.figures import held_out_lines, survival_lines
 
 
@@ -14,10 +15,11 @@ def card_lines(project: Any, card: ModelCard) -> list[str]:
     """Everything a card says, for a person."""
     tiles = f"{card.tile_px} px" + (f" at {card.mpp} µm/px" if card.mpp else "")
     parts = ", ".join(f"{len(slides)} {part}" for part, slides in card.slides.items()) or "not told"
+    answers = "intervals of time" if isinstance(card.tree, Survival) else "classes"
     lines = [
         f"{card.name} ({card.method}, {card.id})",
         f"  reads: {card.in_features} numbers of {card.encoder}, tiles of {tiles}",
-        f"  classes: {', '.join(card.tree.path(leaf) for leaf in card.tree.leaves)}",
+        f"  {answers}: {', '.join(card.tree.path(leaf) for leaf in card.tree.leaves)}",
         f"  parent: {card.parent or 'none'}; made {card.created}",
         f"  slides: {parts}",
         f"  method: {_pairs(card.config)}",

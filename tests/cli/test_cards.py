@@ -59,6 +59,7 @@ def test_a_card_tells_the_survival_of_the_halves_by_risk():
     task = Survival.from_times([3, 9, 14, 30], [True] * 4, bins=2, unit="months")
     card = ModelCard("m", "life", "abmil", {}, "builtin-1", 4, 256, 0.5, task)
     assert not [line for line in card_lines(NONE, card) if "by risk" in line]
+    assert "  intervals of time: 0–11.5 months, after 11.5 months" in card_lines(NONE, card)
     table = {
         "part": "test",
         "logrank_p": 0.0123,
