@@ -63,10 +63,11 @@ def recording_lines(project: Any, card: ModelCard) -> list[str]:
     for slide, one in recordings(project, card.id).items():
         how = "asked after every epoch" if one.simulated else "as learned from"
         hidden = one.hidden.sum(1)
+        span = f"{hidden[0]}" if hidden.min() == hidden.max() else f"{hidden[0]} to {hidden[-1]}"
         stayed = f", {one.stayed[1:].mean():.0%} of them also in the epoch before" if len(hidden) > 1 else ""
         lines.append(
             f"  recorded: {names.get(slide, slide)}, {len(one.epochs)} epochs, {how}; "
-            f"{hidden[0]} to {hidden[-1]} of {one.roles.shape[1]} tiles hidden{stayed}"
+            f"{span} of {one.roles.shape[1]} tiles hidden{stayed}"
         )
     return lines
 

@@ -31,6 +31,8 @@ def list_(project: ExistingProject, *, as_json: AsJson = False) -> None:
 
     with opened(project) as p:
         current = current_card(p)
+        if not p.cards:
+            say_error(f"{project} has no models yet; napari-mil train makes one.")
         for card in p.cards:
             answers = current is not None and card.id == current.id
             row = {"name": card.name, "method": card.method, "id": card.id, "answers": answers}

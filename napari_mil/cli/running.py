@@ -42,18 +42,24 @@ def disk_sentence(error: OSError) -> str:
 
 
 def show(
-    steps: Steps[T], *, as_json: bool = False, slide: str = "", case: str = "", stages: bool = False
+    steps: Steps[T],
+    *,
+    as_json: bool = False,
+    slide: str = "",
+    case: str = "",
+    stages: bool = False,
+    heard: Callable[[Progress], Any] | None = None,
 ) -> T:
     """Run a long verb to its end with a progress bar, or as JSON lines.
 
     Where standard error is no terminal there is no bar; with `stages` each stage is then one line. JSON lines
-    name the `slide` or the `case`, where one is given.
+    name the `slide` or the `case`, where one is given. `heard` is told in the place of JSON lines and of a log.
     """
-    if as_json:
+    if as_json and heard is None:
         about = {key: name for key, name in (("slide", slide), ("case", case)) if name}
         return drain(steps, lambda now: print(json.dumps(about | _record(now)), flush=True))
-    if not sys.stderr.isatty():
-        return drain(steps, _plainly(stages=stages))
+    if as_json or not sys.stderr.isatty():
+        return drain(steps, heard or _plainly(stages=stages))
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
@@ -158,10 +164,15 @@ def each_of(
             row, failed = {what: name, "ok": False, "error": str(error)}, failed + 1
         done(thing, row)
         print(json.dumps(row) if as_json else f"[{n}/{len(things)}] {line(row, said, what)}", flush=True)
-    if failed:
-        many = f"1 {what}" if len(things) == 1 else f"{len(things)} {what}s"
-        say_error(f"{failed} of {many} failed, as said above; run again to retry.")
+    say_failed(failed, len(things), what)
     return failed
+
+
+def say_failed(failed: int, of: int, what: str = "slide") -> None:
+    """How many failed, where some did."""
+    if failed:
+        many = f"1 {what}" if of == 1 else f"{of:,} {what}s"
+        say_error(f"{failed:,} of {many} failed, as said above; run again to retry.")
 
 
 def line(row: dict[str, Any], said: tuple[str, ...] = (), what: str = "slide") -> str:

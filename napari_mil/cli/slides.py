@@ -22,9 +22,11 @@ from napari_mil.cli.running import (
     line,
     opened,
     say_error,
+    say_failed,
     show,
 )
 from napari_mil.errors import MILError, ProjectError
+from napari_mil.steps import Progress
 
 app = typer.Typer()
 
@@ -63,16 +65,30 @@ def import_(
         ),
     ] = None,
     by: By = "",
+    *,
+    as_json: AsJson = False,
 ) -> None:
     """Take slides, label files or published checkpoints into a project; each file succeeds or fails alone."""
     from napari_mil.workflow import import_paths_steps
 
     about: dict[str, Any] = {"manifest": manifest, "slide": slide, "tree": tree, "mpp": mpp}
     about |= {"encoder": encoder, "encoder_weights": encoder_weights, "mapping": label_mapping(map_)}
-    rows = show(import_paths_steps(project, paths or [], by=by, **about))
-    for row in rows:
-        print(line(row))
-    if any(not row["ok"] for row in rows):
+    told: list[dict[str, Any]] = []
+
+    def tell(row: dict[str, Any]) -> None:
+        told.append(row)
+        print(json.dumps(row) if as_json else line(row), flush=True)
+
+    def heard(now: Progress) -> None:  # in a log, and to machines, each file is told of as it comes
+        if now.payload is not None:
+            tell(now.payload)
+
+    rows = show(import_paths_steps(project, paths or [], by=by, **about), as_json=as_json, heard=heard)
+    for row in rows[len(told) :]:
+        tell(row)
+    failed = sum(not row["ok"] for row in rows)
+    say_failed(failed, len(rows), "file")
+    if failed:
         raise typer.Exit(1)
 
 

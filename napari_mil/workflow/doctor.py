@@ -19,11 +19,8 @@ OPTIONAL = {
     "wsidicom": ("DICOM slides", "pip install 'napari-mil[dicom]'"),
     "aiohttp": ("slides from https://", "pip install 'napari-mil[remote]'"),
     "s3fs": ("slides from s3://", "pip install 'napari-mil[remote]'"),
-    "transformers": ("encoders from hubs", "pip install 'napari-mil[hubs]'"),
-    "timm": ("encoders from hubs", "pip install 'napari-mil[hubs]'"),
     "tensorboardX": ("TensorBoard files of trainings", "pip install 'napari-mil[tensorboard]'"),
     "psycopg": ("a ledger that a team shares", "pip install 'napari-mil[postgres]'"),
-    "distributed": ("many machines", "pip install 'napari-mil[cluster]'"),
 }
 
 
@@ -50,7 +47,8 @@ def findings() -> Iterator[str]:
 def _torch() -> Iterator[str]:
     import torch
 
-    yield f"torch {torch.__version__}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    yield f"torch {torch.__version__}, {threads} thread{'' if threads == 1 else 's'}"
     if torch.cuda.is_available():
         for i in range(torch.cuda.device_count()):
             free, total = torch.cuda.mem_get_info(i)

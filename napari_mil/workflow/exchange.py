@@ -39,9 +39,10 @@ def import_paths_steps(
     into the project at `folder`; made if missing. Slides may be addresses, those of the manifest come by
     themselves.
 
-    Each file succeeds or fails alone: one row per file, {"slide", "ok", "error"}. Slides of the project that
-    the manifest names follow it too, and rows of it that name no slide are said. The inputs that concern
-    every file (manifest, tree, mpp, mapping) are checked before anything is written.
+    Each file succeeds or fails alone: one row per file, {"slide", "ok", "error"}, which is also the payload
+    of the progress after it. Slides of the project that the manifest names follow it too, and rows of it that
+    name no slide are said. The inputs that concern every file (manifest, tree, mpp, mapping) are checked
+    before anything is written.
 
     mpp : µm per pixel of slides that do not say theirs
     encoder, encoder_weights : of a checkpoint, see `import_model`
@@ -62,16 +63,16 @@ def import_paths_steps(
             *(p for p in paths if isinstance(p, Path) and p.is_dir()),
         ]
         matched = _matched(project, said, files, folders)
-        rows = []
+        rows: list[dict[str, Any]] = []
         for n, (file, name) in enumerate(zip(files, told_apart(files, [f.name for f in files]), strict=True)):
-            yield Progress("import", n, len(files), name)
+            yield Progress("import", n, len(files), name, rows[-1] if rows else None)
             try:
                 about = (slide, resolution, reads, dict(mapping or {}))
                 taken = _take(project, file, matched if manifest else None, *about)
                 rows.append({"slide": name, "ok": True, **taken})
             except (MILError, OSError) as error:
                 rows.append({"slide": name, "ok": False, "error": str(error)})
-        yield Progress("import", len(files), len(files))
+        yield Progress("import", len(files), len(files), payload=rows[-1] if rows else None)
         return rows + _follow(project, matched, files)
 
 

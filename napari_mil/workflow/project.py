@@ -286,8 +286,10 @@ def find_record(project: Project, which: str | SlideRecord) -> SlideRecord:
         raise ProjectError(f"{which!r} may be any of {paths}; give the path of the one you mean.")
     if found:
         return found[0]
-    names = ", ".join(list(shown_names(project.slides).values())[:8]) or "none yet"
-    raise ProjectError(f"{which!r} is no slide of {project.path.name}; its slides are {names}; add it first.")
+    names = list(shown_names(project.slides).values())
+    more = f" and {len(names) - 8:,} more" if len(names) > 8 else ""
+    there = f"its slides are {', '.join(names[:8])}{more}" if names else "it has no slides yet"
+    raise ProjectError(f"{which!r} is no slide of {project.path.name}; {there}; add it first.")
 
 
 def find_card(project: Project, which: str) -> ModelCard:
@@ -295,12 +297,12 @@ def find_card(project: Project, which: str) -> ModelCard:
     for card in reversed(project.cards):
         if which in (card.id, card.name):
             return card
-    names = ", ".join(c.name for c in project.cards) or "none yet"
+    names = ", ".join(c.name for c in project.cards)
+    there = f"its models are {names}" if names else "it has no models yet"
     broken = len(project.store.damaged_cards())
     more = f" (and {broken} that cannot be read)" if broken else ""
     raise ModelError(
-        f"{which!r} is no model of {project.path.name}; its models are {names}{more}; train or import it "
-        "first."
+        f"{which!r} is no model of {project.path.name}; {there}{more}; train or import it first."
     )
 
 

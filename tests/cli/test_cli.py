@@ -1,15 +1,21 @@
 """The command line: every command has help with an example; bad input is one sentence and loses nothing."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
+from slidefiles import picture, write_svs
 from typer.main import get_command
 
+import napari_mil
 from napari_mil.cli import app, main
+from napari_mil.workflow import Project
+from napari_mil.workflow.doctor import OPTIONAL
 
 COMMANDS = sorted(get_command(app).commands)
 
@@ -47,6 +53,48 @@ def test_doctor_names_readers_gpu_and_methods(capsys, monkeypatch):
     assert "mhim" in out
     assert "GPU" in out
     assert "OME-Zarr reader: OME-Zarr 0.4 and 0.5, from disk and from servers" in out
+
+
+def test_the_doctor_asks_for_nothing_that_the_program_does_not_use():
+    source = "\n".join(path.read_text() for path in Path(napari_mil.__file__).parent.rglob("*.py"))
+    bindings = {"PyQt5", "s3fs", "psycopg"}  # found by qtpy, fsspec and SQLAlchemy
+    assert [m for m in OPTIONAL if m not in bindings and not re.search(rf"(import|from) {m}\b", source)] == []
+
+
+def test_an_import_tells_of_each_file_as_it_comes_and_counts_what_failed(tmp_path, capsys, monkeypatch):
+    slides = tmp_path / "slides"
+    slides.mkdir()
+    for seed, name in enumerate(("a.svs", "c.svs")):
+        write_svs(slides / name, picture(300, 400, seed), "jpeg-ycbcr")
+    (slides / "b.svs").write_bytes(b"no slide")
+    seen: list[int] = []
+    added = Project.add
+
+    def add(self, path, **about):
+        seen.append(capsys.readouterr().out.count("\n"))
+        return added(self, path, **about)
+
+    monkeypatch.setattr(Project, "add", add)
+    status, out, err = run(capsys, monkeypatch, "import", tmp_path / "study", slides)
+    assert status == 1
+    assert seen == [0, 1, 1]  # what came before was said before the next was looked at
+    assert "c.svs: size" in out
+    assert "1 of 3 files failed, as said above" in err
+    status, out, _ = run(capsys, monkeypatch, "import", tmp_path / "study", slides, "--json")
+    assert [json.loads(line)["ok"] for line in out.splitlines()] == [True]  # `add` had read the others
+    assert status == 1
+
+
+def test_what_is_not_there_is_said_of_an_empty_project(tmp_path, capsys, monkeypatch):
+    with Project(tmp_path / "study"):
+        pass
+    status, out, err = run(capsys, monkeypatch, "models", "list", tmp_path / "study")
+    assert (status, out) == (0, "")
+    assert "has no models yet; napari-mil train makes one" in err
+    err = run(capsys, monkeypatch, "models", "show", tmp_path / "study", "m")[2]
+    assert "'m' is no model of study; it has no models yet; train or import it first." in err
+    err = run(capsys, monkeypatch, "export", tmp_path / "study", tmp_path / "a.csv", "--slide", "s")[2]
+    assert "it has no slides yet" in err
 
 
 @pytest.mark.slow
