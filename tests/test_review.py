@@ -41,9 +41,9 @@ def test_wavering_between_groups_counts_more_than_wavering_inside_one():
     found = shortlist(seen(tiles_p=p), TREE)
     groups, inside, plain = (found.signals["unsure"][tile(found, i)] for i in (3, 7, 0))
     assert groups > inside > plain
-    words = "wavers between Benign (50 %) and Malignant (50 %) here, at 1.0 times the average attention."
+    words = "wavers between Benign (50%) and Malignant (50%) here, at 1.0 times the average attention."
     assert found.words[tile(found, 3)]["unsure"] == f"The model {words}"
-    assert "Malignant/DCIS (48 %) and Malignant/IC (48 %)" in found.words[tile(found, 7)]["unsure"]
+    assert "Malignant/DCIS (48%) and Malignant/IC (48%)" in found.words[tile(found, 7)]["unsure"]
 
 
 @pytest.mark.parametrize(("method", "heads", "times"), [("abmil", False, 6.0), ("hmil", True, 1.0)])
@@ -77,7 +77,7 @@ def test_a_lesion_that_the_slides_label_does_not_name_contradicts_it():
     found = shortlist(seen(tiles_p=p, given=UDH), TREE)
     assert 1 + found.signals["label"][1:].argmax() == tile(found, 5)
     words = found.words[tile(found, 5)]["label"]
-    assert words.startswith("The slide is labelled Benign/UDH, but this tile looks like Malignant/IC (80 %)")
+    assert words.startswith("The slide is labelled Benign/UDH, but this tile looks like Malignant/IC (80%)")
     assert np.isnan(shortlist(seen(tiles_p=p), TREE).signals["label"][1:]).all()
 
 
@@ -87,7 +87,7 @@ def test_a_slides_label_that_the_model_finds_unlikely_is_doubted_until_a_person_
     row = whole(found)
     assert found.signals["label"][row] == pytest.approx(0.95)
     assert found.words[row]["label"] == (
-        "Nobody has confirmed the label Benign/N, to which the model gives 5 %; it says Malignant/IC (90 %)."
+        "Nobody has confirmed the label Benign/N, to which the model gives 5%; it says Malignant/IC (90%)."
     )
     assert (found.node[row], found.said[row]) == (IC, 0)
     coarse = shortlist(seen(**about | {"given": TREE.node("Malignant")}), TREE)
@@ -128,7 +128,7 @@ def test_coarse_and_fine_answers_that_contradict_each_other_are_told():
     found = shortlist(seen(**about), TREE)
     assert found.signals["levels"][whole(found)] == pytest.approx(0.6)
     assert found.words[whole(found)]["levels"] == (
-        "The coarse answer is Malignant (70 %), the fine one adds up to Benign (90 %)."
+        "The coarse answer is Malignant (70%), the fine one adds up to Benign (90%)."
     )
     assert np.nanargmax(found.signals["levels"]) == tile(found, 4)
     assert "0.80 of 1" in found.words[tile(found, 4)]["levels"]

@@ -53,7 +53,7 @@ def show(
     """Run a long verb to its end with a progress bar, or as JSON lines.
 
     Where standard error is no terminal there is no bar; with `stages` each stage is then one line. JSON lines
-    name the `slide` or the `case`, where one is given. `heard` is told in the place of JSON lines and of a log.
+    name the `slide` or the `case`, where one is given. `heard` is told in place of JSON and log.
     """
     if as_json and heard is None:
         about = {key: name for key, name in (("slide", slide), ("case", case)) if name}

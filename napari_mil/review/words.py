@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def percent(p: float) -> str:
     """A probability in percent; one that was only rounded to 0 or 100 is not called so."""
-    return ">99 %" if 0.995 <= p < 1 else "<1 %" if 0 < p < 0.005 else f"{100 * p:.0f} %"
+    return ">99%" if 0.995 <= p < 1 else "<1%" if 0 < p < 0.005 else f"{100 * p:.0f}%"
 
 
 def label(tree: LabelTree, node: int, p: float) -> str:

@@ -137,8 +137,9 @@ class Above(QWidget):
         if not n:
             self.why.setText("No tile is so high.")
         elif state.node is None or state.project is None:
+            whose = "its" if n == 1 else "their"
             self.why.setText(
-                f"{tiles(n)} of {len(chosen):,} {_are(chosen)} so high; choose their label first."
+                f"{tiles(n)} of {len(chosen):,} {_are(chosen)} so high; choose {whose} label first."
             )
         else:
             what = state.project.tree.path(state.node) or "no label any more"

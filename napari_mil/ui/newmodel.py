@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 #: The method that is chosen first, where it is there.
 FIRST = "mhim"
 DEFAULTS = "defaults"
+START = "Train in the background; the window stays alive, and it can be stopped"
 #: What was changed is checked so long after it.
 CHECK_MS = 200
 #: Of the dialog: its width, and its height with the options and without.
@@ -165,7 +166,7 @@ class NewModelDialog(QDialog):
         area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         box = QDialogButtonBox(QDialogButtonBox.StandardButton.Cancel)
         self.start = box.addButton("Start", QDialogButtonBox.ButtonRole.AcceptRole)
-        self.start.setToolTip("Train in the background; the window stays alive, and it can be stopped")
+        self.start.setToolTip(START)
         self.start.setDefault(True)
         box.accepted.connect(self.accept)
         box.rejected.connect(self.reject)
@@ -294,6 +295,7 @@ class NewModelDialog(QDialog):
             return
         asked = {key: value for key, value in about.items() if key != "encoder"}
         changes = self._changes
+        self.start.setToolTip("Looking whether the training can begin…")
 
         def show(why_not: str) -> None:
             if changes == self._changes:
@@ -310,6 +312,7 @@ class NewModelDialog(QDialog):
         self.wrong.setText(why_not)
         self.wrong.setVisible(bool(why_not))
         self.start.setEnabled(not why_not)
+        self.start.setToolTip(why_not or START)
 
     def _failed(self, error: BaseException) -> None:
         if self._open:

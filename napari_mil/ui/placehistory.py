@@ -125,7 +125,7 @@ class PlaceHistory(QWidget):
         counts = event in self.desk.state.events
         unlocks = event in self.desk.state.locked
         for words, act, possible in (
-            ("Withdraw\tAlt+X", self.withdraw, counts),
+            ("Withdraw\tAlt+X", self.withdraw, counts and not unlocks),
             ("Unlock\tAlt+K" if unlocks else "Lock\tAlt+K", self.lock, counts),
             ("Note…\tAlt+M", self.remark.setFocus, True),
         ):

@@ -13,7 +13,8 @@ from napari_mil.ui import acts, writing
 from napari_mil.ui.desk import Desk
 from napari_mil.ui.questions import SecondReading, Source, WhatTellsMost, where_words
 from napari_mil.ui.state import State
-from napari_mil.ui.widgets import button, column, hint, row, text
+from napari_mil.ui.widgets import allow, button, column, hint, row, text
+from napari_mil.ui.words import why_no_model
 
 
 class ReviewQueue(QWidget):
@@ -157,8 +158,8 @@ class ReviewQueue(QWidget):
         here = asked is not None and state.record is not None and state.record.id == asked.record.id
         for part in (self.what, self.why, self.answers, self.bar):
             part.setVisible(asked is not None)
-        ready = state.project is not None and (state.card is not None or state.second)
-        self.next_button.setEnabled(ready and not self._finding)
+        why = "" if state.second else why_no_model(state)
+        allow(self.next_button, why or ("Looking for places…" if self._finding else ""))
         if asked is None:
             return
         veiled = here and state.veiled

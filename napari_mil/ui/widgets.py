@@ -32,6 +32,8 @@ from napari_mil.ui.ramps import TISSUE, Rgba, is_dark, rgb
 
 #: What changes many times a second is shown this often: every repaint costs the window a frame.
 SETTLE_MS = 250
+#: The property of a button that keeps its tooltip while it is disabled.
+_TIP = "what it does"
 
 
 class Fold(QWidget):
@@ -207,8 +209,15 @@ def button(text: str, act: Callable[[], Any], tip: str, *, key: str | None = Non
     """A push button; its tooltip ends in the key that does the same."""
     made = QPushButton(text)
     made.setToolTip(f"{tip} ({key})" if key else tip)
+    made.setProperty(_TIP, made.toolTip())
     made.clicked.connect(lambda _checked=False: act())
     return made
+
+
+def allow(made: QPushButton, why_not: str = "") -> None:
+    """Enable a button of `button`, or disable it and let its tooltip say why."""
+    made.setEnabled(not why_not)
+    made.setToolTip(why_not or made.property(_TIP))
 
 
 def hint(text: str = "") -> QLabel:

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from napari_mil.correction import Cells, Correction, Polygon, WholeSlide
-from napari_mil.labeltree import level_names
+from napari_mil.labeltree import Survival, level_names
 
 if TYPE_CHECKING:
     from napari_mil.card import ModelCard
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 #: The figures a card shows first: words → name in the card.
 FIGURES = {"lesion AUC": "lesion/auc", "class AUC": "fine/auc", "c-index": "survival/c_index"}
+#: Why nothing can be done before a project is open.
+PROJECT_FIRST = "Open a project first (1 Slides)."
+NO_MODEL = "This project has no model yet: train one (5 Retrain), or take one in: `napari-mil models import`."
+NO_PARENT = "Retraining starts from a model; this project has none. Train a new one."
 #: What stands in the place of an answer that must not be seen yet.
 VEILED = "{} is hidden until you have given this slide a label (read blind first)."
 READ_AGAIN = "{} is hidden until you end the second reading."
@@ -73,7 +77,9 @@ def card_words(card: ModelCard) -> str:
     classes = ", ".join(card.tree.path(leaf).rsplit("/", 1)[-1] for leaf in card.tree.leaves)
     pixels = f"{card.tile_px} px at {card.mpp} µm" if card.mpp else f"{card.tile_px} px"
     trained = len(card.slides.get("train", ()))
-    lines = [f"<b>{card.method.upper()}</b> · {card.encoder} · tiles of {pixels}", classes]
+    timed = isinstance(card.tree, Survival)
+    said = f"time to the event: {classes}" if timed else classes
+    lines = [f"<b>{card.method.upper()}</b> · {card.encoder} · tiles of {pixels}", said]
     if trained:
         lines.append(f"trained on {trained} slides{', a child of an earlier model' if card.parent else ''}")
     aucs = {words: card.metrics[key] for words, key in FIGURES.items() if key in card.metrics}
@@ -85,6 +91,8 @@ def card_words(card: ModelCard) -> str:
 
 def calibration_words(card: ModelCard) -> str:
     """Whether the percentages were calibrated, and how far they are off on held-out cases."""
+    if isinstance(card.tree, Survival):
+        return "not calibrated: read the risk as a ranking"
     finest = level_names(card.tree)[-1]
     errors = [card.metrics.get(f"{finest}/{key}") for key in ("ece_before", "ece")]
     shown = " → ".join(figure(value) for value in errors if value is not None)
@@ -108,6 +116,18 @@ def change(value: Any) -> str:
         return ""
     mean, low, high = value
     return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
+
+
+def why_no_model(state: State) -> str:
+    """Why there is no model to ask, "" where there is one."""
+    return PROJECT_FIRST if state.project is None else "" if state.card else NO_MODEL
+
+
+def estimate_words(tiles: int, tiles_per_s: float, *, kept: bool) -> str:
+    """What a run on a whole slide takes, before it begins."""
+    if kept:
+        return f"{tiles:,} tiles; their features are kept in the project, so this is quick."
+    return f"{tiles:,} tiles; {device_words()}, about {span_words(tiles / tiles_per_s)} for the whole slide."
 
 
 def device_words() -> str:

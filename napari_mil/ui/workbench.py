@@ -73,6 +73,7 @@ class Workbench(QWidget):
             "Export": Fold("6  Export", self.export, open_=False),
         }
         self.said = hint()
+        self.said.setContentsMargins(8, 2, 8, 2)
         self.said.hide()
         self.jobs = JobBar(self.desk)
         self.magnification = Magnification(self.desk)

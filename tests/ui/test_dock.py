@@ -7,7 +7,7 @@ import threading
 
 import numpy as np
 import pytest
-from qtpy.QtWidgets import QApplication
+from qtpy.QtWidgets import QApplication, QPushButton
 
 from napari_mil.ui import compat
 from napari_mil.ui.activation import activate
@@ -67,7 +67,30 @@ def test_napari_opens_the_dock_by_its_name(make_napari_viewer):
     assert isinstance(made, Workbench)
     assert made.viewer is viewer
     assert "No project is open" in made.slides.project.text()
+    _every_grey_button_says_why(made)
+    assert made.model.card.text() == made.export.preview.text() == "Open a project first (1 Slides)."
+    assert "Open a project" in made.review.choose_words.text()
     made.shut()
+
+
+def test_a_project_without_slides_and_models_says_what_comes_first(make_napari_viewer, tmp_path):
+    made = Workbench(make_napari_viewer(show=False))
+    made.open_project(tmp_path / "study", by="ann")
+    assert made.wait(20)
+    _every_grey_button_says_why(made)
+    assert "train one" in made.model.card.text() == made.model.run_button.toolTip()
+    assert made.slides.add_button.toolTip() == "Take slide files into the project"
+    made.shut()
+
+
+def _every_grey_button_says_why(bench):
+    sections = (bench.slides, bench.model, bench.review, bench.retrain, bench.export)
+    grey = [
+        b for s in sections for b in s.findChildren(QPushButton) if not b.isEnabled() and not b.isHidden()
+    ]
+    silent = {b.text() for b in grey if not b.toolTip().endswith(".") and b.text()}
+    assert len(grey) > 5
+    assert silent <= {"Withdraw", "Lock", "Label 0 tiles", "Accept", "Relabel"}  # of parts that are hidden
 
 
 def test_closing_the_workbench_takes_its_layers_along(make_napari_viewer, study_folder):

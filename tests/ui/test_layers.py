@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -19,6 +21,7 @@ from napari_mil.ui import ramps
 from napari_mil.ui.hover import TileReader
 from napari_mil.ui.layers import (
     OURS,
+    colours_of,
     corrections_layer,
     corrections_outlines,
     find,
@@ -59,6 +62,16 @@ def test_map_layer_of_groups_keeps_code_zero_visible(grid, tree):
     assert data[row, col] == 1
     assert options["colormap"][1] != "transparent"
     assert options["colormap"][0] == "transparent"
+
+
+def test_groups_that_are_there_are_told_apart_by_their_colours():
+    codes = [5, 6, 11, 18, 19, 20, 25, 26, 35]  # of 36 clusters
+    clusters = TileMap("cluster", "groups", np.array(codes), legend={n: f"cluster {n}" for n in range(36)})
+    assert list(colours_of(clusters, None)) == codes
+    assert len(set(colours_of(clusters, None).values())) == len(codes)
+    every = colours_of(TileMap("cluster", "groups", np.arange(36)), None)
+    assert len(set(every.values())) == 36
+    assert all(re.fullmatch("#[0-9A-F]{6}", colour) for colour in every.values())
 
 
 def test_map_layer_of_nodes_needs_the_tree(grid):

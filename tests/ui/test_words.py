@@ -9,8 +9,9 @@ import numpy as np
 
 from napari_mil.card import ModelCard
 from napari_mil.correction import Cells, Correction, Polygon, WholeSlide
-from napari_mil.labeltree import LabelTree
+from napari_mil.labeltree import LabelTree, Survival
 from napari_mil.prediction import Prediction, TileMap
+from napari_mil.ui.sections.instances import ordered_groups
 from napari_mil.ui.state import State
 from napari_mil.ui.words import amount_words, answer_remarks, card_words, percent, since_words
 
@@ -29,6 +30,14 @@ def test_a_card_says_whether_percentages_were_calibrated():
     unsure = dataclasses.replace(CARD, metrics={"fine/ece": [0.05, 0.02, 0.09]})
     assert "not calibrated" in card_words(unsure)
     assert "calibration error 0.05 [0.02, 0.09]" in card_words(unsure)
+
+
+def test_a_card_of_survival_speaks_of_time_and_risk():
+    task = Survival.from_times([3, 9, 14, 30], [True] * 4, bins=2, unit="months")
+    words = card_words(dataclasses.replace(CARD, tree=task))
+    assert "time to the event: 0–11.5 months, after 11.5 months" in words
+    assert words.endswith("not calibrated: read the risk as a ranking")
+    assert ("evidence", "Evidence for the event") in ordered_groups(("evidence/risk", "evidence/time/0–11.5"))
 
 
 def tiles(n):

@@ -14,8 +14,8 @@ from napari_mil.ui.desk import Desk
 from napari_mil.ui.dialogs import MappingDialog
 from napari_mil.ui.labelfile import read_as, unknown_classes
 from napari_mil.ui.state import State
-from napari_mil.ui.widgets import button, column, hint, row, text
-from napari_mil.ui.words import amounts_by_label, hidden_words, is_whole
+from napari_mil.ui.widgets import allow, button, column, hint, row, text
+from napari_mil.ui.words import PROJECT_FIRST, amounts_by_label, hidden_words, is_whole
 
 #: What can be written: (words, suffix, of one slide or of all).
 CHOICES = (
@@ -141,11 +141,12 @@ class ExportSection(QWidget):
 
     def _preview(self, state: State) -> None:
         self.done.setText("")
-        ready = state.project is not None and state.record is not None
-        self.export_button.setEnabled(state.project is not None)
-        self.import_button.setEnabled(ready)
-        if state.project is None or state.record is None:
-            self.preview.setText("")
+        first = "" if state.project is not None else PROJECT_FIRST
+        why = first or ("" if state.record is not None else "Choose a slide first (1 Slides).")
+        allow(self.export_button, first)
+        allow(self.import_button, why)
+        if why:
+            self.preview.setText(why)
             return
         try:
             self.preview.setText(preview_words(state, one=CHOICES[self.what.currentIndex()][2]))

@@ -110,8 +110,9 @@ def ordered_groups(names: tuple[str, ...]) -> list[tuple[str, str]]:
     """(first part of the names, words) in the order of GROUPS, then whatever else there is."""
     heads = dict.fromkeys(n.split("/")[0].split(" ")[0] for n in names)
     known = [h for h in GROUPS if h in heads]
+    words = GROUPS | ({"evidence": "Evidence for the event"} if "evidence/risk" in names else {})
     return [
-        (h, GROUPS.get(h, h[:1].upper() + h[1:])) for h in (*known, *(h for h in heads if h not in GROUPS))
+        (h, words.get(h, h[:1].upper() + h[1:])) for h in (*known, *(h for h in heads if h not in GROUPS))
     ]
 
 

@@ -12,8 +12,15 @@ from napari_mil.ui import acts
 from napari_mil.ui.curves import HalvesPlot, SurvivalPlot
 from napari_mil.ui.desk import Desk
 from napari_mil.ui.state import State
-from napari_mil.ui.widgets import button, clear, column, hint, row, text
-from napari_mil.ui.words import answer_remarks, card_words, device_words, hidden_words, percent, span_words
+from napari_mil.ui.widgets import allow, button, clear, column, hint, row, text
+from napari_mil.ui.words import (
+    answer_remarks,
+    card_words,
+    estimate_words,
+    hidden_words,
+    percent,
+    why_no_model,
+)
 
 if TYPE_CHECKING:
     from napari_mil.card import ModelCard
@@ -130,8 +137,9 @@ class ModelSection(QWidget):
         self.choice.addItems([c.name for c in self._cards])
         if state.card is not None:
             self.choice.setCurrentIndex([c.id for c in self._cards].index(state.card.id))
-        self.card.setText(card_words(state.card) if state.card else "This project has no model yet.")
-        self.run_button.setEnabled(state.card is not None)
+        why = why_no_model(state)
+        self.card.setText(card_words(state.card) if state.card else why)
+        allow(self.run_button, why)
         self._show_held_out(state.card)
 
     def _show_held_out(self, card: ModelCard | None) -> None:
@@ -167,13 +175,7 @@ class ModelSection(QWidget):
         self.desk.asks.ask("estimate", work, show)
 
     def _say_estimate(self, tiles: int, *, kept: bool) -> None:
-        if kept:
-            self.estimate.setText(
-                f"{tiles:,} tiles; their features are kept in the project, so this is quick."
-            )
-            return
-        seconds = span_words(tiles / self.speed)
-        self.estimate.setText(f"{tiles:,} tiles; {device_words()}, about {seconds} for the whole slide.")
+        self.estimate.setText(estimate_words(tiles, self.speed, kept=kept))
 
     def _show_answer(self, state: State) -> None:
         clear(self._answer)

@@ -17,8 +17,8 @@ from napari_mil.ui.desk import Desk
 from napari_mil.ui.figuretable import FIGURES
 from napari_mil.ui.newmodel import NewModelDialog
 from napari_mil.ui.state import State
-from napari_mil.ui.widgets import button, column, hint, row, text
-from napari_mil.ui.words import hidden_words, since_words
+from napari_mil.ui.widgets import allow, button, column, hint, row, text
+from napari_mil.ui.words import NO_PARENT, PROJECT_FIRST, hidden_words, since_words
 
 if TYPE_CHECKING:
     from napari_mil.card import ModelCard
@@ -168,15 +168,22 @@ class RetrainSection(QWidget):
         self.note.setText(f"The training was stopped; {words}.")
 
     def _enable(self, state: State) -> None:
-        self.start_button.setEnabled(state.card is not None and self._job is None)
-        self.new_button.setEnabled(state.project is not None and self._job is None)
-        self.stop_button.setEnabled(self._job is not None)
+        why = (
+            PROJECT_FIRST
+            if state.project is None
+            else ""
+            if self._job is None
+            else "A training runs already."
+        )
+        allow(self.start_button, why or ("" if state.card else NO_PARENT))
+        allow(self.new_button, why)
+        allow(self.stop_button, "Nothing is being trained." if self._job is None else "")
 
     def _show_since(self, state: State) -> None:
         project, card = state.project, state.card
         self._enable(state)
         if project is None or card is None:
-            self.since.setText("Retraining starts from a model; this project has none. Train a new one.")
+            self.since.setText(PROJECT_FIRST if project is None else NO_PARENT)
             return
 
         if state.second:

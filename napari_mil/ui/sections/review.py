@@ -18,9 +18,10 @@ from napari_mil.ui.placehistory import PlaceHistory
 from napari_mil.ui.readingmode import ReadingMode
 from napari_mil.ui.reviewqueue import ReviewQueue
 from napari_mil.ui.state import State
-from napari_mil.ui.widgets import button, column, row, text
+from napari_mil.ui.widgets import allow, button, column, row, text
 from napari_mil.ui.words import label_words
 
+SLIDE_FIRST = "Open a project and choose a slide first (1 Slides)."
 CUT = "Cut a hole into a region that you drew: draw its outline inside; Enter ends it"
 
 
@@ -32,7 +33,7 @@ class ReviewSection(QWidget):
         self.desk = desk
         self._pen = RegionPen(desk)
         self.brush = Brush(desk, self._has_label, self.undo, self.redo)
-        self.tree = LabelList(desk)
+        self.choose_words, self.tree = text(), LabelList(desk)
         self.look_button = button("Look", self.look, "Move the view; nothing is changed", key="Alt+Q")
         self.paint_button = button("Paint", self.paint, "Paint the label over tiles", key="Alt+B")
         self.fill_button = button(
@@ -56,7 +57,8 @@ class ReviewSection(QWidget):
         self.history, self.queue = PlaceHistory(desk), ReviewQueue(desk)
         self._lay_out()
         self._set_keys()
-        acts.whenever(desk, ("corrections", "record", "answer", "blind", "second", "locked"), self._show_said)
+        watched = ("project", "record", "corrections", "answer", "blind", "second", "locked")
+        acts.whenever(desk, watched, self._show_said)
 
     def _lay_out(self) -> None:
         column(
@@ -64,7 +66,7 @@ class ReviewSection(QWidget):
             self.reading,
             self.queue,
             self.contradictions,
-            text("Choose a label, then where it holds:"),
+            self.choose_words,
             self.tree,
             row(self.look_button, self.paint_button, self.fill_button, self.draw_button, self.cut_button),
             row(QLabel("Brush"), self.brush.width, None, self.undo_button, self.redo_button),
@@ -177,8 +179,8 @@ class ReviewSection(QWidget):
     def _show_said(self, state: State) -> None:
         known = state.project is not None and state.record is not None
         self.slide_label.setText(label_words(state) if known else "")
+        self.choose_words.setText("Choose a label, then where it holds:" if known else SLIDE_FIRST)
+        self.tree.setVisible(state.project is not None)
         for part in self._labelling:
-            part.setEnabled(not state.second)
-        why = writing.uncuttable(state)
-        self.cut_button.setEnabled(not why)
-        self.cut_button.setToolTip(why or f"{CUT} (Alt+Shift+R)")
+            allow(part, writing.SECOND if state.second else "" if known else SLIDE_FIRST)
+        allow(self.cut_button, writing.uncuttable(state))

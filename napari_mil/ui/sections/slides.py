@@ -17,7 +17,8 @@ from napari_mil.ui.layers import opened_path, remove
 from napari_mil.ui.selectedslides import SelectedSlides
 from napari_mil.ui.slidelist import SlideList
 from napari_mil.ui.state import State
-from napari_mil.ui.widgets import button, column, row, soon, text
+from napari_mil.ui.widgets import allow, button, column, row, soon, text
+from napari_mil.ui.words import PROJECT_FIRST
 
 if TYPE_CHECKING:
     from napari_mil.slides import Slide
@@ -165,8 +166,9 @@ class SlidesSection(QWidget):
             self.open(found[0].fingerprint)
 
     def _show(self, state: State) -> None:
-        for part in (self.list, self.add_button, self.previous, self.next):
-            part.setEnabled(state.project is not None)
+        self.list.setEnabled(state.project is not None)
+        for part in (self.add_button, self.previous, self.next):
+            allow(part, PROJECT_FIRST if state.project is None else "")
         if state.project is None:
             self.project.setText(NO_PROJECT)
             return
