@@ -24,9 +24,12 @@ class RegionPen:
         self.desk = desk
         self.layer: Any = None
         self._cuts = False
+        self._drawn: list[np.ndarray] = []
+        self._soon = desk.pauses.after(0, self._hand_on)
 
     def pick_up(self, *, hole: bool = False) -> None:
         """Get ready to draw regions, or holes."""
+        self._hand_on()
         self._cuts = hole
         slide = self.desk.state.slide
         if slide is None:
@@ -42,13 +45,14 @@ class RegionPen:
                 face_color="transparent",
                 edge_width=6,
             )
-            self.layer.events.data.connect(self._drawn)
+            self.layer.events.data.connect(self._finished)
         self.layer.name = "draw a hole here" if hole else "draw a region here"
         viewer.layers.selection.active = self.layer
         self.layer.mode = "add_polygon"
 
     def put_down(self) -> None:
         """Take the drawing layer away."""
+        self._hand_on()
         if self.layer is not None and self.layer in self.desk.viewer.layers:
             self.desk.viewer.layers.remove(self.layer)
         self.layer = None
@@ -69,14 +73,23 @@ class RegionPen:
             return []
         return writing.draw(self.desk, polygon, project.tree.path(node) or None)
 
-    def _drawn(self, event: Any) -> None:
+    def _finished(self, event: Any) -> None:
+        """A polygon is drawn. napari tells so while it is still at it, so the layer is left alone until it is
+        done.
+        """
         if str(getattr(event.action, "value", event.action)) != "added" or self.layer is None:
             return
-        shapes = [np.array(points) for points in self.layer.data]
-        if not shapes:
+        self._drawn = [np.array(points) for points in self.layer.data]
+        self._soon()
+
+    def _hand_on(self) -> None:
+        """Clear the layer, and keep what was drawn."""
+        drawn, self._drawn = self._drawn, []
+        if not drawn:
             return
-        with self.layer.events.data.blocker():
-            self.layer.data = []
-            self.layer.mode = "add_polygon"
-        for points in shapes:
+        if self.layer is not None and self.layer in self.desk.viewer.layers:
+            with self.layer.events.data.blocker():
+                self.layer.data = []
+                self.layer.mode = "add_polygon"
+        for points in drawn:
             self.take(points)

@@ -6,6 +6,12 @@ import os
 
 import numpy as np
 import pytest
+from napari.utils.events import Event
+from napari.utils.interactions import (
+    mouse_double_click_callbacks,
+    mouse_move_callbacks,
+    mouse_press_callbacks,
+)
 
 from napari_mil.correction import Cells, Polygon, region
 from napari_mil.ui import writing
@@ -106,6 +112,36 @@ def draw_shape(bench, points):
     layer.add_polygons([points])
     assert bench.wait(30)
     assert len(layer.data) == 0
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_region_drawn_with_the_mouse_is_kept(quick_bench, at_once):
+    """napari is still at it when it tells that a polygon is drawn, which only its own mouse shows."""
+    bench = quick_bench
+    bench.review.choose("IC")
+    bench.review.draw()
+    layer = bench.review._pen.layer
+    for corner in ring(10, 250):
+        press(layer, corner, mouse_move_callbacks)
+        press(layer, corner)
+    press(layer, ring(10, 250)[-1], mouse_double_click_callbacks)
+    if at_once:
+        bench.review.look()
+    assert bench.wait(30)
+    [said] = bench.desk.state.corrections
+    assert said.label == "Malignant/IC"
+    assert {tuple(point) for point in said.place.rings[0]} == {(10, 10), (10, 250), (250, 250), (250, 10)}
+    assert at_once or len(layer.data) == 0
+
+
+def press(layer, point, callbacks=mouse_press_callbacks):
+    """What the mouse does at a point (y, x) of a layer's data."""
+    event = Event("mouse_press")
+    event.position = tuple(layer.data_to_world(point))
+    event.pos, event.modifiers, event.is_dragging = np.array(point), [], False
+    event.dims_displayed, event.dims_point = [0, 1], [0, 0]
+    event.view_direction = event.up_direction = None
+    callbacks(layer, event)
 
 
 def test_a_hole_is_cut_into_ones_own_region_in_one_step(quick_bench):
