@@ -1,5 +1,5 @@
-"""labels show, log, history, conflicts, contradictions, set, undo, withdraw, lock, unlock, note, verify,
-backup, restore.
+"""labels show, log, history, conflicts, contradictions, set, undo, withdraw, lock, unlock, hole, note,
+verify, backup, restore.
 """
 
 from __future__ import annotations
@@ -227,6 +227,28 @@ def _tell(said: Any, done: str, *, as_json: bool, **about: Any) -> None:
     print(
         json.dumps({"done": done, **about, **to_record(said)}) if as_json else f"{done}: {said_words(said)}"
     )
+
+
+@app.command(epilog="Example: `napari-mil labels hole study/ 17 hole.geojson --by ann`")
+def hole(
+    project: ExistingProject,
+    event: Annotated[
+        int,
+        typer.Argument(help="Number of its event, as `labels show` lists it.", show_default=False),
+    ],
+    file: Annotated[
+        Path, typer.Argument(help="GeoJSON with the outlines, such as QuPath writes.", show_default=False)
+    ],
+    *,
+    as_json: AsJson = False,
+    by: By = "",
+) -> None:
+    """Cut holes into a drawn region: the areas of a file, as one act, which undo takes back."""
+    from napari_mil.workflow import cut_file
+
+    with opened(project, by=by) as p:
+        made = cut_file(p, event, file)
+    _tell(made, "cut", as_json=as_json, event=event)
 
 
 @app.command(epilog='Example: `napari-mil labels note study/ "ask for a second reading" --slide case-17`')

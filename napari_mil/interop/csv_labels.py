@@ -32,7 +32,7 @@ from napari_mil.prediction import Prediction
 #: what people call it.
 COLUMNS = (
     "slide_id", "slide", "id", "place_kind", "label", "was", "by", "at", "tool", "note",
-    "model_id", "model_said", "model_confidence", "visible", "place",
+    "model_id", "model_said", "model_confidence", "replaces", "visible", "place",
 )  # fmt: skip
 _AS_JSON = ("visible", "place", "model_confidence")
 _TEXT = ("by", "tool", "note")  # never None
@@ -61,7 +61,7 @@ def write(
         record = to_record(c)
         record["place_kind"], record["slide"] = record["place"]["kind"], (names or {}).get(c.slide_id)
         record |= {k: json.dumps(record[k], separators=(",", ":")) for k in _AS_JSON if record[k] is not None}
-        rows.append([_quoted(record[k], k) for k in COLUMNS])
+        rows.append([_quoted(record.get(k), k) for k in COLUMNS])
     with text_to(Path(path)) as text:
         table = csv.writer(text)
         table.writerow(COLUMNS)

@@ -20,6 +20,7 @@ from napari_mil.workflow.contradictions import Contradiction, contradictions
 from napari_mil.workflow.difference import difference_steps
 from napari_mil.workflow.editing import (
     cut,
+    cut_file,
     draw,
     label_above,
     label_slides,
@@ -113,6 +114,7 @@ __all__ = [
     "cross_validate_steps",
     "current_card",
     "cut",
+    "cut_file",
     "difference_steps",
     "draw",
     "earlier_card",

@@ -5,6 +5,8 @@ was said before.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -122,6 +124,25 @@ def cut(project: Project, event: int, outline: Polygon, **about: Any) -> Correct
     """
     said = from_record(_stated(project, [event])[event].payload["correction"])
     made = with_hole(said, outline, **({"by": project.by, "tool": "hole"} | about))
+    project.ledger.correct(made)
+    return made
+
+
+def cut_file(project: Project, event: int, path: Path) -> Correction:
+    """Cut the areas of a GeoJSON file out of the region that an event states: one event, which one undo takes
+    back. Errors of `cut`; LabelError when the file cannot be read, or holds no area.
+    """
+    from napari_mil.interop import geojson
+
+    said = from_record(_stated(project, [event])[event].payload["correction"])
+    slide = project.slide(find_record(project, said.slide_id))
+    made = said
+    for area in geojson.read(path, slide, project.tree, label=said.label):
+        if isinstance(area.place, Polygon):
+            made = with_hole(made, area.place, by=project.by, tool="hole")
+    if made is said:
+        raise LabelError(f"{path.name} holds no area that could be a hole; draw its outline as a polygon.")
+    made = replace(made, replaces=said.id)
     project.ledger.correct(made)
     return made
 

@@ -3,10 +3,11 @@
 import json
 import re
 
+import numpy as np
 import pytest
 from quickstudy import study
 
-from napari_mil.correction import Cells, Correction, WholeSlide
+from napari_mil.correction import Cells, Correction, Polygon, WholeSlide
 from napari_mil.ledger import Ledger
 from napari_mil.workflow import Project
 
@@ -102,6 +103,36 @@ def test_what_was_said_is_shown_withdrawn_locked_noted_and_told_again(folder, ru
     ]  # fmt: skip
     assert rows[-1]["text"] == "second reading"
     assert rows[6]["what"] == "2 tiles → Atypical/ADH (event 4)"
+
+
+def test_holes_of_a_file_are_cut_into_a_region_as_one_act(folder, tmp_path, run):
+    def square(low, high):
+        return np.array([[low, low], [low, high], [high, high], [high, low]], float)
+
+    def regions(project):
+        return [c for c in project.ledger.corrections(said.slide_id) if isinstance(c.place, Polygon)]
+
+    with Project(folder, by="ann") as project:
+        said = project.correct("s0", Polygon((square(0, 200),)), "IC")
+        event = len(project.ledger.events())
+    rings = [[*square(*ends).tolist(), [ends[0]] * 2] for ends in ((10, 40), (60, 90))]
+    areas = [{"type": "Polygon", "coordinates": [ring]} for ring in rings]
+    file, table = tmp_path / "holes.geojson", tmp_path / "out.csv"
+    file.write_text("[]")
+    status, _, err = run("labels", "hole", folder, event, file)
+    assert (status, "holes.geojson holds no area" in err) == (2, True)
+    file.write_text(json.dumps([{"type": "Feature", "geometry": area, "properties": {}} for area in areas]))
+    status, out, _ = run("labels", "hole", folder, event, file, "--by", "bob")
+    assert (status, out[:4]) == (0, "cut:")
+    run("export", folder, table)
+    with Project(folder, by="bob") as project:
+        [now] = regions(project)
+        assert (now.by, now.tool, now.replaces, len(now.place.rings)) == ("bob", "hole", said.id, 3)
+        project.ledger.undo(now.slide_id, "bob")
+        assert [c.id for c in regions(project)] == [said.id]
+        # where the region is known without its holes, the table puts that with holes in its place
+        run("import", folder, table)
+        assert [(c.replaces, len(c.place.rings)) for c in regions(project)] == [(said.id, 3)]
 
 
 def test_the_history_of_a_place_tells_who_when_and_what_was_seen(folder, run):
