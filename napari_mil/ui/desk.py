@@ -63,6 +63,8 @@ class Desk(QObject):
         self.jobs = JobLane(self)
         self.asks = AskLane(self)
         self.openings, self.news = AskLane(self, "napari-mil openings"), AskLane(self, "napari-mil news")
+        for lane in (self.asks, self.openings, self.news):
+            lane.tell = self._told
         self.writes = WriteLane(self)
         self.writes.stuck.connect(self._unkept)
         self.writes.freed.connect(self._kept)
@@ -225,6 +227,9 @@ class Desk(QObject):
         """Say a sentence: in the workbench, and as napari's notification."""
         self.said.emit(str(what))
         compat.tell(what)
+
+    def _told(self, error: BaseException) -> None:
+        self.tell(error)
 
     def _unkept(self, error: BaseException) -> None:
         self.tell(MILError(f"{error} What you say stays on screen, and is kept as soon as that is possible."))

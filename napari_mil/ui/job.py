@@ -242,6 +242,7 @@ class AskLane(_FollowedLane):
     def __init__(self, parent: QObject | None = None, name: str = "napari-mil answers") -> None:
         super().__init__(name, parent)
         self._latest: dict[str, int] = {}
+        self.tell: Callable[[BaseException], None] = compat.tell
 
     def ask(
         self,
@@ -264,7 +265,7 @@ class AskLane(_FollowedLane):
             try:
                 found = work()
             except BaseException as error:  # noqa: BLE001 - told by the GUI thread
-                return partial(deliver, error, failed or compat.tell)
+                return partial(deliver, error, failed or self.tell)
             return partial(deliver, found, then)
 
         def deliver(found: Any, follow: Callable[[Any], None]) -> None:

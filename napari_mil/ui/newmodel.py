@@ -180,6 +180,9 @@ class NewModelDialog(QDialog):
         free = QApplication.primaryScreen().availableGeometry()
         high = HEIGHT_PX if opened else CLOSED_PX
         self.resize(min(WIDTH_PX, free.width() - 40), min(high, free.height() - 80))
+        if self.isVisible():  # what grew downwards out of the screen moves up
+            frame = self.frameGeometry()
+            self.move(frame.x(), max(free.top(), min(frame.y(), free.bottom() - frame.height())))
 
     def _method_chosen(self) -> None:
         from napari_mil.workflow.learn import next_name

@@ -209,8 +209,8 @@ def _pair(told: dict[str, Told], first: str | None, second: str | None) -> tuple
     best = max(pairs, key=lambda pair: len(pair[2]), default=None)
     if best is None or not best[2]:
         raise LabelError(
-            "No place was labelled by two people yet; `napari-mil review --second --by NAME` asks another "
-            "person."
+            "No place was labelled by two people yet: let another person tick Second reading, or run "
+            "`napari-mil review --second --by NAME`."
         )
     return best
 

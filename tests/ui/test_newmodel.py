@@ -7,6 +7,7 @@ import os
 import pytest
 from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QApplication
 from quickstudy import add, study
 
 from napari_mil import methods
@@ -56,6 +57,17 @@ def settle(bench, dialog):
 def set_options(form, **values):
     for name, value in values.items():
         form._widgets[name].value = value
+
+
+def test_a_dialog_that_grows_stays_on_the_screen(bench_of):
+    dialog = asked(bench_of(3))
+    free = QApplication.primaryScreen().availableGeometry()
+    dialog.move(free.left(), free.bottom() - dialog.height())
+    dialog.options.unfold()
+    assert dialog.height() > 400
+    assert dialog.frameGeometry().bottom() <= free.bottom()
+    assert dialog.frameGeometry().top() >= free.top()
+    dialog.reject()
 
 
 def test_every_method_has_its_sentence_its_presets_and_a_form_of_its_defaults(bench_of):

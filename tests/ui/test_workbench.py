@@ -467,6 +467,14 @@ def test_export_and_import_give_the_same_state(bench, tmp_path):
     assert (tmp_path / "all.csv").stat().st_size > 0
 
 
+def test_an_export_that_fails_says_so_where_it_stays(bench, tmp_path):
+    bench.export.done.setText("Written as soon as everything that you said is kept.")
+    bench.export.write(tmp_path / "no folder" / "labels.geojson")
+    assert bench.wait(30)
+    assert bench.export.done.text() == ""
+    assert "no folder" in bench.said.text()
+
+
 def test_unknown_classes_of_a_file_are_asked_for(bench, tmp_path):
     path = write_file(tmp_path / "qupath.geojson", {"name": "Tumor"}, {"name": "adh"}, {"name": "Stroma"})
     bench.export.read(path)

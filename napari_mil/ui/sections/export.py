@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,8 @@ class ExportSection(QWidget):
         slide = state.slide if CHOICES[self.what.currentIndex()][2] else None
 
         def begin() -> None:
-            self.desk.asks.ask("export", lambda: project.export(path, slide=slide), self._written)
+            work = partial(project.export, path, slide=slide)
+            self.desk.asks.ask("export", work, self._written, failed=self._failed)
 
         if self.desk.writes.busy:
             self.done.setText("Written as soon as everything that you said is kept.")
@@ -130,6 +132,10 @@ class ExportSection(QWidget):
         )
         if path:
             self.read(path)
+
+    def _failed(self, error: BaseException) -> None:
+        self.done.setText("")
+        self.desk.tell(error)
 
     def _written(self, path: Path) -> None:
         self.done.setText(f"Written: {path} ({path.stat().st_size:,} bytes).")
