@@ -110,6 +110,8 @@ def conflicts(project: ExistingProject, slide: OneSlide = None, *, as_json: AsJs
         print(json.dumps(row) if as_json else conflict_words(row))
     if rows:
         raise typer.Exit(1)
+    if not as_json:
+        print("Nobody contradicts another.")
 
 
 @app.command(epilog="Example: `napari-mil labels contradictions study/ --slide case-17`")
@@ -127,6 +129,8 @@ def contradictions(project: ExistingProject, slide: OneSlide = None, *, as_json:
         print(json.dumps(about | {"words": one.words, "events": one.events}) if as_json else str(one))
     if found:
         raise typer.Exit(1)
+    if not as_json:
+        print("Nothing contradicts itself.")
 
 
 @app.command(
@@ -189,7 +193,11 @@ def undo(project: ExistingProject, slide: TheSlide, *, as_json: AsJson = False, 
     from napari_mil.workflow import undo_row
 
     with opened(project, by=by) as p:
-        _print([undo_row(p, slide)], as_json=as_json)
+        row = undo_row(p, slide)
+    if as_json or "at" not in row:
+        _print([row], as_json=as_json)
+    else:
+        print(f"undone: {row['slide']}  {row['undo']}  ({row['by'] or 'somebody'}, {row['at']})")
 
 
 @app.command(epilog="Example: `napari-mil labels withdraw study/ 17 18 --by ann`")

@@ -37,7 +37,10 @@ def text_to(path: Path) -> Iterator[TextIO]:
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         why = "the disk is full, free some space" if full else reason(error)
-        raise ProjectError(f"{path} cannot be written: {why}; nothing was written, try again.") from error
+        why = f"{why}; nothing was written, try again"
+        if not path.absolute().parent.is_dir():
+            why = f"there is no folder {path.parent}; make it first"
+        raise ProjectError(f"{path} cannot be written: {why}.") from error
     finally:
         place.unlink(missing_ok=True)
 

@@ -118,7 +118,7 @@ def review_steps(
     if not found:
         raise ModelError(
             f"No slide has an answer of {card.name} yet, so there is nothing to order; run it first with "
-            f"`napari-mil predict {project.path.name} --model {card.name}`."
+            f"`napari-mil predict {project.path} --model {card.name}`."
         )
     yield Progress("shortlists", len(records), len(records))
     items = queue(Places.join(found), card.tree, n, criteria=criteria, random_share=random_share, seed=seed)

@@ -90,7 +90,7 @@ def test_what_was_said_is_shown_withdrawn_locked_noted_and_told_again(folder, ru
     run("labels", "unlock", folder, "4")
     assert run("labels", "withdraw", folder, "4", "--by", "ann")[0] == 0
     assert run("labels", "undo", folder, "--slide", "s0", "--by", "ann")[1].startswith(
-        "s0  withdrawal of 2 tiles → Atypical/ADH  ann"
+        "undone: s0  withdrawal of 2 tiles → Atypical/ADH  (ann, "
     )
     assert run("labels", "undo", folder, "--slide", "s0", "--by", "eve")[1] == (
         "s0  there is nothing of eve to undo on this slide\n"
@@ -200,7 +200,11 @@ def test_the_log_tells_of_skips_and_second_readings(folder, run):
 
 
 def test_contradictions_are_listed(folder, run):
-    assert run("labels", "contradictions", folder, "--slide", "s1") == (0, "", "")
+    assert run("labels", "contradictions", folder, "--slide", "s1") == (
+        0,
+        "Nothing contradicts itself.\n",
+        "",
+    )
     run("labels", "withdraw", folder, "3")
     status, out, _ = run("labels", "contradictions", folder)
     words = "2 tiles are labelled Atypical/ADH by tester, but the slide Benign/N by the manifest"
@@ -210,7 +214,8 @@ def test_contradictions_are_listed(folder, run):
 
 
 def test_a_slide_is_labelled_and_what_was_said_without_seeing_the_other_is_listed(folder, run):
-    assert run("labels", "conflicts", folder) == (0, "", "")
+    assert run("labels", "conflicts", folder) == (0, "Nobody contradicts another.\n", "")
+    assert run("labels", "conflicts", folder, "--json") == (0, "", "")
     with Ledger(folder / "ledger.sqlite", follow=False) as stale, Project(folder, by="ann") as project:
         slide = project.slides[1].id
         project.correct(slide, WholeSlide(), "IC")

@@ -71,7 +71,7 @@ def test_risk_and_survival_have_columns_of_their_own(folder, tmp_path, run):
 def test_a_place_that_cannot_be_written_is_said_before_any_work(folder, tmp_path, run):
     status, out, err = run("predict", folder, "--model", "m", "--csv", tmp_path / "no" / "x.csv")
     assert (status, out) == (2, "")
-    assert f"{tmp_path / 'no' / 'x.csv'} cannot be written: No such file" in err
+    assert f"{tmp_path / 'no' / 'x.csv'} cannot be written: there is no folder" in err
 
 
 def test_rows_are_there_when_the_run_is_not_over_and_slides_that_fail_say_why(
