@@ -127,10 +127,13 @@ class ModelCard:
                     "choose another model, or change it with `napari-mil project colours`."
                 )
             if encoder_of(mine) == encoder_of(theirs):
-                learned, given = (
-                    ("photographs", "a slide") if mine.endswith(PHOTOGRAPH) else ("slides", "photographs")
+                of_photographs = mine.endswith(PHOTOGRAPH)
+                learned = (
+                    "photographs, and this is a slide"
+                    if of_photographs
+                    else "slides, and these are photographs"
                 )
-                return f"{self.name} was trained on {learned}, and this is {given}; choose another model."
+                return f"{self.name} was trained on {learned}; choose another model."
             return (
                 f"{self.name} reads features of {self.encoder!r}, these are of {bag.encoder!r}; "
                 "embed the slide again."

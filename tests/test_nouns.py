@@ -54,7 +54,7 @@ def test_a_card_says_why_a_model_may_not_run(bag, said):
 
 def test_models_of_slides_and_of_photographs_are_told_apart():
     photographs = a_bag(encoder="builtin-1+photograph")
-    assert "was trained on slides, and this is photographs" in a_card().why_not(photographs)
+    assert "was trained on slides, and these are photographs" in a_card().why_not(photographs)
     card = a_card(encoder="builtin-1+photograph")
     assert card.why_not(photographs) is None
     assert "was trained on photographs, and this is a slide" in card.why_not(a_bag())

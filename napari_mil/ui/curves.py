@@ -120,11 +120,11 @@ class Curves(QWidget):
         self._draw_soon = soon(self, self._draw, ms=SETTLE_MS)
 
     def begin(self) -> None:
-        """Empty the plots and show them."""
+        """Empty the plots; they come with the first epoch."""
         self.points = {name: [] for name in CURVES}
         for line in self._lines.values():
             line.setData([], [])
-        self.show()
+        self.hide()
 
     def add(self, epoch: Mapping[str, Any]) -> None:
         """Add one epoch's figures; those that belong to no curve are left out."""
@@ -140,3 +140,4 @@ class Curves(QWidget):
                 self._lines[name].setData(*np.array(points).T)
                 step = max(1, math.ceil(len(points) / 9))
                 self.plots[name].getAxis("bottom").setTickSpacing(levels=[(step, 0)])  # whole epochs only
+                self.show()

@@ -12,22 +12,29 @@ from napari_mil.slides.address import Address, SlidePath, slide_path
 from napari_mil.ui.labelfile import likely
 from napari_mil.ui.widgets import colour_icon, column, hint, row, text
 
+#: What is known of the size of a pixel, of slides and of photographs.
+SCANNED = "Scanned at 40× it is about 0.25, at 20× about 0.5."
+PHOTOGRAPHED = "Microscope and camera settle it; a scale bar in a photograph tells."
+
 
 class MppDialog(QDialog):
-    """Asks once how many µm a pixel of some slides is wide; `after` says what comes of the answer."""
+    """Asks once how many µm a pixel of some slides is wide; `after` says what comes of the answer,
+    `known` what helps to find it.
+    """
 
-    def __init__(self, names: list[str], parent: QWidget, *, after: str) -> None:
+    def __init__(self, names: list[str], parent: QWidget, *, after: str, known: str = SCANNED) -> None:
         super().__init__(parent)
         self.setWindowTitle("How large is a pixel?")
         shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-        self.field = QLineEdit("0.25")
+        self.field = QLineEdit()  # empty: what nobody said is not said by Enter
+        self.field.setPlaceholderText("such as 0.25")
         self.wrong = hint()
         box = QDialogButtonBox(QDialogButtonBox.StandardButton.Ok | QDialogButtonBox.StandardButton.Cancel)
         box.accepted.connect(self._check)
         box.rejected.connect(self.reject)
         ask = text(
             f"{shown} {'does' if len(names) == 1 else 'do'} not say how many µm a pixel is wide. "
-            f"Scanned at 40× it is about 0.25, at 20× about 0.5. {after}"
+            f"{known} {after}"
         )
         column(self, ask, row(text("µm per pixel"), self.field), self.wrong, box, margins=(10, 10, 10, 10))
 

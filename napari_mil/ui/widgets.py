@@ -134,13 +134,14 @@ class JobBar(QWidget):
         self.bar.setTextVisible(False)
         self.bar.setFixedHeight(10)
         self.left = QLabel()
-        self.cancel = button("Cancel", desk.jobs.cancel, "Stop the work that runs now. What is done stays.")
+        self.cancel = button("Cancel", self._cancel, "Stop the work that runs now. What is done stays.")
         column(self, self.title, self.bar, row(self.left, None, self.cancel), margins=(4, 4, 4, 4), spacing=3)
         self.hide()
         desk.jobs.began.connect(self._follow)
 
     def _follow(self, job: Job) -> None:
         self._job = job
+        allow(self.cancel)
         self._activity = compat.activity(job.title)
         job.progressed.connect(lambda _now: self._show_soon())
         job.finished.connect(lambda: self._end(job))
@@ -149,8 +150,17 @@ class JobBar(QWidget):
         if not self._desk.jobs.busy:  # it was over before this was delivered
             self._end(job)
 
+    def _cancel(self) -> None:
+        """Stop the work; that it was heard is seen until the step at hand is over."""
+        allow(self.cancel, "It stops as soon as the step at hand is over.")
+        self._show()
+        self._desk.jobs.cancel()
+
     def _show(self) -> None:
         if self._job is None:
+            return
+        if not self.cancel.isEnabled():
+            self.title.setText(f"{self._job.title}: stopping…")
             return
         now = self._job.last
         note = f" ({now.note})" if now.note else ""

@@ -9,6 +9,7 @@ from napari_mil.correction import Cells, Correction, Place, WholeSlide, from_rec
 from napari_mil.errors import ProjectError
 from napari_mil.ledger import Event, SlideRecord, conflicts_of
 from napari_mil.ledger.conflicts import meet
+from napari_mil.review.words import percent
 from napari_mil.workflow.naming import shown_names
 from napari_mil.workflow.project import Project, find_record, slide_label
 
@@ -222,7 +223,7 @@ def history_words(row: dict[str, Any]) -> str:
     what became of it.
     """
     model = f"; the model had said {row['model_said']}" if row["model_said"] else ""
-    sure = f" {row['model_confidence']:.0%}" if row["model_confidence"] is not None else ""
+    sure = f" {percent(row['model_confidence'])}" if row["model_confidence"] is not None else ""
     seen = f"; visible: {', '.join(row['visible'])}" if row["visible"] else ""
     was = f" (was {row['was']})" if row["was"] else ""
     note = f"; “{row['note']}”" if row["note"] else ""

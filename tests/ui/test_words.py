@@ -13,7 +13,7 @@ from napari_mil.labeltree import LabelTree, Survival
 from napari_mil.prediction import Prediction, TileMap
 from napari_mil.ui.sections.instances import ordered_groups
 from napari_mil.ui.state import State
-from napari_mil.ui.words import amount_words, answer_remarks, card_words, percent, since_words
+from napari_mil.ui.words import amount_words, answer_remarks, card_words, history_entry, percent, since_words
 
 TREE = LabelTree.from_paths(["Benign/N", "Malignant/IC"], normal=["Benign/N"])
 CARD = ModelCard("m", "mhim-1", "mhim", {}, "builtin-1", 4, 256, 0.5, TREE)
@@ -52,6 +52,12 @@ def test_percent_never_claims_certainty():
     assert [percent(p) for p in (1.0, 0.997, 0.994, 0.5, 0.004, 0.0)] == [
         ">99%", ">99%", "99%", "50%", "<1%", "<1%",
     ]  # fmt: skip
+
+
+def test_the_history_never_claims_certainty_either():
+    row = {"at": None, "by": "ann", "tool": "paint", "place": "1 tile", "label": "Malignant/IC", "was": None}
+    row |= {"model_said": "Benign/N", "model_confidence": 0.9998, "visible": [], "note": "", "since": []}
+    assert "the model had said Benign/N >99%" in history_entry(row | {"kind": "correct", "in_force": True})
 
 
 def test_a_stroke_of_tiles_is_counted_in_tiles_and_a_slide_as_a_slide():

@@ -501,12 +501,14 @@ def retrained(bench, name):
 def test_loss_and_score_have_a_plot_each(bench):
     plot = bench.retrain.plot
     plot.begin()
+    assert plot.isHidden()  # axes without a curve say nothing
     for epoch in (1, 2):
         plot.add({"epoch": epoch, "loss": 1.5, "validation/score": 0.9})
     QTest.qWait(400)
     for name, value in (("loss", 1.5), ("validation score", 0.9)):
         [line] = plot.plots[name].listDataItems()
         assert line.getData()[1].tolist() == [value, value]
+    assert not plot.isHidden()
 
 
 def test_what_a_retraining_changed_is_told_beside_the_labels(bench):
@@ -608,6 +610,8 @@ def test_a_slide_without_pixel_size_is_asked_for_once_and_kept(bench, tmp_path):
     [dialog] = [
         w for w in QApplication.topLevelWidgets() if type(w).__name__ == "MppDialog" and w.isVisible()
     ]
+    dialog._check()  # Enter says nothing that nobody typed
+    assert dialog.isVisible()
     dialog.field.setText("nonsense")
     dialog._check()
     assert "0.05 to 20" in dialog.wrong.text()
@@ -721,6 +725,7 @@ def test_a_folder_of_photographs_is_one_slide(bench, tmp_path):
     [dialog] = [
         w for w in QApplication.topLevelWidgets() if type(w).__name__ == "MppDialog" and w.isVisible()
     ]
+    assert any("scale bar" in label.text() for label in dialog.findChildren(QLabel))
     dialog.reject()
     assert bench.wait(20)
     state = bench.desk.state

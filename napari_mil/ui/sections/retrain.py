@@ -144,6 +144,7 @@ class RetrainSection(QWidget):
         """End the training; the best model so far is kept."""
         if self._job is not None:
             self.note.setText("Stopping; the best state so far is being kept…")
+            allow(self.stop_button, "It stops already.")
             self._job.cancel()
 
     def _progressed(self, now: Progress) -> None:
@@ -160,11 +161,8 @@ class RetrainSection(QWidget):
     def _cancelled(self) -> None:
         project = self.desk.state.project
         kept = [c for c in project.cards if c.id not in self._cards_before] if project else []
-        words = (
-            f"its best state is kept as {kept[-1].name}"
-            if kept
-            else "it had not come far enough to keep anything"
-        )
+        nothing = "it had not come far enough to keep anything"
+        words = f"its best state is kept as {kept[-1].name}" if kept else nothing
         self.note.setText(f"The training was stopped; {words}.")
 
     def _enable(self, state: State) -> None:

@@ -12,7 +12,7 @@ from napari_mil.slides.address import SlidePath
 from napari_mil.slides.mpp import say_mpp
 from napari_mil.ui import acts, compat
 from napari_mil.ui.desk import Desk
-from napari_mil.ui.dialogs import MppDialog
+from napari_mil.ui.dialogs import PHOTOGRAPHED, SCANNED, MppDialog
 from napari_mil.ui.layers import opened_path, remove
 from napari_mil.ui.selectedslides import SelectedSlides
 from napari_mil.ui.slidelist import SlideList
@@ -120,7 +120,8 @@ class SlidesSection(QWidget):
     def ask_mpp(self, slides: list[Slide]) -> MppDialog:
         """Ask once how large a pixel is; the answer is kept in the project. Without one, pixels are shown."""
         window = compat.main_window(self.desk.viewer)
-        dialog = MppDialog([s.path.name for s in slides], window, after=KEPT)
+        known = SCANNED if any(s.montage is None for s in slides) else PHOTOGRAPHED
+        dialog = MppDialog([s.path.name for s in slides], window, after=KEPT, known=known)
         dialog.accepted.connect(lambda: self.add([s.path for s in slides], mpp=dialog.value()))
         dialog.rejected.connect(lambda: self.open(slides[0].fingerprint))
         dialog.open()
