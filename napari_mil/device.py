@@ -34,7 +34,8 @@ def describe(device: torch.device) -> str:
     """The device in words, for the screen and for cards."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return "Apple GPU" if device.type == "mps" else f"CPU, {torch.get_num_threads()} threads"
+    n = torch.get_num_threads()
+    return "Apple GPU" if device.type == "mps" else f"CPU, {n} thread{'' if n == 1 else 's'}"
 
 
 def surroundings(device: torch.device) -> dict[str, str]:

@@ -65,7 +65,7 @@ def show(
     from rich.progress import Progress as Bars
 
     words, note = TextColumn("{task.description}"), TextColumn("{task.fields[note]}")
-    columns = (words, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), note)
+    columns = (words, BarColumn(24), MofNCompleteColumn(), TimeRemainingColumn(), note)
     with Bars(*columns, transient=True, console=Console(stderr=True)) as bars:
         tasks: dict[str, Any] = {}
 
@@ -74,7 +74,7 @@ def show(
                 bars.console.print(f"napari-mil: {now.note}", markup=False, highlight=False, soft_wrap=True)
                 return
             if now.stage not in tasks:
-                tasks[now.stage] = bars.add_task(now.stage, note="")
+                tasks[now.stage] = bars.add_task(now.stage, total=now.total, note="")
             bars.update(tasks[now.stage], completed=now.done, total=now.total, note=now.note)
 
         return drain(steps, tell)

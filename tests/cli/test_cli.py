@@ -1,10 +1,12 @@
 """The command line: every command has help with an example; bad input is one sentence and loses nothing."""
 
+import io
 import json
 import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,9 @@ from typer.main import get_command
 
 import napari_mil
 from napari_mil.cli import app, main
+from napari_mil.cli.running import show
+from napari_mil.device import describe
+from napari_mil.steps import Progress
 from napari_mil.workflow import Project
 from napari_mil.workflow.doctor import OPTIONAL
 
@@ -83,6 +88,28 @@ def test_an_import_tells_of_each_file_as_it_comes_and_counts_what_failed(tmp_pat
     status, out, _ = run(capsys, monkeypatch, "import", tmp_path / "study", slides, "--json")
     assert [json.loads(line)["ok"] for line in out.splitlines()] == [True]  # `add` had read the others
     assert status == 1
+
+
+def test_a_bar_counts_what_there_is_and_leaves_room_for_its_note(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    def steps():
+        for n in range(4):
+            yield Progress("features", n, 3, "on CPU, 1 thread")
+            time.sleep(0.15)  # longer than a frame
+
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setenv("COLUMNS", "80")
+    show(steps())
+    drawn = sys.stderr.getvalue()
+    assert "0/3" in drawn
+    assert "0/100" not in drawn
+    assert "on CPU, 1 thread" in drawn
+    assert describe(torch.device("cpu")).rpartition(" ")[2] == (
+        "thread" if torch.get_num_threads() == 1 else "threads"
+    )
 
 
 def test_what_is_not_there_is_said_of_an_empty_project(tmp_path, capsys, monkeypatch):
