@@ -232,8 +232,10 @@ class Survival(LabelTree):
         """Intervals with equally many events in each: quantiles of the times of observed events.
 
         times, events : of the training cases alone, follow-up time and whether the event was observed.
-        LabelError when there are too few different times for that many intervals.
+        unit : one of UNITS, or "" where nobody said
+        LabelError when there are too few different times for that many intervals, or the unit is none.
         """
+        _check_unit(unit)
         known, happened = np.asarray(times, np.float64), np.asarray(events, bool)
         seen = known[happened]
         edges: NDArray[Any] = np.full(bins + 1, np.nan)
@@ -264,8 +266,7 @@ class Survival(LabelTree):
         (('0–12 months', '12–24 months', 'after 24 months'), (0.0, 12.0, 24.0, 36.0))
         """
         given = tuple(float(e) for e in edges)
-        if unit and unit not in UNITS:
-            raise LabelError(f"{unit!r} is no unit of time; one of {', '.join(UNITS)} is expected.")
+        _check_unit(unit)
         if intervals < 2 or len(given) not in (intervals - 1, intervals + 1):
             raise LabelError(
                 f"{len(given)} times do not bound {intervals} intervals of time; {max(intervals - 1, 1)} "
@@ -295,6 +296,11 @@ class Survival(LabelTree):
     def bin_of(self, time: float) -> int:
         """The interval that a time falls into; the first or the last for one outside all of them."""
         return int(np.clip(np.searchsorted(self.edges, time, side="right") - 1, 0, len(self.edges) - 2))
+
+
+def _check_unit(unit: str) -> None:
+    if unit and unit not in UNITS:
+        raise LabelError(f"{unit!r} is no unit of time; one of {', '.join(UNITS)} is expected.")
 
 
 def survival_curve(hazards: Any) -> NDArray[np.float64]:

@@ -70,6 +70,10 @@ def train(
         typer.Option(help="Record this slide's hidden tiles in every epoch (MHIM); repeat for more."),
     ] = None,
     bins: Annotated[int, typer.Option(help="Intervals of time, with --survival.", min=2, max=20)] = 4,
+    unit: Annotated[
+        str,
+        typer.Option(help="What the times are counted in, with --survival: days, weeks, months or years."),
+    ] = "",
     encoder: Annotated[str, typer.Option(help="Encoder whose features it reads.")] = "builtin",
     *,
     survival: Annotated[
@@ -90,7 +94,7 @@ def train(
     given = {**settings(recipe), **({"record": record} if record else {})}
     shared: dict[str, Any] = {"config": settings(setting), "recipe": given, "preset": preset, "name": name}
     shared["tensorboard"] = tensorboard
-    shared |= {"survival": survival, "bins": bins, "encoder": encoder}
+    shared |= {"survival": survival, "bins": bins, "unit": unit, "encoder": encoder}
     if folds:
         shared["keep_models"] = keep_models
         if seeds and "seed" in given:

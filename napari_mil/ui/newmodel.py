@@ -25,6 +25,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_mil.errors import MILError
+from napari_mil.labeltree import UNITS
 from napari_mil.ui import compat
 from napari_mil.ui.desk import Desk
 from napari_mil.ui.forms import Form, keep_calm
@@ -98,6 +99,7 @@ class NewModelDialog(QDialog):
             "encoder": self.encoder.currentText() or "builtin",
             "survival": self.survival.isChecked() and not self.survival.isHidden(),
             "bins": self.bins.value(),
+            "unit": self.unit.currentData(),
             "config": {} if self.config is None else self.config.changed(),
             "recipe": {} if self.recipe is None else self.recipe.changed(),
         }
@@ -127,7 +129,12 @@ class NewModelDialog(QDialog):
         self.bins.setRange(2, 20)
         self.bins.setValue(4)
         self.bins.valueChanged.connect(lambda _n: self._changed())
-        self.bins_row = row(text("Intervals of time"), self.bins, None)
+        self.unit = QComboBox()
+        self.unit.setToolTip("What the follow-up times are counted in; it stands at every curve")
+        for words, unit in (("no unit", ""), *((one, one) for one in UNITS)):
+            self.unit.addItem(words, unit)
+        self.unit.currentIndexChanged.connect(lambda _i: self._changed())
+        self.bins_row = row(text("Intervals of time"), self.bins, text("Times in"), self.unit, None)
         self.known, self.wrong = text("Counting labelled cases…"), text()
         self.wrong.setAccessibleName("Why the training cannot begin")
 

@@ -94,6 +94,7 @@ def why_not_train(
     preset: str | None = None,
     survival: bool = False,
     bins: int = 4,
+    unit: str = "",
 ) -> str:
     """The sentence that says why a training cannot begin, or "" where nothing is known against it."""
     from napari_mil import methods
@@ -105,7 +106,7 @@ def why_not_train(
         check_enough(len(known), survival=survival)
         chosen = with_recorded_ids(project, recipe_for(method, recipe, preset=preset))
         split = planned_split(project, known, chosen.seed)
-        tree = task_of(project, known, split, survival=survival, bins=bins)
+        tree = task_of(project, known, split, survival=survival, bins=bins, unit=unit)
         model = methods.create(method, config_for(method, config, preset=preset), in_features=8, tree=tree)
         _check_recorded(model, chosen, known)
     except MILError as error:
@@ -144,6 +145,7 @@ def train_apart_steps(
     encoder: str = "builtin",
     survival: bool = False,
     bins: int = 4,
+    unit: str = "",
 ) -> Steps[ModelCard]:
     """`train_model_steps` in a child process, so that the window stays alive and a crash takes nothing with
     it.
@@ -155,6 +157,7 @@ def train_apart_steps(
     line += ["--json", "--until-told"]
     line += [f"--preset={preset}"] if preset else []
     line += ["--survival", f"--bins={bins}"] if survival else []
+    line += [f"--unit={unit}"] if survival and unit else []
     line += [f"--set={key}={json.dumps(value)}" for key, value in (config or {}).items()]
     line += [f"--recipe={key}={json.dumps(value)}" for key, value in (recipe or {}).items()]
     record = yield from child_steps(line)

@@ -26,13 +26,20 @@ T = TypeVar("T")
 
 
 def task_of(
-    project: Project, cases: Sequence[TrainingCase | KnownCase], split: Split, *, survival: bool, bins: int
+    project: Project,
+    cases: Sequence[TrainingCase | KnownCase],
+    split: Split,
+    *,
+    survival: bool,
+    bins: int,
+    unit: str,
 ) -> LabelTree:
     """What a model answers with: the project's labels, or intervals of the training cases' times."""
     if not survival:
         return project.tree
     learned = [c.target for c in cases if c.case in set(split.train)]
-    return Survival.from_times([t.time or 0.0 for t in learned], [bool(t.event) for t in learned], bins=bins)
+    times, events = [t.time or 0.0 for t in learned], [bool(t.event) for t in learned]
+    return Survival.from_times(times, events, bins=bins, unit=unit)
 
 
 def enough(cases: list[TrainingCase], *, survival: bool = False) -> list[TrainingCase]:
@@ -62,12 +69,14 @@ def train_model_steps(
     encoder: str = "builtin",
     survival: bool = False,
     bins: int = 4,
+    unit: str = "",
     tensorboard: bool = False,
     stop: Stop | None = None,
 ) -> Steps[ModelCard]:
     """Train a method on the project's labelled cases and store the model with its card.
 
-    With `survival` it learns the follow-up times of the cases instead of their labels, in `bins` intervals.
+    With `survival` it learns the follow-up times of the cases instead of their labels, in `bins` intervals;
+    `unit` says what the times are counted in, where somebody knows.
 
     The split is the manifest's where it has one, else by case: about 20 % to report on, 15 % of the rest to
     decide with. With fewer than five cases none is left to report on; the card's note says so, and which
@@ -83,7 +92,7 @@ def train_model_steps(
     known = cases_steps(project, encoder, survival=survival, aside=aside)
     cases = enough((yield from unless_told(known, stop)), survival=survival)
     split, name = split_of(project, cases, chosen.seed, aside), name or next_name(project, method)
-    tree = task_of(project, cases, split, survival=survival, bins=bins)
+    tree = task_of(project, cases, split, survival=survival, bins=bins, unit=unit)
     folder = run_folder(project, name)
     log = Log(folder, tensorboard=tensorboard)
     run = Training(cases, split, method=method, config=options, recipe=chosen, tree=tree, log=log)

@@ -35,6 +35,7 @@ def cross_validate_steps(
     tensorboard: bool = False,
     survival: bool = False,
     bins: int = 4,
+    unit: str = "",
 ) -> Steps[Study]:
     """Train a method on every fold of every seed (None: the recipe's one) and report the figures of the cases
     left out.
@@ -71,7 +72,9 @@ def cross_validate_steps(
             method=method,
             config=options,
             recipe=chosen,
-            tree=partial(task_of, project, used, survival=True, bins=bins) if survival else project.tree,
+            tree=partial(task_of, project, used, survival=True, bins=bins, unit=unit)
+            if survival
+            else project.tree,
             folder=run_folder(project, label),
             grid=grid,
             keep=keep if keep_models else None,
@@ -93,6 +96,7 @@ def search_model_steps(
     tensorboard: bool = False,
     survival: bool = False,
     bins: int = 4,
+    unit: str = "",
 ) -> Steps[ModelCard]:
     """Search a grid on the project's split and store the chosen model; its card's figures are of the test
     cases, which were asked about no other.
@@ -116,7 +120,7 @@ def search_model_steps(
         config=options,
         recipe=chosen,
         grid=grid,
-        tree=task_of(project, cases, split, survival=survival, bins=bins),
+        tree=task_of(project, cases, split, survival=survival, bins=bins, unit=unit),
         folder=run_folder(project, label),
         tensorboard=tensorboard,
     )

@@ -237,7 +237,9 @@ def test_follow_up_times_are_offered_where_they_are_known_and_the_method_has_one
     settle(bench, dialog)
     assert dialog.known.text() == "4 of 4 cases have a follow-up time."
     assert not dialog.bins_row.isHidden()
-    assert (dialog.value()["survival"], dialog.value()["bins"]) == (True, 2)
+    assert (dialog.value()["survival"], dialog.value()["bins"], dialog.value()["unit"]) == (True, 2, "")
+    dialog.unit.setCurrentText("months")
+    assert dialog.value()["unit"] == "months"
     choose(bench, dialog, "hmil")
     assert dialog.survival.isHidden()
     assert dialog.value()["survival"] is False

@@ -149,10 +149,12 @@ def test_follow_up_times_are_learned_in_a_child_process(tmp_path):
         for n in range(8):
             add(project, n, survival=(float(n + 1), True))
         assert count_cases(project, survival=True) == (8, 8)
-        asked = {"name": "when", "survival": True, "bins": 2}
+        asked = {"name": "when", "survival": True, "bins": 2, "unit": "months"}
         assert why_not_train(project, "mean", **asked) == ""
+        assert "'moons' is no unit of time" in why_not_train(project, "mean", **(asked | {"unit": "moons"}))
         card = drain(train_apart_steps(project, "mean", recipe=QUICK, **asked))
-        assert len(card.tree.leaves) == 2
+        assert (len(card.tree.leaves), card.tree.unit) == (2, "months")
+        assert all(name.endswith(" months") for name in card.tree.names[1:])
 
 
 @pytest.mark.parametrize("before", ["features", "cases"])
