@@ -6,8 +6,7 @@ Our layers are found by a key in their metadata, never by their names: people re
 from __future__ import annotations
 
 import contextlib
-import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -199,18 +198,7 @@ def colours_of(tile_map: TileMap, tree: LabelTree | None) -> dict[int, str]:
     if tile_map.name.startswith("hidden"):
         return {code: ROLE_COLOURS.get(code, PALETTE[code % len(PALETTE)]) for code in codes}
     there = set(np.unique(tile_map.values).tolist())
-    return dict(zip([c for c in codes if c in there], _apart(), strict=False))
-
-
-def _apart() -> Iterator[str]:
-    """Colours that are told apart, without end: those of labels but one that resembles another, then lighter,
-    then darker ones.
-    """
-    plain = [colour for colour in PALETTE if colour != "#66CCEE"]
-    for mixed, share in itertools.cycle(((255, 0.0), (255, 0.55), (0, 0.45))):
-        for colour in plain:
-            parts = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-            yield "#" + "".join(f"{round(p + (mixed - p) * share):02X}" for p in parts)
+    return dict(zip([c for c in codes if c in there], ramps.apart(), strict=False))
 
 
 def title_of(name: str) -> str:

@@ -6,11 +6,14 @@ What says little is transparent, so that the tissue stays as it is. Hues that ha
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_mil.labeltree import PALETTE
 from napari_mil.prediction import TileMap
 
 #: The upper part of matplotlib's viridis, from teal to yellow; low values fade.
@@ -99,3 +102,14 @@ def is_signed(tile_map: TileMap) -> bool:
 def _reach(tile_map: TileMap) -> tuple[float, float]:
     finite = tile_map.values[np.isfinite(tile_map.values)]
     return tile_map.span or ((float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0))
+
+
+def apart() -> Iterator[str]:
+    """Colours that are told apart, without end: those of labels but one that resembles another, then lighter,
+    then darker ones.
+    """
+    plain = [colour for colour in PALETTE if colour != "#66CCEE"]
+    for mixed, share in itertools.cycle(((255, 0.0), (255, 0.55), (0, 0.45))):
+        for colour in plain:
+            parts = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+            yield "#" + "".join(f"{round(p + (mixed - p) * share):02X}" for p in parts)
