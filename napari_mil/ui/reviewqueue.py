@@ -16,6 +16,9 @@ from napari_mil.ui.state import State
 from napari_mil.ui.widgets import allow, button, column, hint, row, text
 from napari_mil.ui.words import why_no_model
 
+ELSEWHERE = "The question is about {}; Alt+N goes on from here."
+LABEL_FIRST = "You read blind: choose your own label, then press Alt+E."
+
 
 class ReviewQueue(QWidget):
     """The place to look at now, why, and how many are left.
@@ -61,7 +64,7 @@ class ReviewQueue(QWidget):
         """Say that the model is right about this place, and go on."""
         if self._is_here():
             if self.desk.state.veiled:
-                self.desk.tell("You read blind: choose your own label, then press Alt+E.")
+                self.desk.tell(LABEL_FIRST)
             else:
                 self._answer(self.question.label)
 
@@ -102,7 +105,7 @@ class ReviewQueue(QWidget):
         if self.question is None:
             self.desk.tell("Nothing is asked yet; press Alt+N.")
         elif self.desk.state.record is None or self.desk.state.record.id != self.question.record.id:
-            self.desk.tell(f"The question is about {self.question.name}; Alt+N goes on from here.")
+            self.desk.tell(ELSEWHERE.format(self.question.name))
         else:
             return True
         return False
@@ -168,7 +171,10 @@ class ReviewQueue(QWidget):
         lines = [f"{where_words(asked)} · {number} of {self.bar.maximum()}", *([model] if model else [])]
         self.what.setText("<br>".join(lines))
         self.why.setText(why)
-        self.accept_button.setEnabled(here and not veiled)
-        self.relabel_button.setEnabled(here)
+        elsewhere = "" if here else ELSEWHERE.format(asked.name)
+        allow(self.accept_button, elsewhere or (LABEL_FIRST if veiled else ""))
+        allow(self.relabel_button, elsewhere)
+        if elsewhere:
+            return
         chosen = state.project.tree.path(state.node) if state.project is not None and state.node else ""
         self.relabel_button.setToolTip(f"Give the label {chosen or 'that you choose'} (Alt+E)")

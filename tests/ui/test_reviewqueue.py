@@ -124,6 +124,7 @@ def test_who_reads_blind_sees_neither_reason_nor_answer_first(bench):
     assert queue.why.text() == BLIND
     assert "model" not in queue.what.text()
     assert not queue.accept_button.isEnabled()
+    assert "You read blind" in queue.accept_button.toolTip()
     press(bench, "Alt+Return")
     assert "You read blind" in bench.said.text()
     assert not bench.desk.state.project.ledger.corrections()
@@ -140,6 +141,8 @@ def test_a_question_belongs_to_its_slide(bench):
     bench.slides.open(other.id)
     assert bench.wait(20)
     assert not queue.accept_button.isEnabled()
+    tips = {part.toolTip() for part in (queue.accept_button, queue.relabel_button)}
+    assert tips == {f"The question is about {first.name}; Alt+N goes on from here."}
     press(bench, "Alt+Return")
     assert f"The question is about {first.name}" in bench.said.text()
     assert not bench.desk.state.project.ledger.corrections()
