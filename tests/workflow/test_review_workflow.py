@@ -160,7 +160,7 @@ def test_without_a_model_or_an_answer_it_is_said_what_to_do(tmp_path):
         with pytest.raises(ModelError, match="has no model that could be asked; train or import"):
             drain(review_steps(project))
         drain(train_model_steps(project, "mean", recipe=QUICK))
-        with pytest.raises(ModelError, match="run it first with `napari-mil predict study --model mean-1`"):
+        with pytest.raises(ModelError, match=r"run it first with `napari-mil predict .*study --model mean"):
             drain(review_steps(project))
 
 
