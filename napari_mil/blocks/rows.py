@@ -74,7 +74,8 @@ class Rows:
         return [tuple(others) for *others, _ in said], values
 
     def _each(self, head: Head, parameters: Sequence[Tensor]) -> tuple[list[tuple[Tensor, ...]], Work | None]:
-        few = len(self) <= CPU_ROWS // 4  # it costs little to hold all that is made of them
+        # it costs little to hold all that is made of few of them, unless even that is too much
+        few = len(self) <= CPU_ROWS // 4 and known_memory().rows is None
         if not torch.is_grad_enabled():
             return list(self._answers(head)), None
         if few or self.features.requires_grad:
