@@ -73,6 +73,27 @@ def over(array: NDArray[Any]) -> torch.Tensor:
     return torch.from_numpy(whole if whole.flags.writeable else np.asarray(_Lent(whole)))
 
 
+def random_state(device: torch.device) -> torch.Tensor:
+    """The state of torch's own generator of this device; of several GPUs that of this one, whichever is
+    current.
+    """
+    state: torch.Tensor = _generators(device).get_rng_state(*_which(device))
+    return state
+
+
+def set_random_state(device: torch.device, state: torch.Tensor) -> None:
+    """Let torch's own generator of this device go on from a `random_state`."""
+    _generators(device).set_rng_state(state, *_which(device))
+
+
+def _generators(device: torch.device) -> Any:
+    return torch if device.type == "cpu" else getattr(torch, device.type)
+
+
+def _which(device: torch.device) -> tuple[torch.device, ...]:
+    return () if device.type in {"cpu", "mps"} else (device,)  # of these there is one
+
+
 def wide(values: torch.Tensor) -> torch.Tensor:
     """The same in float32 or wider: losses are summed in full precision whatever a network computed in."""
     return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -197,3 +197,10 @@ def test_another_error_ends_the_run_as_it_is(monkeypatch):
         drain(
             train_steps(known, split(known), method="mean", config={"hidden": 32}, tree=TREE, recipe=recipe)
         )
+
+
+def test_what_moves_during_a_step_is_the_model_s_own_after_training_too():
+    fit, _ = fitted("mhim")
+    own = {id(tensor) for tensor in (*fit.model.parameters(), *fit.model.buffers())}
+    assert {id(tensor) for tensor in fit.moving} <= own
+    assert any(tensor is fit.model.student.merge.global_q_mm for tensor in fit.moving)

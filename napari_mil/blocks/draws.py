@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
 
 import torch
 from torch import Tensor
+
+from napari_mil.device import random_state, set_random_state
 
 #: how many rows are drawn for, and which of them are worked on; nothing where these are all
 _SOME: ContextVar[tuple[int, slice] | None] = ContextVar("some", default=None)
@@ -19,11 +20,13 @@ class Draws:
 
     Parameters
     ----------
+    device : where the rows are
     begin, count : the first of the rows, and how many there are
     """
 
     def __init__(self, device: torch.device, begin: int, count: int) -> None:
-        self._begin, self._count, self._device = begin, count, device
+        self._begin, self._count = begin, count
+        self._devices = dict.fromkeys((torch.device("cpu"), device))  # seeds are drawn on the CPU
         self._state = self._states()
 
     @contextmanager
@@ -47,17 +50,11 @@ class Draws:
             self._set(meanwhile)
 
     def _states(self) -> tuple[Tensor, ...]:
-        own = torch.get_rng_state()
-        return (own,) if self._device.type == "cpu" else (own, self._module.get_rng_state())
+        return tuple(map(random_state, self._devices))
 
     def _set(self, states: tuple[Tensor, ...]) -> None:
-        torch.set_rng_state(states[0])
-        for state in states[1:]:
-            self._module.set_rng_state(state)
-
-    @property
-    def _module(self) -> Any:
-        return getattr(torch, self._device.type)
+        for device, state in zip(self._devices, states, strict=True):
+            set_random_state(device, state)
 
 
 def drawn_for(x: Tensor) -> tuple[tuple[int, ...], slice | None]:

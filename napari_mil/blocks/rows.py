@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import chain
 from typing import TypeVar
@@ -92,7 +93,7 @@ class Rows:
         def act(some: slice) -> T:
             return head(self.drop(self.act(self.layer(gather(some).to(worked)))))
 
-        return _in_chunks(act, len(self), x.device, half=worked.itemsize == 2)
+        return _in_chunks(act, len(self), x.device, half=worked.itemsize == 2, draws=self.layer.training)
 
     def chunks(self) -> Iterator[Tensor]:
         """Features of chunk after chunk, in the precision of products here."""
@@ -141,7 +142,8 @@ def by_rows(act: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     if torch.is_grad_enabled():
         rows = known_memory().rows
         return act(x) if rows is None or rows >= len(x) else _made_anew(act, x, rows)
-    return _put_together(len(x), _in_chunks(lambda some: act(wide(x[some])), len(x), x.device))
+    draws = getattr(act, "training", True)
+    return _put_together(len(x), _in_chunks(lambda some: act(wide(x[some])), len(x), x.device, draws=draws))
 
 
 def _made_anew(act: Callable[[Tensor], Tensor], x: Tensor, rows: int) -> Tensor:
@@ -184,9 +186,10 @@ def _slices(count: int, device: torch.device, *, half: bool = False) -> Iterator
 
 
 def _in_chunks(
-    act: Callable[[slice], T], count: int, device: torch.device, *, half: bool = False
+    act: Callable[[slice], T], count: int, device: torch.device, *, half: bool = False, draws: bool
 ) -> Iterator[T]:
-    """What `act` makes of chunk after chunk of `count` rows; of no rows, of one without any.
+    """What `act`, which may draw or never does, makes of chunk after chunk of `count` rows; of no rows, of
+    one without any.
 
     Where memory does not suffice, half as many rows are tried, and what is computed later in the same block
     of `device.watching_memory` begins with as few. The error remains with LEAST_ROWS.
@@ -194,7 +197,7 @@ def _in_chunks(
     memory = known_memory()
     for chunk in _slices(count, device, half=half):
         begin, stop = chunk.start, min(chunk.stop, count)
-        drawn = Draws(device, begin, stop - begin)
+        drawn = Draws(device, begin, stop - begin) if draws else None
         while begin < max(stop, 1):
             some = slice(begin, min(begin + (memory.rows or sys.maxsize), stop))
             try:
@@ -209,8 +212,8 @@ def _in_chunks(
             fewer_rows(memory, some.stop - some.start, device, half=half)
 
 
-def _drawn(act: Callable[[slice], T], some: slice, drawn: Draws) -> T:
-    with drawn.of(some):
+def _drawn(act: Callable[[slice], T], some: slice, drawn: Draws | None) -> T:
+    with nullcontext() if drawn is None else drawn.of(some):
         return act(some)
 
 

@@ -20,7 +20,7 @@ class Moment:
     def __init__(self, fit: Fit) -> None:
         self._fit = fit
         self._draws, self._random = fit.draws.get_state(), fit.random.state
-        self._moved = [(tensor, tensor.detach().clone()) for tensor in _moving(fit.model)]
+        self._moved = [(tensor, tensor.detach().clone()) for tensor in fit.moving]
         self._recorded = None if fit.recorder is None else fit.recorder.state()
 
     @torch.no_grad()
@@ -36,8 +36,10 @@ class Moment:
             fit.recorder.load(self._recorded)
 
 
-def _moving(model: nn.Module) -> list[Tensor]:
-    """What moves while a loss is computed, and not by its gradient."""
+def moving(model: nn.Module) -> list[Tensor]:
+    """What moves while a loss is computed, and not by its gradient; looked for once, since the walk through
+    all modules takes longer than the copies.
+    """
     named = (getattr(part, name) for part in model.modules() for name in getattr(part, "moves", ()))
     return [*named, *model.buffers()]
 

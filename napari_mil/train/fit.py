@@ -15,13 +15,20 @@ import torch
 from napari_mil.blocks import fewer_rows
 from napari_mil.card import Recipe
 from napari_mil.correction import Target
-from napari_mil.device import Memory, is_out_of_memory, memory_guard, watching_memory
+from napari_mil.device import (
+    Memory,
+    is_out_of_memory,
+    memory_guard,
+    random_state,
+    set_random_state,
+    watching_memory,
+)
 from napari_mil.errors import ModelError
 from napari_mil.evaluate import obeyed, selection, told_temperature
 from napari_mil.labeltree import Survival
 from napari_mil.mil import MILModel, answering, total
 from napari_mil.steps import ASIDE, Progress, Steps
-from napari_mil.train.again import Moment, too_much
+from napari_mil.train.again import Moment, moving, too_much
 from napari_mil.train.beside import Beside
 from napari_mil.train.cohort import Cohort, Visit, known_at
 from napari_mil.train.feeding import Ahead
@@ -55,12 +62,10 @@ class OwnRandom:
             self.state = self._swap(outer)
 
     def _swap(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        before = {"cpu": torch.get_rng_state()}
-        torch.set_rng_state(state["cpu"])
-        if "device" in state:
-            module = getattr(torch, self.device.type)
-            before["device"] = module.get_rng_state()
-            module.set_rng_state(state["device"])
+        devices = {"cpu": torch.device("cpu"), "device": self.device}
+        before = {name: random_state(devices[name]) for name in state}
+        for name, one in state.items():
+            set_random_state(devices[name], one)
         return before
 
 
@@ -79,6 +84,7 @@ class Fit:
         self.order = torch.Generator().manual_seed(recipe.seed + salt)
         self.draws = torch.Generator(device).manual_seed(recipe.seed + salt + 1)
         self.random = OwnRandom(device, recipe.seed + salt + 2)
+        self.moving = moving(model)
         self.recorder = recorder
         self.weights = cohort.weights() if recipe.class_weights else {}
         self.labelled, self.useful = cohort.labelled, cohort.useful
