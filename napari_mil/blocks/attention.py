@@ -9,13 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import linear
 
-from napari_mil.blocks.basics import ACTIVATIONS, Dropout
+from napari_mil.blocks.basics import ACTIVATIONS, Dropout, masked
 from napari_mil.device import wide
-
-#: tiles from which on it pays to make anew what follows from little
-MANY = 1024
 
 
 def _told_apart(last: nn.Module, hidden: Tensor) -> Tensor:
@@ -62,21 +60,41 @@ class GatedScores(nn.Module):
         return gated(a, b, self.attention_a, self.attention_b, self.attention_c)
 
 
-def gated(a: Tensor, b: Tensor, one: nn.Sequential, other: nn.Sequential, last: nn.Module) -> Tensor:
+def gated(a: Tensor, b: Tensor, one: nn.Sequential, other: nn.Sequential, last: nn.Linear) -> Tensor:
     """(N, K) scores of two branches, a layer, an activation and perhaps dropout each, of which the layers
-    have said a and b, (N, width). Of many tiles what is dropped and multiplied is made anew on the way back.
+    have said a and b, (N, width). What is dropped and multiplied is made anew on the way back.
     """
-    branches: list[list[Any]] = [list(one)[1:], list(other)[1:]]
-    said = [act(x) for (act, *_), x in zip(branches, (a, b), strict=True)]
-    kept = [[(drop, drop.draw(x)) for drop in drops] for (_, *drops), x in zip(branches, said, strict=True)]
+    given: list[Any] = []
+    for branch, x in ((one, a), (other, b)):
+        act, *drops = list[Any](branch)[1:]
+        said = act(x)
+        given += [said, drops[0].draw(said) if drops else None, 1 / (1 - drops[0].p) if drops else 1.0]
+    scores: Tensor = _Gated.apply(*given, last.weight, last.bias)  # type: ignore[no-untyped-call]
+    return scores
 
-    def score(*said: Tensor) -> Tensor:
-        left, right = (
-            drops[0][0].keep(x, drops[0][1]) if drops else x for x, drops in zip(said, kept, strict=True)
-        )
-        return _told_apart(last, left * right)
 
-    if not torch.is_grad_enabled() or len(a) < MANY:
-        return score(*said)
-    made: Tensor = checkpoint(score, *said, use_reentrant=False, preserve_rng_state=False)
-    return made
+class _Gated(torch.autograd.Function):
+    """W (what is kept of a ⊙ what is kept of b) + bias, as `_told_apart` has it."""
+
+    @staticmethod
+    def forward(ctx: Any, *given: Any) -> Tensor:
+        ctx.save_for_backward(*(x for x in given if not isinstance(x, float)))
+        ctx.scales = given[2], given[5]
+        left, right = _left(*given[:3]), _left(*given[3:6])
+        with torch.autocast(left.device.type, enabled=False):
+            return linear(wide(left * right), *given[6:])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (asked,), (scale_a, scale_b) = gradients, ctx.scales
+        a, kept_a, b, kept_b, weight, bias = ctx.saved_tensors
+        left, right = _left(a, kept_a, scale_a), _left(b, kept_b, scale_b)
+        of_weight = asked.T @ wide(left * right)
+        back = (asked @ weight).to(left.dtype)
+        of_a, of_b = _left(back * right, kept_a, scale_a), _left(back * left, kept_b, scale_b)
+        return of_a, None, None, of_b, None, None, of_weight, None if bias is None else asked.sum(0)
+
+
+def _left(x: Tensor, kept: Tensor | None, scale: float) -> Tensor:
+    return x if kept is None else masked(x, kept, scale)

@@ -96,15 +96,15 @@ class _Kept(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, kept: Tensor, scale: float) -> Tensor:
         ctx.save_for_backward(kept)
         ctx.scale = scale
-        return _masked(x, kept, scale)
+        return masked(x, kept, scale)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         (kept,) = ctx.saved_tensors
-        return _masked(gradients[0], kept, ctx.scale), None, None
+        return masked(gradients[0], kept, ctx.scale), None, None
 
 
-def _masked(x: Tensor, kept: Tensor, scale: float) -> Tensor:
+def masked(x: Tensor, kept: Tensor, scale: float) -> Tensor:
     """X · kept · scale; a product with truth values, or a choice by them, takes many times as long."""
     return kept.view(torch.uint8).to(x.dtype).mul_(x).mul_(scale)
 

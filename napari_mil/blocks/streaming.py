@@ -124,20 +124,15 @@ class _Chunk:
         """What the head says of these rows."""
         if self.drawn is None:
             return self._say(gather)
-        with self.drawn.of(self.some):
-            said = self._say(gather)
-        self.edges = []
+        with self.drawn.of(self.some), torch.no_grad():
+            said = list(self.head(self._project(gather)))
         del self.z, self.kept
         return said
 
     def _say(self, gather: Callable[[slice], Tensor]) -> list[Tensor]:
         """What the head says of h; of its graph z is held, and h nowhere."""
-        x = gather(self.some)
         with torch.no_grad():
-            self.z = self.rows.layer(x.to(working(x[:0]).dtype))
-            h = self.rows.act(self.z)
-            self.kept = self.rows.drop.draw(h)
-            h = self.rows.drop.keep(h, self.kept)
+            h = self._project(gather)
         me = ref(self)  # the graph is this chunk's own, so that it must not hold the chunk
         with torch.enable_grad():
             self.z.requires_grad_()
@@ -146,7 +141,7 @@ class _Chunk:
 
             def hold(x: Tensor) -> Tensor | _View:
                 if x.untyped_storage().data_ptr() != memory:
-                    return x
+                    return x.detach()  # the graph must not hold itself
                 return x.shape, x.stride(), int(x.storage_offset())
 
             def again(held: Tensor | _View) -> Tensor:
@@ -156,6 +151,14 @@ class _Chunk:
                 said = self.head(h)
         self.edges = [get_gradient_edge(one) if one.requires_grad else None for one in said]
         return [one.detach() for one in said]
+
+    def _project(self, gather: Callable[[slice], Tensor]) -> Tensor:
+        """What is h now; z, and what is dropped, are told."""
+        x = gather(self.some)
+        self.z = self.rows.layer(x.to(working(x[:0]).dtype))
+        h = self.rows.act(self.z)
+        self.kept = self.rows.drop.draw(h)
+        return self.rows.drop.keep(h, self.kept)
 
     def back(
         self,
