@@ -15,12 +15,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
+from torch.utils.checkpoint import checkpoint
 
 from napari_mil.blocks.nystrom import Attended, NystromLayer
 from napari_mil.blocks.pooling import Pooled, Pooler, together
 from napari_mil.blocks.ppeg import PPEG
 from napari_mil.blocks.rows import Rows
-from napari_mil.device import wide
+from napari_mil.device import known_memory, wide
 
 NOTES = {
     **dict.fromkeys(
@@ -43,7 +44,7 @@ class Encoded:
     token : (D,) the class token, before the last norm
     rows : per layer, (H, N) how the class token looked at the tiles, possibly negative; (H, 0) where nobody
         asked
-    values : (H, N, d) what it looked at in the first layer
+    values : (H, N, d) what it looked at in the first layer; (H, 0, d) where nobody asked
     last : the last layer, which says what became of the tiles when somebody asks
     """
 
@@ -69,15 +70,24 @@ def encode(
 ) -> Encoded:
     """Attention, position, attention, over the class token (1, D) and the tiles (N, D).
 
+    Where memory is short for a training, nothing but its tokens waits of the first layer for the way back,
+    where it is made anew.
+
     Parameters
     ----------
     least : width that the image of the positional block has at least
     rows : of how many layers the attention of the class token is wanted
     """
-    one = layers[0](torch.cat([token, tiles]), row=rows > 0)
-    first, others = one.tokens().split([1, len(tiles)])
+
+    def begin(token: Tensor, tiles: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        one = layers[0](torch.cat([token, tiles]), row=rows > 0)
+        return one.tokens(), one.row, one.values if rows else one.read[:, :0]
+
+    short = torch.is_grad_enabled() and known_memory().rows is not None
+    one, row, values = checkpoint(begin, token, tiles, use_reentrant=False) if short else begin(token, tiles)
+    first, others = one.split([1, len(tiles)])
     two = layers[1](torch.cat([first, position(others, least=least)]), row=rows > 1)
-    return Encoded(two.tokens(0, 1)[0], (one.row, two.row), one.values, two)
+    return Encoded(two.tokens(0, 1)[0], (row, two.row), values, two)
 
 
 def shares(rows: Tensor) -> Tensor:
