@@ -134,7 +134,7 @@ def show_beside(desk: Desk, record: SlideRecord) -> None:
         desk.apply(beside=(*desk.state.beside, slide))
         desk.viewer.reset_view()
 
-    desk.asks.ask("slide beside", lambda: project.slide(record), show)
+    desk.asks.ask(f"slide beside {record.id}", lambda: project.slide(record), show)
 
 
 def step_slide(desk: Desk, step: int) -> None:

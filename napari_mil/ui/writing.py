@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -186,18 +187,23 @@ def label_slides(desk: Desk, slide_ids: Sequence[str], label: str | None) -> Non
     """State a label for several slides as one act, with what the chosen model had said of each."""
     from napari_mil.workflow.editing import slide_labels
 
-    project, card = desk.state.project, desk.state.card
+    project, card, seen = desk.state.project, desk.state.card, desk.state.heard
     if project is None or not slide_ids or refused(desk):
         return
+    model, at, made = None if card is None else card.id, datetime.now(UTC), []
 
-    def made(corrections: list[Correction]) -> None:
-        if desk.state.project is project:
-            keep(desk, corrections)
-            what = f"labelled {label}" if label else "without a label now"
-            desk.said.emit(f"{len(corrections):,} slides are {what}; Undo is one step for all of them.")
+    def work() -> list[Correction]:
+        if not made:  # tried again, it is the same act
+            made.extend(slide_labels(project, slide_ids, label, model=model, at=at))
+        project.ledger.correct(*made, seen=seen)
+        return made
 
-    model = None if card is None else card.id
-    desk.asks.ask("label slides", lambda: slide_labels(project, slide_ids, label, model=model), made)
+    def then(corrections: list[Correction]) -> None:
+        show(desk)
+        what = f"labelled {label}" if label else "without a label now"
+        desk.said.emit(f"{len(corrections):,} slides are {what}; Undo is one step for all of them.")
+
+    do(desk, work, then)
 
 
 def undo(desk: Desk, slide_id: str | None = None) -> None:

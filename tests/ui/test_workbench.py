@@ -16,12 +16,12 @@ from qtpy.QtWidgets import QApplication, QLabel
 
 from napari_mil.correction import Cells, Polygon, WholeSlide
 from napari_mil.ui import compat, writing
+from napari_mil.ui.arrivals import _inside
 from napari_mil.ui.canvaslegend import legends
 from napari_mil.ui.dialogs import MappingDialog, MppDialog
 from napari_mil.ui.hidden import HIDDEN
 from napari_mil.ui.labellist import key_of_node
 from napari_mil.ui.sections.export import CHOICES
-from napari_mil.ui.sections.slides import _inside
 from napari_mil.ui.widgets import LegendView
 from napari_mil.workflow import Project, slide_label
 from napari_mil.workflow.retrain import Retrained

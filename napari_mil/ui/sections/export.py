@@ -60,7 +60,7 @@ class ExportSection(QWidget):
 
         def begin() -> None:
             work = partial(project.export, path, slide=slide)
-            self.desk.asks.ask("export", work, self._written, failed=self._failed)
+            self.desk.asks.ask(f"export {path}", work, self._written, failed=self._failed)
 
         if self.desk.writes.busy:
             self.done.setText("Written as soon as everything that you said is kept.")
@@ -83,7 +83,7 @@ class ExportSection(QWidget):
             else:
                 self._import(source, {})
 
-        self.desk.asks.ask("import", lambda: unknown_classes(source, project.tree), show)
+        self.desk.asks.ask(f"import {path}", lambda: unknown_classes(source, project.tree), show)
 
     def ask_meaning(self, path: Path, unknown: Mapping[str, int]) -> MappingDialog:
         """Ask which labels the unknown classes of a file mean, then read it."""

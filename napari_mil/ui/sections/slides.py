@@ -9,8 +9,8 @@ from qtpy.QtWidgets import QFileDialog, QWidget
 
 from napari_mil.errors import MILError
 from napari_mil.slides.address import SlidePath
-from napari_mil.slides.mpp import say_mpp
 from napari_mil.ui import acts, compat
+from napari_mil.ui.arrivals import Arrivals, Batch
 from napari_mil.ui.desk import Desk
 from napari_mil.ui.dialogs import PHOTOGRAPHED, SCANNED, MppDialog
 from napari_mil.ui.layers import opened_path, remove
@@ -34,6 +34,7 @@ class SlidesSection(QWidget):
         super().__init__()
         self.desk = desk
         self.setAcceptDrops(True)
+        self.arrivals = Arrivals(desk, self._added)
         self.project = text(NO_PROJECT)
         self.list = SlideList(desk)
         self.list.chosen.connect(self.open)
@@ -74,29 +75,17 @@ class SlidesSection(QWidget):
         if self.desk.state.project is not None:
             acts.step_slide(self.desk, by)
 
-    def add(self, paths: list[str | SlidePath], *, mpp: float | None = None) -> None:
+    def add(self, paths: list[str | SlidePath], *, mpp: float | None = None, within: bool = False) -> None:
         """Take files into the project; the first of them comes to the front.
 
-        Where a file does not say how large its pixels are, the person is asked.
+        Where a file does not say how large its pixels are, the person is asked. `within`: folders are
+        searched for slides.
         """
         project = self.desk.state.project
         if project is None:
             self.desk.tell("Open a project first: a folder that keeps slides, labels and models.")
             return
-
-        def work() -> Any:
-            found, sentences = [], []
-            for path in paths:
-                try:
-                    slide = project.add(path, mpp=mpp)
-                    found.append(slide)
-                    if mpp is not None and slide.stated_mpp is None:
-                        say_mpp(slide.fingerprint, mpp)  # for when it is opened without the project
-                except MILError as error:
-                    sentences.append(error)
-            return found, sentences
-
-        self.desk.asks.ask("add slides", work, lambda done: self._added(*done))
+        self.arrivals.take(Batch(project, paths, mpp, within))
 
     def take(self, path: SlidePath) -> bool:
         """Take a slide that napari is about to open in this viewer into the open project, if there is one."""
@@ -151,7 +140,7 @@ class SlidesSection(QWidget):
         if len(paths) == 1 and (paths[0] / "project.json").exists():
             acts.open_project(self.desk, paths[0])
         else:
-            self.add([f for p in paths for f in (_inside(p) if p.is_dir() else [p])])
+            self.add(list(paths), within=True)
 
     def _added(self, found: list[Slide], sentences: list[MILError]) -> None:
         for sentence in sentences:
@@ -175,10 +164,3 @@ class SlidesSection(QWidget):
             return
         n = len(state.project.slides)
         self.project.setText(f"<b>{state.project.path.name}</b> · {n} slide{'' if n == 1 else 's'}")
-
-
-def _inside(folder: Path) -> list[Path]:
-    """What a dropped folder brings: the slides and folders of photographs in it, else all its files."""
-    from napari_mil.slides import find_slides
-
-    return list(find_slides(folder)) or [f for f in sorted(folder.iterdir()) if f.is_file()]

@@ -1,0 +1,92 @@
+"""Slides on their way into the project: each is taken, however fast one comes after the other."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from napari_mil.errors import MILError
+from napari_mil.slides.address import SlidePath
+from napari_mil.slides.mpp import say_mpp
+from napari_mil.ui.desk import Desk
+
+if TYPE_CHECKING:
+    from napari_mil.slides import Slide
+    from napari_mil.workflow import Project
+
+
+class Batch(NamedTuple):
+    """What was dropped, chosen or opened at once; `within` looks for slides in its folders."""
+
+    project: Project
+    paths: Sequence[str | SlidePath]
+    mpp: float | None
+    within: bool
+
+
+class Arrived(NamedTuple):
+    """Slides that a project has now, and why others are not among them."""
+
+    project: Project | None
+    found: list[Slide]
+    sentences: list[MILError]
+
+
+class Arrivals:
+    """Takes batches in a thread and tells of all that have arrived in one go, so that nothing is asked twice.
+
+    napari opens several files one after the other: what still waits goes with what comes later.
+    """
+
+    def __init__(self, desk: Desk, then: Callable[[list[Slide], list[MILError]], None]) -> None:
+        self._desk, self._then = desk, then
+        self._waiting: deque[Batch] = deque()
+        self._arrived: list[Arrived] = []
+
+    def take(self, batch: Batch) -> None:
+        """Take a batch into its project, and return at once."""
+        self._waiting.append(batch)
+        self._desk.asks.ask("add slides", self._work, self._tell, unwanted=self._keep)
+
+    def _work(self) -> list[Arrived]:
+        done = []
+        while self._waiting:
+            done.append(_taken(self._waiting.popleft()))
+        return done
+
+    def _keep(self, done: list[Arrived]) -> None:
+        """More are on their way: it is told with these."""
+        self._arrived += done
+
+    def _tell(self, done: list[Arrived]) -> None:
+        here = [one for one in (*self._arrived, *done) if one.project is self._desk.state.project]
+        self._arrived.clear()
+        self._then([slide for one in here for slide in one.found], [e for one in here for e in one.sentences])
+
+
+def _taken(batch: Batch) -> Arrived:
+    found, sentences = [], []
+    for path in _files(batch):
+        try:
+            slide = batch.project.add(path, mpp=batch.mpp)
+            found.append(slide)
+            if batch.mpp is not None and slide.stated_mpp is None:
+                say_mpp(slide.fingerprint, batch.mpp)  # for when it is opened without the project
+        except MILError as error:
+            sentences.append(error)
+    return Arrived(batch.project, found, sentences)
+
+
+def _files(batch: Batch) -> list[str | SlidePath]:
+    if not batch.within:
+        return list(batch.paths)
+    return [f for p in map(Path, map(str, batch.paths)) for f in (_inside(p) if p.is_dir() else [p])]
+
+
+def _inside(folder: Path) -> list[Path]:
+    """What a folder brings: the slides and folders of photographs in it, else all its files."""
+    from napari_mil.slides import find_slides
+
+    return list(find_slides(folder)) or [f for f in sorted(folder.iterdir()) if f.is_file()]
