@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, TypeVar
 import numpy as np
 
 from napari_mil.errors import SlideError, reason
+from napari_mil.slides import credentials
 from napari_mil.slides.address import Address
 from napari_mil.slides.cache import Key, TileCache, shared_cache, tokens
 
@@ -219,6 +220,8 @@ def file_system(address: Address, *, asynchronous: bool = False) -> tuple[Any, s
     if scheme == "s3":
         patience = {"connect_timeout": CONNECT_S, "read_timeout": READ_S}
         options["config_kwargs"] = {**patience, "retries": {"max_attempts": 1}}  # `trying` tries again
+        if credentials.anonymous():
+            options["anon"] = True
     else:
         import aiohttp
 
@@ -261,6 +264,11 @@ def trying(act: Callable[[], _T], address: Address) -> _T:
             if isinstance(error, PermissionError) or status in {401, 403}:
                 raise SlideError(
                     f"{address.server} does not let you read {address.name}; check your access."
+                ) from error
+            if credentials.missing(error):
+                raise SlideError(
+                    f"{address.server} has to know who you are ({reason(error)}); log in, such as with aws "
+                    "configure or aws sso login."
                 ) from error
             if status == 412:
                 raise SlideError(f"{address} was replaced by another file; open the slide again.") from error

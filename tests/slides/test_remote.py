@@ -20,7 +20,7 @@ from slowsource import until
 from vendorslides import write_ndpi
 
 from napari_mil.errors import SlideError
-from napari_mil.slides import faults, open_slide, remote
+from napari_mil.slides import credentials, faults, open_slide, remote
 from napari_mil.slides.address import Address
 from napari_mil.slides.cache import TileCache, shared_cache
 from napari_mil.slides.remote import BLOCK, RemoteFile, UnreachableError
@@ -328,6 +328,29 @@ def test_an_s3_server(s3, tmp_path):
         there.engine.source.close()
         with pytest.raises(SlideError, match=r"s\.svs was replaced by another file; open the slide again"):
             there.levels[0].read(0, 0, 9, 9)
+
+
+@pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow")
+def test_a_bucket_that_is_open_to_all_is_read_without_credentials(s3, tmp_path, monkeypatch):
+    store, _ = s3
+    path = write_svs(tmp_path / "open.svs", IMAGE, "raw")
+    address = upload(store, path)
+    store.put_object_acl(Bucket="slides", Key=f"{path.parent.name}/{path.name}", ACL="public-read")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    credentials._nobody.cache_clear()
+    with open_slide(address) as slide:
+        assert np.array_equal(slide.levels[0][:], IMAGE)
+    credentials._nobody.cache_clear()
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "half of what is needed")
+    with pytest.raises(
+        SlideError, match=r"^open\.svs .*s3://slides has to know who you are \(.*\); log in, such"
+    ):
+        open_slide(address)
+    credentials._nobody.cache_clear()
 
 
 @pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow")
