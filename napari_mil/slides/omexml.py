@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 UM = {"": 1.0, "µm": 1.0, "um": 1.0, "μm": 1.0, "mm": 1e3, "cm": 1e4, "m": 1e6, "nm": 1e-3, "in": 25400.0}
 _OBJECTIVE = re.compile(r"<(?:\w+:)?Objective\b[^>]*>")
-_IMAGE = re.compile(r"<(?:\w+:)?Image\b.*?</(?:\w+:)?Image>", re.DOTALL)
+_IMAGE, _END = re.compile(r"<(?:\w+:)?Image\b"), re.compile(r"</(?:\w+:)?Image>")
 _PIXELS = re.compile(r"<(?:\w+:)?Pixels\b[^>]*>")
 _COLOURS = ["-16776961", "16711935", "65535"]  # of red, green and blue, signed RGBA
 _SETTINGS = re.compile(r'<(?:\w+:)?ObjectiveSettings\b[^>]*\bID="([^"]+)"')
@@ -35,7 +36,7 @@ def image_of(document: str, name: str, shape_px: tuple[int, int]) -> str:
     wanted = tuple(map(str, shape_px))
     found = [
         one
-        for one in _IMAGE.findall(document)
+        for one in _images(document)
         if tuple(_attribute(_pixels(one), f"Size{axis}") for axis in "YX") == wanted
     ]
     named = (one for one in found if _attribute(one.split(">", 1)[0], "Name") == name)
@@ -76,13 +77,21 @@ def is_rgb(document: str, name: str) -> bool:
     """Whether the three channels of the image of this name, else of the first, are red, green and blue: by
     their names, or, where they have none, by their colours, since stains are shown in these too.
     """
-    images = _IMAGE.findall(document)
+    images = _images(document)
     meant = (one for one in images if _attribute(one.split(">", 1)[0], "Name") == name)
     channels = re.findall(r"<(?:\w+:)?Channel\b[^>]*>", next(meant, images[0] if images else ""))
     names = [(_attribute(one, "Name") or "").lower() for one in channels]
     if any(names):
         return names in (["red", "green", "blue"], ["r", "g", "b"])
     return [_attribute(one, "Color") for one in channels] == _COLOURS
+
+
+def _images(document: str) -> list[str]:
+    """The elements of images, each up to its end or the next one: a damaged document has no ends."""
+    starts = (found.start() for found in _IMAGE.finditer(document))
+    parts = [document[start:stop] for start, stop in pairwise([*starts, len(document)])]
+    ends = (_END.search(part) for part in parts)
+    return [part if end is None else part[: end.end()] for part, end in zip(parts, ends, strict=True)]
 
 
 def _pixels(document: str) -> str:

@@ -345,12 +345,19 @@ def test_a_bucket_that_is_open_to_all_is_read_without_credentials(s3, tmp_path, 
     with open_slide(address) as slide:
         assert np.array_equal(slide.levels[0][:], IMAGE)
     credentials._nobody.cache_clear()
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "half of what is needed")
+
+
+def test_credentials_that_lack_something_are_said():
+    exceptions = pytest.importorskip("botocore.exceptions")
+    error = exceptions.PartialCredentialsError(provider="env", cred_var="AWS_SECRET_ACCESS_KEY")
+
+    def act():
+        raise error
+
     with pytest.raises(
-        SlideError, match=r"^open\.svs .*s3://slides has to know who you are \(.*\); log in, such"
+        SlideError, match=r"^s3://slides has to know who you are \(Partial cred.*\); log in, such"
     ):
-        open_slide(address)
-    credentials._nobody.cache_clear()
+        remote.trying(act, Address("s3://slides/a.svs"))
 
 
 @pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow")
