@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -19,20 +20,32 @@ _BAND_ROWS = 128
 _MOST_RUNS = 64
 #: The next level may be smaller by so much before there should be one in between.
 FARTHEST = 3.0
+#: A coarsest level of more pixels is too large to be read whole and stay in memory as long as the slide is on
+#: show; then there are further ones, down to so few.
+WHOLE_PX, SMALL_PX = 8_000_000, 1024 * 1024
 
 
 def halves(info: SlideInfo) -> Iterator[LevelInfo]:
-    """Levels that are missing where the next is smaller by more than two: each half of the one before it.
+    """Levels that are missing where the next is smaller by more than two, and after the last one where that
+    is large: each half of the one before it.
 
     They are numbered after the file's own.
     """
     number = len(info.levels)
-    for i, (fine, coarse) in enumerate(pairwise(info.levels) if info.montage is None else ()):
+    if info.montage is not None:
+        return
+    for i, (fine, coarse) in enumerate(pairwise(info.levels)):
         of, (h, w) = i, fine.shape_px
         while min(h / coarse.shape_px[0], w / coarse.shape_px[1]) >= FARTHEST:
             h, w = -(-h // 2), -(-w // 2)
             yield LevelInfo((h, w), fine.tile_px, of)
             of, number = number, number + 1
+    last, of = info.levels[-1], len(info.levels) - 1
+    h, w = last.shape_px
+    while math.prod(last.shape_px) > WHOLE_PX and h * w > SMALL_PX:
+        h, w = -(-h // 2), -(-w // 2)
+        yield LevelInfo((h, w), last.tile_px, of)
+        of, number = number, number + 1
 
 
 def reduced(pixels: Pixels, step: tuple[int, int]) -> Pixels:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
@@ -36,6 +37,10 @@ class LevelInfo:
         """Rows and columns of tiles."""
         (h, w), (th, tw) = self.shape_px, self.tile_px
         return -(-h // th), -(-w // tw)
+
+    def smaller_than(self, other: LevelInfo) -> bool:
+        """Whether it has fewer pixels."""
+        return math.prod(self.shape_px) < math.prod(other.shape_px)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,13 +16,11 @@ from numpy.typing import NDArray
 
 from napari_mil.errors import SlideError
 from napari_mil.slides.ahead import Ahead, Where
-from napari_mil.slides.boxes import enlarged, lattice, lay
+from napari_mil.slides.boxes import WHOLE_PX, enlarged, lattice, lay
 from napari_mil.slides.canvases import Canvases
 from napari_mil.slides.info import Box, Pixels
 from napari_mil.slides.slide import Level
 
-#: A coarsest level of at most so many pixels stays in memory as long as the slide is on show.
-_BASE_PX = 8_000_000
 #: So long a view waits for tiles that will be there by then: it is drawn once, and sharp, in place of twice.
 _PATIENCE_S = 0.006
 #: A tile that cannot be read is hatched: lines of this colour, so wide, so far apart.
@@ -58,7 +56,7 @@ class Picture:
         self._next = {a.index: b.index for a, b in pairwise(levels)}
         self._engine, self._told = levels[0].engine, arrived
         last = levels[-1]
-        self._base = last.read(0, 0, *last.shape_px) if last.size // 3 <= _BASE_PX else None
+        self._base = last.read(0, 0, *last.shape_px) if last.size // 3 <= WHOLE_PX else None
         self._drawing, self._lock = threading.RLock(), threading.Condition()
         self._waiting = False
         self._serial = 0

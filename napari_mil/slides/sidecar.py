@@ -60,7 +60,9 @@ def wanted(slide: Slide) -> tuple[int, ...]:
     if isinstance(slide.path, Address) or info.montage is not None or not bound_bytes():
         return ()
     large = [i for i, one in enumerate(engine.levels) if one.shape_px[0] * one.shape_px[1] >= _SMALLEST_PX]
-    between = [i for i in large if engine.levels[i].of is not None]
+    file = len(info.levels)
+    below = [i for i in range(file, len(engine.levels)) if engine.levels[i].smaller_than(info.levels[-1])]
+    between = sorted({*below[:-1], *(i for i in large if i >= file)})  # the last one is kept by `overview`
     return tuple(between + [i for i in large if info.slow and engine.levels[i].of is None])
 
 
@@ -111,7 +113,7 @@ def find(slide: Slide) -> Sidecar | None:
     if not sources:
         return None
     with contextlib.suppress(OSError):
-        os.utime(_folder(slide))  # the one used longest ago goes first
+        os.utime(folder_of(slide))  # the one used longest ago goes first
     return Sidecar(sources)
 
 
@@ -167,7 +169,7 @@ class Room:
     """What may still be written: bounded by the preference and the disk; others' sidecars make room."""
 
     def __init__(self, slide: Slide) -> None:
-        self._home, self._own = cache_folder("sidecars"), _folder(slide)
+        self._home, self._own = cache_folder("sidecars"), folder_of(slide)
         self._written = 0
 
     def take(self, count: int) -> None:
@@ -193,12 +195,13 @@ class Room:
             sizes.pop(oldest)
 
 
-def _folder(slide: Slide) -> Path:
+def folder_of(slide: Slide) -> Path:
+    """Where the copies of a slide lie."""
     return cache_folder("sidecars") / (slide.fingerprint + ("-srgb" if converted(slide.properties) else ""))
 
 
 def _file(slide: Slide, level: int) -> Path:
-    return _folder(slide) / f"{level}.tif"
+    return folder_of(slide) / f"{level}.tif"
 
 
 def about(slide: Slide, level: int) -> str:

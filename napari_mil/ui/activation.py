@@ -19,6 +19,8 @@ def activate(_context: Any = None) -> None:
     """
     if opening.take not in reader.TAKERS:
         reader.TAKERS += [arrive, opening.take]
+    if opening.look_through not in reader.LATER:
+        reader.LATER.append(opening.look_through)
     follow_preferences()
     attend()
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_mil.correction import Place, nodes_after, tile_nodes
+from napari_mil.slides.overview import prepare
 from napari_mil.ui.desk import Desk
 from napari_mil.ui.state import State, fresh
 
@@ -89,7 +90,7 @@ def open_slide(desk: Desk, record: SlideRecord, *, then: Callable[[], None] = la
     card = desk.state.card
 
     def work() -> Any:
-        slide = project.slide(record)
+        slide = prepare(project.slide(record))
         return slide, *kept_answer(project, slide, card)
 
     def show(found: tuple[Slide, Bag | None, Prediction | None]) -> None:
@@ -134,7 +135,7 @@ def show_beside(desk: Desk, record: SlideRecord) -> None:
         desk.apply(beside=(*desk.state.beside, slide))
         desk.viewer.reset_view()
 
-    desk.asks.ask(f"slide beside {record.id}", lambda: project.slide(record), show)
+    desk.asks.ask(f"slide beside {record.id}", lambda: prepare(project.slide(record)), show)
 
 
 def step_slide(desk: Desk, step: int) -> None:

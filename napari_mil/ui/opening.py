@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from napari_mil.errors import MILError
-from napari_mil.slides import Slide, open_slide
+from napari_mil.slides import Slide, open_slide, overview
 from napari_mil.slides.address import Address, SlidePath
 from napari_mil.ui import compat, reader
 from napari_mil.ui.dialogs import AddressDialog, MppDialog
@@ -19,6 +19,7 @@ AFTER = (
     "Slides lie side by side only when this is known of each. Your answer is kept; Cancel does not open "
     "the new one."
 )
+LOOKED = "{} has one large level alone and is looked through once; the window goes on meanwhile."
 LANE = "slides from servers"
 FETCHED = "{} is being opened from {}; the window goes on meanwhile."
 
@@ -55,6 +56,19 @@ def take(path: SlidePath) -> bool:
         return True
     slide.close()
     return False
+
+
+def look_through(slide: Slide) -> bool:
+    """Show a slide later whose file has no small level: that is computed in a thread. False for others."""
+    viewer = compat.current_viewer()
+    if viewer is None or not overview.needed(slide):
+        return False
+    compat.tell(LOOKED.format(slide.name))
+    arrived = partial(_arrived, viewer)
+    _lane(viewer).ask(
+        str(slide.path), lambda: overview.prepare(slide), arrived, unwanted=lambda found: found.close()
+    )
+    return True
 
 
 def show(viewer: Any, path: SlidePath) -> None:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from napari_mil.slides.address import Address, SlidePath, slide_path
 from napari_mil.slides.dicomfiles import SUFFIXES, first_dicom
 from napari_mil.ui.layers import OPENED, LayerData, slide_layer
+
+if TYPE_CHECKING:
+    from napari_mil.slides import Slide
 
 #: Suffixes that say by themselves that a file or folder is a slide.
 SLIDE_SUFFIXES = (
@@ -35,6 +38,8 @@ SLIDE_SUFFIXES = (
 #: Asked in turn before a slide becomes a layer: whether they take care of its path themselves. The workbench
 #: takes slides into its project; `opening` asks for a pixel's size where two slides would not fit together.
 TAKERS: list[Callable[[SlidePath], bool]] = []
+#: Asked in turn about a slide that is open and would be a layer now: whether they make one of it later.
+LATER: list[Callable[[Slide], bool]] = []
 
 
 def get_reader(path: Any) -> Callable[[Any], list[LayerData]] | None:
@@ -59,7 +64,10 @@ def read(path: Any) -> list[LayerData]:
 
     if any(take(slide_path(path)) for take in tuple(TAKERS)):
         return [(None,)]  # type: ignore[list-item]
-    return [slide_layer(open_slide(path), key=OPENED)]
+    slide = open_slide(path)
+    if any(later(slide) for later in tuple(LATER)):
+        return [(None,)]  # type: ignore[list-item]
+    return [slide_layer(slide, key=OPENED)]
 
 
 def is_tiled_pyramid(path: Any) -> bool:

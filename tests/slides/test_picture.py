@@ -121,7 +121,7 @@ def test_a_cache_too_small_for_the_view_ends_exact_all_the_same(path):
 
 
 def test_a_slide_of_one_large_level_is_drawn_from_its_background(path, monkeypatch):
-    monkeypatch.setattr("napari_mil.slides.picture._BASE_PX", 1000)
+    monkeypatch.setattr("napari_mil.slides.picture.WHOLE_PX", 1000)
     with slow_slide(path, 0.05) as slide:
         made = Picture(slide.levels[2:], lambda _last: None)
         assert made.exact(0) is None

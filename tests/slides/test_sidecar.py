@@ -90,7 +90,7 @@ def test_a_damaged_sidecar_is_made_again(slide, own_home):
 
 def test_converted_colours_have_a_sidecar_of_their_own(slide, monkeypatch):
     monkeypatch.setattr(sidecar, "converted", lambda _properties: True)
-    assert sidecar._folder(slide).name.endswith("-srgb")
+    assert sidecar.folder_of(slide).name.endswith("-srgb")
 
 
 def start(path, *, tile_s=0.3):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 from slidefiles import picture, write_svs
 from slideserver import serving
 
+from napari_mil.slides import overview
+from napari_mil.slides.tiles import Engine
 from napari_mil.ui import compat, opening, reader
 from napari_mil.ui.activation import activate
 from napari_mil.ui.front import slides
@@ -68,6 +71,33 @@ def test_an_address_is_asked_for_and_checked(viewer, server, qtbot):
     dialog._check()
     assert dialog.result() == 1
     qtbot.waitUntil(lambda: len(viewer.layers) == 1, timeout=20_000)
+
+
+def test_a_slide_of_one_large_level_is_looked_through_in_a_thread_and_never_read_whole(
+    viewer, tmp_path, qtbot, monkeypatch
+):
+    gate, told, prepare, largest = threading.Event(), [], overview.prepare, []
+    box = Engine.box
+    path = write_svs(tmp_path / "big.svs", picture(3000, 3000), "jpeg-ycbcr")
+
+    def slowly(slide):
+        gate.wait(30)
+        return prepare(slide)
+
+    def measured(engine, level, y0, x0, y1, x1, step=(1, 1)):
+        largest.append((y1 - y0) * (x1 - x0))
+        return box(engine, level, y0, x0, y1, x1, step)
+
+    monkeypatch.setattr(overview, "prepare", slowly)
+    monkeypatch.setattr(compat, "tell", lambda what: told.append(str(what)))
+    monkeypatch.setattr(Engine, "box", measured)
+    viewer.open(str(path), plugin="napari-mil")
+    assert not len(viewer.layers)
+    assert told == ["big has one large level alone and is looked through once; the window goes on meanwhile."]
+    gate.set()
+    qtbot.waitUntil(lambda: len(viewer.layers) == 1, timeout=20_000)
+    assert [level.shape_px for level in viewer.layers[0].data] == [(3000, 3000), (1500, 1500), (750, 750)]
+    assert max(largest) <= 1024 * 1024
 
 
 def test_slides_that_napari_opens_lie_side_by_side(viewer, tmp_path):
