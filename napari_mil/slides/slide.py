@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, Self
@@ -236,7 +236,11 @@ class Slide:
         return self._read(box_px, out_px, Level.read)
 
     def _read(
-        self, box_px: tuple[float, float, float, float], out_px: tuple[int, int], read: _Read
+        self,
+        box_px: tuple[float, float, float, float],
+        out_px: tuple[int, int],
+        read: _Read,
+        levels: Sequence[Level] = (),
     ) -> Pixels:
         y0, x0, y1, x1 = map(float, box_px)
         height, width = out_px
@@ -246,7 +250,7 @@ class Slide:
                 "both need a positive size."
             )
         scale = ((y1 - y0) / height, (x1 - x0) / width)
-        level = self._level_for(scale)
+        level = _level_for(levels or self.levels, scale)
         dy, dx = level.downsample
         rows = max(1, int(_BAND_PX / (scale[0] / dy) / ((x1 - x0) / dx)))
         if rows >= height:
@@ -265,7 +269,9 @@ class Slide:
         height, width = self.shape_px
         factor = max(1.0, max(height, width) / max_px)
         size = (max(1, round(height / factor)), max(1, round(width / factor)))
-        return self._read((0, 0, height, width), size, _read_dask)
+        # a file that holds one large level alone has no other that is small
+        levels = (*self.levels, self.drawn_levels[-1])
+        return self._read((0, 0, height, width), size, _read_dask, levels)
 
     def with_mpp(self, mpp: float | tuple[float, float]) -> Slide:
         """The same open slide at a pixel size in µm that a person gave; closing either closes both."""
@@ -283,10 +289,12 @@ class Slide:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _level_for(self, scale: tuple[float, float]) -> Level:
-        most = np.multiply(scale, 1.01)
-        fine = [level for level in self.levels if np.less_equal(level.downsample, most).all()]
-        return fine[-1] if fine else self.levels[0]
+
+def _level_for(levels: Sequence[Level], scale: tuple[float, float]) -> Level:
+    """The coarsest of some levels, largest first, that is fine enough, else the first."""
+    most = np.multiply(scale, 1.01)
+    fine = [level for level in levels if np.less_equal(level.downsample, most).all()]
+    return fine[-1] if fine else levels[0]
 
 
 class _Associated(Mapping[str, Pixels]):

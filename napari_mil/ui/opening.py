@@ -109,7 +109,7 @@ def _opened(address: Address) -> Slide:
     """The slide, with everything known that the window would else ask the server for."""
     slide = open_slide(address)
     assert slide.fingerprint  # noqa: S101 - it is kept
-    return slide
+    return overview.prepare(slide)
 
 
 def _arrived(viewer: Any, slide: Slide) -> None:

@@ -90,6 +90,17 @@ def test_what_was_kept_of_another_file_or_is_damaged_is_computed_anew(path, own_
         assert np.array_equal(overview.prepare(slide).drawn_levels[-1][:], pixels)
 
 
+def test_a_thumbnail_is_of_the_small_level(path, decoded):
+    with open_slide(path) as slide:
+        overview.prepare(slide)
+        decoded.clear()
+        found = slide.thumbnail(388)
+        assert found.shape == (375, 388, 3)
+        assert not decoded
+        whole = np.asarray(Image.fromarray(IMAGE).resize((388, 375), Image.Resampling.BOX))
+        assert np.abs(found.astype(int) - whole).mean() < 3
+
+
 def test_a_disk_that_is_full_is_no_matter(path, own_home, monkeypatch):
     monkeypatch.setattr(sidecar, "SPARE_BYTES", 2**62)
     with open_slide(path) as slide:

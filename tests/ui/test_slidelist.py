@@ -76,7 +76,8 @@ def study(n=N):
 
 
 @pytest.fixture
-def shown(qtbot):
+def shown(qtbot, monkeypatch):
+    monkeypatch.setattr("napari_mil.ui.slidelist.prepare", lambda slide: slide)  # it has no levels
     desk = Table()
     made = SlideList(desk)
     qtbot.addWidget(made)
