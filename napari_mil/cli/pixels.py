@@ -1,4 +1,4 @@
-"""mpp: what a person says of the size of a slide's pixels, outside of any project."""
+"""mpp: what a person says of the size of a slide's pixels, outside of any project or in one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from napari_mil.cli.running import AsJson
+from napari_mil.cli.running import AsJson, By, opened
 from napari_mil.errors import SlideError
 
 app = typer.Typer()
@@ -19,26 +19,42 @@ app = typer.Typer()
     "`napari-mil mpp case.tif --forget`"
 )
 def mpp(
-    slide: Annotated[Path, typer.Argument(help="A slide, or its address.", show_default=False)],
+    slide: Annotated[
+        Path,
+        typer.Argument(help="A slide, or its address; with --project its name or id.", show_default=False),
+    ],
     um: Annotated[
         str | None, typer.Argument(metavar="[UM]", help="µm per pixel, to be kept.", show_default=False)
     ] = None,
     *,
     forget: Annotated[bool, typer.Option("--forget", help="Forget what you said of the slide.")] = False,
+    project: Annotated[
+        Path | None,
+        typer.Option("--project", help="Say it in this project, whatever the file says, or forget it there."),
+    ] = None,
+    by: By = "",
     as_json: AsJson = False,
 ) -> None:
     """Say how many µm a pixel of a slide is wide that does not say it itself, or forget it; without a number,
     show what is known. It is kept for you, and counts wherever that slide is opened; what a project keeps
-    comes before it.
+    comes before it, and is said, shown and forgotten with --project.
     """
     from napari_mil.slides import open_slide
     from napari_mil.slides.address import slide_path
     from napari_mil.slides.mpp import forget_mpp, say_mpp
     from napari_mil.workflow import parse_mpp
+    from napari_mil.workflow.pixelsize import pixel_size, say_pixel_size
 
     if forget and um is not None:
         raise SlideError(f"Give either {um}, to be kept, or --forget.")
     said = None if um is None else parse_mpp(um)
+    if project is not None:
+        with opened(project, by=by) as p:
+            change = said is not None or forget
+            size = say_pixel_size(p, str(slide), said) if change else pixel_size(p, str(slide))
+        who = "the file" if size.mpp == size.stated else "the project"
+        _tell(size.name, size.mpp, who, as_json=as_json)
+        return
     with open_slide(slide_path(slide)) as found:
         stated, known = found.stated_mpp, found.mpp
         if stated is not None and (said is not None or forget):
@@ -48,11 +64,15 @@ def mpp(
         elif forget:
             forget_mpp(found.fingerprint)
             known = None
-    by = "file" if stated else "you" if known else None
+    _tell(slide.name, known, "the file" if stated else "you", as_json=as_json)
+
+
+def _tell(name: str, mpp: tuple[float, float] | None, by: str, *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps({"result": {"slide": slide.name, "mpp": known, "by": by}}))
-    elif known is None:
-        print(f"{slide.name}: nobody has said how many µm a pixel is wide")
+        who = None if mpp is None else by.rsplit(maxsplit=1)[-1]
+        print(json.dumps({"result": {"slide": name, "mpp": mpp, "by": who}}))
+    elif mpp is None:
+        print(f"{name}: nobody has said how many µm a pixel is wide")
     else:
-        size = f"{known[1]:g}" if known[0] == known[1] else f"{known[1]:g} × {known[0]:g}"
-        print(f"{slide.name}: {size} µm per pixel, said by {'the file' if stated else 'you'}")
+        size = f"{mpp[1]:g}" if mpp[0] == mpp[1] else f"{mpp[1]:g} × {mpp[0]:g}"
+        print(f"{name}: {size} µm per pixel, said by {by}")

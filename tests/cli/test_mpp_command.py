@@ -5,6 +5,8 @@ import json
 import pytest
 from quickstudy import tiny
 
+from napari_mil import Project
+
 
 def test_it_is_said_shown_changed_and_forgotten(tmp_path, run):
     silent = tiny(tmp_path / "silent.tif", mpp=None)
@@ -30,6 +32,24 @@ def test_what_cannot_be_meant_is_one_sentence(tmp_path, run):
         )
     assert "no plausible µm per pixel" in run("mpp", says, "80")[2]
     assert "either 0.25, to be kept, or --forget" in run("mpp", says, "0.25", "--forget")[2]
+
+
+def test_what_a_project_keeps_is_said_shown_and_forgotten_there(tmp_path, run):
+    silent, says = tiny(tmp_path / "silent.tif", mpp=None), tiny(tmp_path / "says.tif")
+    study = tmp_path / "study"
+    assert run("import", study, silent, says, "--mpp", "0.25")[0] == 0
+    there = ("--project", study)
+    assert run("mpp", "silent", *there)[1] == "silent: 0.25 µm per pixel, said by the project\n"
+    assert run("mpp", "says", "0.3", *there)[1] == "says: 0.3 µm per pixel, said by the project\n"
+    assert json.loads(run("mpp", "says", "--json", *there)[1])["result"]["by"] == "project"
+    assert run("mpp", "says")[2].startswith("napari-mil: There is no file")
+    assert run("mpp", "says", "--forget", *there)[1] == "says: 0.5 µm per pixel, said by the file\n"
+    unknown = "silent: nobody has said how many µm a pixel is wide\n"
+    assert run("mpp", "silent", "--forget", *there) == (0, unknown, "")
+    assert run("mpp", "silent", *there) == (0, unknown, "")
+    with Project(study) as project:
+        assert {record.name: record.mpp for record in project.slides} == {"silent": None, "says": (0.5, 0.5)}
+    assert "is no slide of study; its slides are" in run("mpp", "other", "--forget", *there)[2]
 
 
 @pytest.mark.filterwarnings("default::napari_mil.errors.SaidWarning")
