@@ -15,6 +15,7 @@ Where = tuple[int, int, int]  # number of the level in the engine, row, column o
 
 #: They may take this part of the cache; what was looked at is not to be lost for what may be.
 _PART = 4
+_DEAR = 2  # halvings
 
 
 def near(levels: Sequence[Level], at: int, box: Box) -> Iterator[tuple[Level, Box]]:
@@ -29,6 +30,14 @@ def near(levels: Sequence[Level], at: int, box: Box) -> Iterator[tuple[Level, Bo
         (fh, fw), (th, tw) = here.shape_px, other.shape_px
         y, x = int((y0 + y1) / 2 * th / fh) - h // 2, int((x0 + x1) / 2 * tw / fw) - w // 2
         yield other, _within(other, (y, x, y + h, x + w))
+
+
+def _dear(level: Level) -> bool:
+    """Whether a tile is made of more than sixteen of the file: the next view would wait for it to end."""
+    engine, at, steps = level.engine, level.index, 0
+    while not engine.sketched(at) and (of := engine.levels[at].of) is not None:
+        at, steps = of, steps + 1
+    return steps > _DEAR
 
 
 def _within(level: Level, box: Box) -> Box:
@@ -82,7 +91,7 @@ class Ahead:
         room, engine = self._engine.cache.capacity // _PART, self._engine
         views = sorted(near(self._levels, at, box), key=lambda view: not engine.quick(view[0].index))
         for level, (y0, x0, y1, x1) in views:
-            if y0 >= y1 or x0 >= x1:
+            if y0 >= y1 or x0 >= x1 or _dear(level):
                 continue
             th, tw = level.tile_px
             middle = (y0 + y1) / 2 / th - 0.5, (x0 + x1) / 2 / tw - 0.5

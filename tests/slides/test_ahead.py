@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from slowsource import slow_slide, until
 
 from napari_mil.slides import ahead
 from napari_mil.slides import picture as picture_module
+from napari_mil.slides.boxes import halves
+from napari_mil.slides.info import LevelInfo, SlideInfo
 from napari_mil.slides.picture import Picture
 from napari_mil.slides.workers import DECODE_THREADS, Batch, Workers
 
@@ -256,3 +259,14 @@ def test_what_is_near_lies_in_its_level_and_holds_the_view(levels, at, data):
     a, b, c, d = found[0][1]
     assert a <= box[0] <= box[2] <= c
     assert b <= box[1] <= box[3] <= d
+
+
+def test_levels_whose_tiles_are_made_of_many_of_the_file_are_not_looked_ahead_at():
+    known = SlideInfo(levels=(LevelInfo((50_000, 40_000), (256, 256)),), files=())
+    sketch: set[int] = set()
+    levels = (*known.levels, *halves(known))
+    engine = SimpleNamespace(levels=levels, sketched=lambda level: level in sketch)
+    drawn = [SimpleNamespace(engine=engine, index=i) for i in range(len(levels))]
+    assert [ahead._dear(level) for level in drawn] == [False, False, False, True, True, True, True]
+    sketch.add(3)
+    assert [ahead._dear(level) for level in drawn] == [False] * 6 + [True]
