@@ -19,11 +19,13 @@ class SlideServer:
     drop : how many of the next answers end in the middle
     parts : whether it knows of ranges
     lists : whether it tells what is in a folder
+    refusal : status of all its answers, 0 for none
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.latency, self.drop, self.parts, self.lists = folder, 0.0, 0, True, True
         self.requests: list[str] = []
+        self.refusal = 0
         self._lock, self._server, self._port = threading.Lock(), None, 0
         self.start()
 
@@ -62,6 +64,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, *, body: bool) -> None:
         time.sleep(self.of.latency)
         self.of.requests.append(f"{self.path} {self.headers.get('Range', '')}")
+        if self.of.refusal:
+            self.send_error(self.of.refusal)
+            return
         file = self.of.folder / unquote(self.path.lstrip("/").split("?")[0])
         if file.is_dir() and self.of.lists:
             self._list(file)

@@ -54,9 +54,18 @@ class Address:
         return Address(re.split(r"[?#]", self.text)[0].rstrip("/").rpartition("/")[0])
 
     @property
+    def shown(self) -> str:
+        """It as sentences name it: without a password, and without what follows `?`, which may be a key.
+
+        >>> Address("https://ann:secret@host/a.svs?key=1").shown
+        'https://host/a.svs'
+        """
+        return re.sub(r"(?<=://)[^/@]*@", "", re.split(r"[?#]", self.text)[0])
+
+    @property
     def server(self) -> str:
         """Scheme and host, as sentences name it."""
-        return "/".join(self.text.split("/")[:3])
+        return "/".join(self.shown.split("/")[:3])
 
     def __truediv__(self, name: str) -> Address:
         head, *query = re.split(r"(?=[?])", self.text, maxsplit=1)

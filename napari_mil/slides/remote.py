@@ -260,7 +260,7 @@ def trying(act: Callable[[], _T], address: Address) -> _T:
         except Exception as error:
             status = _status(error)
             if isinstance(error, FileNotFoundError) or status in {404, 410}:
-                raise SlideError(f"there is no file {address}; check the address.") from error
+                raise SlideError(f"there is no file {address.shown}; check the address.") from error
             if isinstance(error, PermissionError) or status in {401, 403}:
                 raise SlideError(
                     f"{address.server} does not let you read {address.name}; check your access."
@@ -271,12 +271,14 @@ def trying(act: Callable[[], _T], address: Address) -> _T:
                     "configure or aws sso login."
                 ) from error
             if status == 412:
-                raise SlideError(f"{address} was replaced by another file; open the slide again.") from error
+                raise SlideError(
+                    f"{address.shown} was replaced by another file; open the slide again."
+                ) from error
             if not _of_the_network(error):
                 raise
             if pause is None or time.monotonic() - began > PATIENCE_S:
                 raise UnreachableError(
-                    f"{address.server} does not answer ({reason(error)}); check the network, reading goes on "
+                    f"{address.server} does not answer ({_why(error)}); check the network, reading goes on "
                     "when it is back."
                 ) from error
             time.sleep(pause)
@@ -289,6 +291,12 @@ def _status(error: BaseException) -> int | None:
     if isinstance(said, dict):
         return int(said.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) or None
     return getattr(error, "status", None)
+
+
+def _why(error: Exception) -> str:
+    """What an error says, of an answer its status: the rest would repeat the address, maybe with a key."""
+    status, words = _status(error), getattr(error, "message", "")
+    return reason(error) if status is None else f"{status} {words}".strip()
 
 
 def _of_the_network(error: Exception) -> bool:

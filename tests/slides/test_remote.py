@@ -180,6 +180,23 @@ def test_a_server_that_takes_connections_and_stays_silent_is_asked_twice(server,
         assert np.array_equal(slide.levels[0].read(700, 700, 800, 800), IMAGE[700:800, 700:800])
 
 
+def test_no_sentence_shows_a_password_or_a_key(server, monkeypatch):
+    monkeypatch.setattr(remote, "PAUSES_S", (0.01, 0.01))
+    path = written(server.folder, "svs")
+    at = server.address.replace("://", "://ann:secret@")
+    with open_slide(f"{at}/{path.name}?key=secret") as slide:
+        assert np.array_equal(slide.levels[0].read(0, 0, 50, 50), IMAGE[:50, :50])
+    said = []
+    for address, refusal in ((f"{at}/none.svs?key=secret", 0), (f"{at}/{path.name}?key=secret", 503)):
+        server.refusal = refusal
+        with pytest.raises(SlideError) as error:
+            open_slide(address)
+        said.append(str(error.value))
+    assert f"there is no file {server.address}/none.svs; check" in said[0]
+    assert f"{server.address} does not answer (503 " in said[1]
+    assert not any("secret" in one for one in said)
+
+
 def test_no_server_is_waited_for_longer_than_half_a_minute():
     tries = 1 + sum(remote.READ_S * i <= remote.PATIENCE_S for i in range(1, 1 + len(remote.PAUSES_S)))
     assert tries * remote.READ_S + sum(remote.PAUSES_S) < 30
