@@ -30,7 +30,7 @@ from napari_mil.slides.slide import RefusedError, UnknownError
 from napari_mil.slides.tiffpage import over
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
-FORMATS = ("PNG", "JPEG", "BMP")  # a TIFF alone is a slide, which its own reader knows
+FORMATS = ("PNG", "JPEG", "BMP")  # a TIFF alone is a slide, which its own reader knows, unless it was turned
 MOST_PX = 64_000_000
 WHITE = (255, 255, 255)
 _GAP = 0.02  # of a cell's longer side lies between photographs at least
@@ -63,7 +63,9 @@ class PhotographSource:
     def __init__(self, file: File) -> None:
         self._file, self._lock = file, threading.Lock()
         self._whole: Image.Image | None = None
-        head = head_of(file, FORMATS)
+        head = head_of(file, (*FORMATS, "TIFF"))
+        if head.slide:
+            raise SlideError("a TIFF, which is a slide")
         height, width = head.shape_px
         steps = range(_halvings(max(height, width)) + 1)
         shapes = [(math.ceil(height / 2**k), math.ceil(width / 2**k)) for k in steps]
@@ -229,13 +231,14 @@ def _natural(file: File) -> tuple[list[Any], str]:
 
 
 class Head(NamedTuple):
-    """What a photograph's header says: (h, w) upright, its colour profile or b"", and whether it is stored in
-    RGB.
+    """What a photograph's header says: (h, w) upright, its colour profile or b"", whether it is stored in
+    RGB, and whether alone it is a slide, as a TIFF is that was not turned.
     """
 
     shape_px: tuple[int, int]
     profile: bytes
     rgb: bool
+    slide: bool
 
 
 def head_of(file: File, formats: tuple[str, ...]) -> Head:
@@ -245,15 +248,16 @@ def head_of(file: File, formats: tuple[str, ...]) -> Head:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # refused below
                 image = Image.open(stream, formats=formats)
-            wide, high = image.size
+            wide, high = _stored_px(image)
             frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # a JPEG with its preview
             mode = image.mode
             deep = _deep(image)
             turned = _orientation(image) >= _TURNED
             profile = image.info.get("icc_profile") or b""
+            slide = image.format == "TIFF" and _orientation(image) == 1
     except SlideError:  # of the server
         raise
-    except (OSError, ValueError, SyntaxError, TypeError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError, TypeError, KeyError, Image.DecompressionBombError) as error:
         raise SlideError(
             f"{file.name} is no photograph that can be read; copy it again, or take it out"
         ) from error
@@ -269,7 +273,7 @@ def head_of(file: File, formats: tuple[str, ...]) -> Head:
         raise RefusedError(
             f"{file.name} has {wide} × {high} pixels, too many for a photograph; save it as a tiled TIFF"
         )
-    return Head((wide, high) if turned else (high, wide), profile, mode in _RGB)
+    return Head((wide, high) if turned else (high, wide), profile, mode in _RGB, slide)
 
 
 def shared_profile(heads: Sequence[Head]) -> tuple[bytes | None, dict[str, str]]:
@@ -293,6 +297,13 @@ def _deep(image: Image.Image) -> bool:
         bits = image.tag_v2.get(_BITS, 8)  # type: ignore[attr-defined]
         return bool(np.max(bits, initial=0) > 8)
     return image.format == "PNG" and ";16" in str(getattr(image, "tile", ""))
+
+
+def _stored_px(image: Image.Image) -> tuple[int, int]:
+    """(w, h) as stored; of a TIFF Pillow says it as turned, depending on its version."""
+    if image.format == "TIFF":
+        return int(image.tag_v2[256]), int(image.tag_v2[257])  # type: ignore[attr-defined]
+    return image.size
 
 
 def _orientation(image: Image.Image) -> int:

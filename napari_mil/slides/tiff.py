@@ -31,6 +31,7 @@ _OTHERS = {
 }
 #: Units that ImageJ writes in full.
 _IMAGEJ = {"micron": "µm", "microns": "µm", "inch": "in"}
+_TURNED = range(2, 9)
 _ASSOCIATED = ("label", "macro", "thumbnail", "overview")
 
 
@@ -100,6 +101,9 @@ def _understand(
     pages += tuple(_further_levels(tif, main, pages, tables))
     if not _page(main).is_tiled and _area(main) > MOST_STRIPED_PX:
         raise SlideError("it is neither tiled nor small, so that no part can be read on its own")
+    page = _page(main)
+    if not page.is_tiled and page.tags.valueof(274) in _TURNED and len(tif.pages) == 1:
+        raise SlideError("a photograph that its camera turned is left to the reader of photographs")
     description = _page(main).description or ""
     aperio = _aperio(description) if tif.is_svs else {}
     words = tif.ome_metadata or ""

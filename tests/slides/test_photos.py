@@ -195,6 +195,22 @@ def test_photographs_that_cannot_be_read_are_named(tmp_path):
     assert "p3.png holds 2 pictures" in refusal(folder)
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_tiff_that_its_camera_turned_is_upright_alone_and_among_others(tmp_path, orientation):
+    image = picture(60, 90)
+    turns = {2: image[:, ::-1], 3: image[::-1, ::-1], 4: image[::-1], 5: image.transpose(1, 0, 2)}
+    turns |= {6: np.rot90(image, -1), 7: np.rot90(image, -1)[:, ::-1][::-1, ::-1], 8: np.rot90(image)}
+    upright = turns.get(orientation, image)
+    path = tmp_path / "p" / "a.tif"
+    path.parent.mkdir()
+    tifffile.imwrite(path, image, photometric="rgb", extratags=[(274, "H", 1, orientation, True)])
+    with open_slide(path) as slide:
+        assert np.array_equal(slide.levels[0][:], upright)
+    with open_slide(path.parent) as slide:
+        y0, x0, y1, x1 = slide.montage.photographs[0].box_px
+        assert np.array_equal(slide.levels[0].read(y0, x0, y1, x1), upright)
+
+
 @pytest.mark.parametrize("shape", [(20, 30), (20, 30, 3), (20, 30, 4)])
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 def test_sixteen_bit_is_refused_alone_and_among_others(tmp_path, shape, suffix):
