@@ -9,14 +9,18 @@ from __future__ import annotations
 import contextlib
 import os
 import zlib
+from functools import partial
 from typing import TYPE_CHECKING
 from zipfile import BadZipFile
 
 import numpy as np
 
-from napari_mil.errors import MILError
+from napari_mil.errors import MILError, SlideError
 from napari_mil.slides import sidecar
 from napari_mil.slides.address import Address
+from napari_mil.slides.cache import slots
+from napari_mil.slides.remote import UnreachableError
+from napari_mil.slides.tiles import Engine, made_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,16 +39,46 @@ def needed(slide: Slide) -> bool:
 
 
 def prepare(slide: Slide) -> Slide:
-    """Have the smallest level at hand, from the disk or by decoding the slide; the slide. SlideError where it
-    cannot be read.
+    """Have the smallest level at hand, from the disk or by decoding the slide; the slide. Tiles that are
+    damaged show the background in it; SlideError where a server does not answer.
     """
     level = slide.drawn_levels[-1]
     if not needed(slide) or _put(level, _kept(slide, level)):
         return slide
-    pixels = level.read(0, 0, *level.shape_px)
+    try:
+        pixels = level.read(0, 0, *level.shape_px)
+    except UnreachableError:
+        raise
+    except SlideError:
+        with slide.engine.reading():
+            _salvage(slide.engine, level)
+        return slide
     with contextlib.suppress(MILError, OSError):  # without it time alone is lost
         _keep(slide, level, pixels)
     return slide
+
+
+def _salvage(engine: Engine, level: Level) -> None:
+    """Have the tiles of a level in the cache as far as the file can be read."""
+    for row, col in _cells(level):
+        key = (engine.token, level.index, row, col)
+        if engine.cache.get(key) is None:
+            engine.cache.put(key, slots.keep(_readable(engine, *key[1:])))
+
+
+def _readable(engine: Engine, level: int, row: int, col: int) -> Pixels:
+    """A tile, with the background where tiles of the file that it is made of are damaged."""
+    try:
+        return engine.decode(level, row, col)
+    except UnreachableError:
+        raise
+    except (SlideError, OSError):
+        of, one = engine.levels[level].of, engine.levels[level]
+    if of is None:
+        (h, w), (th, tw) = one.shape_px, one.tile_px
+        size = (min(th, h - row * th), min(tw, w - col * tw), 3)
+        return np.full(size, engine.source.info.background, np.uint8)
+    return made_of(engine.levels[of], row, col, partial(_readable, engine, of))
 
 
 def _cells(level: Level) -> list[tuple[int, int]]:

@@ -21,7 +21,7 @@ from napari_mil.errors import SlideError
 from napari_mil.slides.boxes import halves, lattice, lay, reduced
 from napari_mil.slides.cache import Key, TileCache, default_bytes, shared_cache, slots, tokens
 from napari_mil.slides.faults import Faults
-from napari_mil.slides.info import Pixels, Sketch, Source
+from napari_mil.slides.info import LevelInfo, Pixels, Sketch, Source
 from napari_mil.slides.originals import Originals
 from napari_mil.slides.remote import UnreachableError
 from napari_mil.slides.workers import DECODE_THREADS, Batch, Workers
@@ -283,15 +283,23 @@ class Engine:
         if of is None:
             with self.originals.unchanged():
                 return self.source.tile(level, row, col)
-        (th, tw), (rows, cols) = self.levels[of].tile_px, self.levels[of].lattice
-        (h, w), (y, x) = self.levels[of].shape_px, (2 * row * th, 2 * col * tw)
-        out = np.empty((min(2 * th, h - y), min(2 * tw, w - x), 3), np.uint8)
-        for r, c in itertools.product((2 * row, 2 * row + 1), (2 * col, 2 * col + 1)):
-            if r < rows and c < cols:
-                fine = self.cache.get((self.token, of, r, c))
-                tile = self.decode(of, r, c) if fine is None else fine
-                lay(out, (y, x, y + out.shape[0], x + out.shape[1]), tile, (r * th, c * tw))
-        return reduced(out, (2, 2))
+
+        def fine(r: int, c: int) -> Pixels:
+            tile = self.cache.get((self.token, of, r, c))
+            return self.decode(of, r, c) if tile is None else tile
+
+        return made_of(self.levels[of], row, col, fine)
+
+
+def made_of(of: LevelInfo, row: int, col: int, fine: Callable[[int, int], Pixels]) -> Pixels:
+    """A tile of the level that is half as large as another one, made of up to four of that one's tiles."""
+    (th, tw), (rows, cols), (h, w) = of.tile_px, of.lattice, of.shape_px
+    y, x = 2 * row * th, 2 * col * tw
+    out = np.empty((min(2 * th, h - y), min(2 * tw, w - x), 3), np.uint8)
+    for r, c in itertools.product((2 * row, 2 * row + 1), (2 * col, 2 * col + 1)):
+        if r < rows and c < cols:
+            lay(out, (y, x, y + out.shape[0], x + out.shape[1]), fine(r, c), (r * th, c * tw))
+    return reduced(out, (2, 2))
 
 
 def dask_view(array: Any, name: str) -> Any:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from slidefiles import picture, write_pyramid
 
+from napari_mil.errors import SlideError
 from napari_mil.slides import open_slide, overview, sidecar
 from napari_mil.slides.boxes import halves
 from napari_mil.slides.cache import TileCache
@@ -99,6 +101,25 @@ def test_a_thumbnail_is_of_the_small_level(path, decoded):
         assert not decoded
         whole = np.asarray(Image.fromarray(IMAGE).resize((388, 375), Image.Resampling.BOX))
         assert np.abs(found.astype(int) - whole).mean() < 3
+
+
+def test_a_damaged_tile_is_background_in_it_and_the_rest_is_there(path, own_home):
+    with tifffile.TiffFile(path) as tif:
+        offset = tif.pages[0].dataoffsets[5 * 13 + 6]  # of 12 × 13 tiles
+    with path.open("r+b") as stream:
+        stream.seek(offset)
+        stream.write(b"no tile at all")
+    with open_slide(path) as slide:
+        overview.prepare(slide)
+        assert not overview.needed(slide)
+        found, true = slide.drawn_levels[-1][:].astype(int), halved(IMAGE, 2)
+        hole = (slice(5 * 64, 6 * 64), slice(6 * 64, 7 * 64))
+        assert (found[hole] == 255).all()
+        found[hole] = true[hole]
+        assert np.abs(found - true).max() <= 2
+        with pytest.raises(SlideError, match="row 5, column 6"):
+            slide.levels[0].read(5 * 256, 6 * 256, 5 * 256 + 9, 6 * 256 + 9)
+    assert not list(own_home.rglob("overview.npz"))  # the file may be mended
 
 
 def test_a_disk_that_is_full_is_no_matter(path, own_home, monkeypatch):
