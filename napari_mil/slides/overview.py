@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from zipfile import BadZipFile
 
 import numpy as np
+from PIL import Image
 
 from napari_mil.errors import MILError, SlideError
 from napari_mil.slides import sidecar
@@ -56,6 +57,18 @@ def prepare(slide: Slide) -> Slide:
     with contextlib.suppress(MILError, OSError):  # without it time alone is lost
         _keep(slide, level, pixels)
     return slide
+
+
+def picture(slide: Slide, max_px: int) -> Pixels:
+    """The whole slide for people to look at, whose longer side is at most `max_px`: its thumbnail, made of
+    the smallest level where that is not in the file.
+    """
+    level = prepare(slide).drawn_levels[-1]
+    if level.engine.levels[level.index].of is None or max(level.shape_px) < max_px:
+        return slide.thumbnail(max_px)
+    image = Image.fromarray(level.read(0, 0, *level.shape_px))
+    image.thumbnail((max_px, max_px))
+    return np.asarray(image)
 
 
 def _salvage(engine: Engine, level: Level) -> None:

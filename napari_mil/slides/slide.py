@@ -236,11 +236,7 @@ class Slide:
         return self._read(box_px, out_px, Level.read)
 
     def _read(
-        self,
-        box_px: tuple[float, float, float, float],
-        out_px: tuple[int, int],
-        read: _Read,
-        levels: Sequence[Level] = (),
+        self, box_px: tuple[float, float, float, float], out_px: tuple[int, int], read: _Read
     ) -> Pixels:
         y0, x0, y1, x1 = map(float, box_px)
         height, width = out_px
@@ -250,7 +246,7 @@ class Slide:
                 "both need a positive size."
             )
         scale = ((y1 - y0) / height, (x1 - x0) / width)
-        level = _level_for(levels or self.levels, scale)
+        level = _level_for(self.levels, scale)
         dy, dx = level.downsample
         rows = max(1, int(_BAND_PX / (scale[0] / dy) / ((x1 - x0) / dx)))
         if rows >= height:
@@ -269,9 +265,7 @@ class Slide:
         height, width = self.shape_px
         factor = max(1.0, max(height, width) / max_px)
         size = (max(1, round(height / factor)), max(1, round(width / factor)))
-        # a file that holds one large level alone has no other that is small
-        levels = (*self.levels, self.drawn_levels[-1])
-        return self._read((0, 0, height, width), size, _read_dask, levels)
+        return self._read((0, 0, height, width), size, _read_dask)
 
     def with_mpp(self, mpp: float | tuple[float, float]) -> Slide:
         """The same open slide at a pixel size in µm that a person gave; closing either closes both."""

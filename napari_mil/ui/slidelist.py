@@ -16,7 +16,7 @@ from qtpy.QtWidgets import QLineEdit, QListView, QMenu, QWidget
 
 from napari_mil.correction import Correction, WholeSlide
 from napari_mil.errors import MILError
-from napari_mil.slides.overview import prepare
+from napari_mil.slides.overview import picture
 from napari_mil.ui import acts, writing
 from napari_mil.ui.desk import Desk
 from napari_mil.ui.state import State
@@ -181,7 +181,7 @@ class SlideModel(QAbstractListModel):
 
         def work() -> Any:
             try:
-                return prepare(project.slide(which)).thumbnail(2 * THUMBNAIL_PX)
+                return picture(project.slide(which), 2 * THUMBNAIL_PX)
             except MILError:
                 return None  # it is said when the slide is opened
 

@@ -77,7 +77,7 @@ def study(n=N):
 
 @pytest.fixture
 def shown(qtbot, monkeypatch):
-    monkeypatch.setattr("napari_mil.ui.slidelist.prepare", lambda slide: slide)  # it has no levels
+    monkeypatch.setattr("napari_mil.ui.slidelist.picture", lambda slide, side: slide.thumbnail(side))
     desk = Table()
     made = SlideList(desk)
     qtbot.addWidget(made)
