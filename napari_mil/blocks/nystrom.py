@@ -189,15 +189,18 @@ class _ByEigenvalues(torch.autograd.Function):
     """The same of a matrix A whose `largest` is 1. The steps make Aᵀ q(A Aᵀ) of it, and the polynomial q acts
     on each eigenvalue by itself: 7 products there and back, in place of 72.
 
-    The gradient of q(A Aᵀ) is its divided differences between eigenvalues, in their basis.
+    The gradient of q(A Aᵀ) is its divided differences between eigenvalues, in their basis. These and what A
+    has of each are found in double precision: where attention is about uniform nearly all eigenvalues are 0,
+    there q is a thousand, and the rounding of single precision would be multiplied by it.
     """
 
     @staticmethod
     def forward(ctx: Any, matrix: Tensor) -> Tensor:
-        values, basis = torch.linalg.eigh(matrix @ matrix.mT)
-        values = values.double().clamp(min=0)
+        exact = matrix.double()
+        values, basis = torch.linalg.eigh(exact @ exact.mT)
+        values = values.clamp(min=0)
         q, slope = _on_eigenvalues(values)
-        turned = basis.mT @ matrix
+        turned, basis = (basis.mT @ exact).to(matrix.dtype), basis.to(matrix.dtype)
         ctx.save_for_backward(values, q, slope, basis, turned)
         made: Tensor = turned.mT @ (q.to(matrix.dtype)[..., None] * basis.mT)
         return made

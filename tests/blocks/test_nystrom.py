@@ -200,20 +200,21 @@ def softmaxed(heads=3, m=40, width=5, sharpness=1.0, dtype=torch.float64):
 
 
 @pytest.mark.parametrize("sharpness", [0.0, 0.01, 1.0, 4.0])
-@pytest.mark.parametrize(("dtype", "share"), [(torch.float64, 1e-9), (torch.float32, 2e-3)])
+@pytest.mark.parametrize(("dtype", "share"), [(torch.float64, 1e-9), (torch.float32, 1e-4)])
 def test_learning_inverts_by_eigenvalues_what_is_iterated_otherwise(sharpness, dtype, share):
-    matrix = softmaxed(sharpness=sharpness, dtype=dtype)
+    """Held against the iteration in double precision, which in single precision is no nearer to it."""
+    matrix = softmaxed(sharpness=sharpness)
     towards = torch.randn_like(matrix)
 
-    def inverse(invert):
-        given = matrix.clone().requires_grad_()
+    def inverse(invert, dtype):
+        given = matrix.to(dtype).requires_grad_()
         scale = given.sum(-2).max() if sharpness else given.new_ones(())
         found = invert(given / scale)
-        return found.detach(), *torch.autograd.grad((found * towards).sum(), given)
+        return found.detach(), *torch.autograd.grad((found * towards.to(dtype)).sum(), given)
 
     one = matrix.new_ones(())
-    expected = inverse(lambda given: nystrom._iterated(given, one))
-    found = inverse(nystrom._ByEigenvalues.apply)
+    expected = inverse(lambda given: nystrom._iterated(given, one), torch.float64)
+    found = inverse(nystrom._ByEigenvalues.apply, dtype)
     for a, b in zip(found, expected, strict=True):
         assert (a - b).abs().max() <= share * b.abs().max()
 
