@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import os
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from functools import partial
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -27,7 +29,8 @@ _SHARE, _MOST_BYTES = 10, 2 * 2**30
 
 class TileCache:
     """Least recently used tiles, bounded in bytes together with the pictures made of them and with what
-    others keep for them; safe from many threads.
+    others keep for them; safe from many threads, and from the garbage collector, which may let go of a slide
+    in the midst of anything.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -36,55 +39,80 @@ class TileCache:
         self._tiles: OrderedDict[Key, NDArray[np.uint8]] = OrderedDict()
         self._pictures: WeakKeyDictionary[object, int] = WeakKeyDictionary()
         self._reserved: WeakKeyDictionary[object, int] = WeakKeyDictionary()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._asked: deque[Callable[[], None]] = deque()
+        self._acts = False
 
     def get(self, key: Key) -> NDArray[np.uint8] | None:
         """The tile, or None when it is not here."""
-        with self._lock:
-            tile = self._tiles.get(key)
-            if tile is not None:
-                self._tiles.move_to_end(key)
-            return tile
+        found: list[NDArray[np.uint8]] = []
+        self._do(partial(self._find, key, found))
+        return found[0] if found else None
+
+    def _find(self, key: Key, found: list[NDArray[np.uint8]]) -> None:
+        tile = self._tiles.get(key)
+        if tile is not None:
+            self._tiles.move_to_end(key)
+            found.append(tile)
 
     def put(self, key: Key, tile: NDArray[np.uint8]) -> None:
         """Keep a tile; older ones leave when the bound is passed; one larger than the bound is not kept."""
-        if tile.nbytes > self.capacity:
-            return
-        with self._lock:
-            old = self._tiles.pop(key, None)
-            self.used += tile.nbytes - (0 if old is None else old.nbytes)
-            self._tiles[key] = tile
-            self._shrink()
+        if tile.nbytes <= self.capacity:
+            self._do(partial(self._put, key, tile))
+
+    def _put(self, key: Key, tile: NDArray[np.uint8]) -> None:
+        self._forget(key)
+        self.used += tile.nbytes
+        self._tiles[key] = tile
+        self._shrink()
 
     def make_room(self, picture: object, size: int) -> None:
         """Count so many bytes of a picture, as long as it lives; half of the bound is left to tiles."""
-        with self._lock:
-            self._pictures[picture] = size
-            self._shrink()
+        self._do(partial(self._count, self._pictures, picture, size))
 
     def reserve(self, owner: object, size: int) -> None:
         """Leave so many bytes of the bound to what the owner keeps by itself, as long as it lives."""
-        with self._lock:
-            self._reserved[owner] = size
-            self._shrink()
+        self._do(partial(self._count, self._reserved, owner, size))
+
+    def _count(self, those: WeakKeyDictionary[object, int], one: object, size: int) -> None:
+        those[one] = size
+        self._shrink()
 
     def resize(self, capacity: int) -> None:
         """Another bound in bytes; what no longer fits leaves at once."""
-        with self._lock:
-            self.capacity = capacity
-            self._shrink()
+        self.capacity = capacity
+        self._do(self._shrink)
 
     def forget(self, key: Key) -> None:
         """Let a tile go, if it is here."""
-        with self._lock:
-            gone = self._tiles.pop(key, None)
-            self.used -= 0 if gone is None else gone.nbytes
+        self._do(partial(self._forget, key))
+
+    def _forget(self, key: Key) -> None:
+        gone = self._tiles.pop(key, None)
+        self.used -= 0 if gone is None else gone.nbytes
 
     def drop(self, token: int) -> None:
         """Forget every tile of one slide."""
+        self._do(partial(self._drop, token))
+
+    def _drop(self, token: int) -> None:
+        for key in [k for k in self._tiles if k[0] == token]:
+            self._forget(key)
+
+    def _do(self, act: Callable[[], None]) -> None:
+        """Act, while no other thread does; what the garbage collector asks for in the midst of an act of its
+        own thread follows right after that.
+        """
         with self._lock:
-            for key in [k for k in self._tiles if k[0] == token]:
-                self.used -= self._tiles.pop(key).nbytes
+            self._asked.append(act)
+            if self._acts:
+                return
+            self._acts = True
+            try:
+                while self._asked:
+                    self._asked.popleft()()
+            finally:
+                self._acts = False
 
     def _shrink(self) -> None:
         ours = max(0, self.capacity - sum(self._reserved.values()))
