@@ -63,9 +63,7 @@ class PhotographSource:
     def __init__(self, file: File) -> None:
         self._file, self._lock = file, threading.Lock()
         self._whole: Image.Image | None = None
-        head = head_of(file, (*FORMATS, "TIFF"))
-        if head.slide:
-            raise SlideError("a TIFF, which is a slide")
+        head = head_of(file, (*FORMATS, "TIFF"), alone=True)
         height, width = head.shape_px
         steps = range(_halvings(max(height, width)) + 1)
         shapes = [(math.ceil(height / 2**k), math.ceil(width / 2**k)) for k in steps]
@@ -231,36 +229,36 @@ def _natural(file: File) -> tuple[list[Any], str]:
 
 
 class Head(NamedTuple):
-    """What a photograph's header says: (h, w) upright, its colour profile or b"", whether it is stored in
-    RGB, and whether alone it is a slide, as a TIFF is that was not turned.
+    """What a photograph's header says: (h, w) upright, its colour profile or b"", and whether it is stored in
+    RGB.
     """
 
     shape_px: tuple[int, int]
     profile: bytes
     rgb: bool
-    slide: bool
 
 
-def head_of(file: File, formats: tuple[str, ...]) -> Head:
-    """The header of a photograph; SlideError when it is none, or too large for one."""
+def head_of(file: File, formats: tuple[str, ...], *, alone: bool = False) -> Head:
+    """The header of a photograph; SlideError when it is none, or too large for one, or when it is to be one
+    `alone` and is a TIFF, which is a slide then unless a camera turned it.
+    """
     try:
-        with _open(file) as stream:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # refused below
-                image = Image.open(stream, formats=formats)
+        with _open(file) as stream, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # large pictures are refused below, damaged ones as well
+            image = Image.open(stream, formats=formats)
             wide, high = _stored_px(image)
             frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # a JPEG with its preview
-            mode = image.mode
-            deep = _deep(image)
-            turned = _orientation(image) >= _TURNED
+            mode, deep, orientation = image.mode, _deep(image), _orientation(image)
             profile = image.info.get("icc_profile") or b""
-            slide = image.format == "TIFF" and _orientation(image) == 1
+            slide = image.format == "TIFF" and (orientation == 1 or frames != 1)
     except SlideError:  # of the server
         raise
     except (OSError, ValueError, SyntaxError, TypeError, KeyError, Image.DecompressionBombError) as error:
         raise SlideError(
             f"{file.name} is no photograph that can be read; copy it again, or take it out"
         ) from error
+    if alone and slide:
+        raise SlideError("a TIFF, which is a slide")
     if frames != 1:
         raise RefusedError(f"{file.name} holds {frames} pictures, while one photograph is expected")
     if mode not in _DEPTHS:
@@ -273,7 +271,7 @@ def head_of(file: File, formats: tuple[str, ...]) -> Head:
         raise RefusedError(
             f"{file.name} has {wide} × {high} pixels, too many for a photograph; save it as a tiled TIFF"
         )
-    return Head((wide, high) if turned else (high, wide), profile, mode in _RGB, slide)
+    return Head((wide, high) if orientation >= _TURNED else (high, wide), profile, mode in _RGB)
 
 
 def shared_profile(heads: Sequence[Head]) -> tuple[bytes | None, dict[str, str]]:

@@ -38,7 +38,7 @@ def test_how_many_tiles_is_said_before_and_undo_is_one_step(bench):
     assert [above.which.itemData(i) for i in range(above.which.count())] == [
         "attention", "probability/fine/IC",
     ]  # fmt: skip
-    assert "choose their label first" in above.why.text()
+    assert "choose its label first" in above.why.text()
     assert not above.label_button.isEnabled()
     bench.review.choose("IC")
     assert above.which.currentData() == "probability/fine/IC"  # the label's own map is offered
