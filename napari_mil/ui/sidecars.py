@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import queue
 import subprocess
 import sys
 import threading
@@ -31,13 +32,17 @@ class Companion:
 
     def __init__(self, engine: Any, path: str, told: Callable[[str], None]) -> None:
         self._engine, self._path, self._told = weakref.ref(engine), path, told
-        self._left = threading.Event()
+        self._gone = False
+        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="napari-mil sidecar", daemon=True)
         self._thread.start()
 
     def leave(self) -> None:
-        """The slide is no longer on show: stop making."""
-        self._left.set()
+        """The slide is no longer on show: stop making. The garbage collector may say so, in whatever thread
+        and in the midst of anything there, so that no lock is taken.
+        """
+        self._gone = True
+        self._bell.put(None)
 
     def join(self, timeout_s: float = 10.0) -> None:
         """Wait until the thread has ended."""
@@ -46,13 +51,18 @@ class Companion:
     @property
     def _over(self) -> bool:
         engine = self._engine()
-        return self._left.is_set() or engine is None or engine.closed
+        return self._gone or engine is None or engine.closed
+
+    def _rest(self, seconds: float) -> None:
+        with contextlib.suppress(queue.Empty):
+            self._bell.get(timeout=seconds)
 
     def _run(self) -> None:
         with contextlib.suppress(MILError, OSError):  # a slide that goes meanwhile needs no sidecar
             if not self._attach():
                 return
-            if self._left.wait(PATIENCE_S):
+            self._rest(PATIENCE_S)
+            if self._gone:
                 return
             while not _one_at_a_time.acquire(timeout=POLL_S):
                 if self._over:
@@ -87,7 +97,7 @@ class Companion:
         reader.start()
         try:
             while child.poll() is None and not self._over:
-                self._left.wait(POLL_S)
+                self._rest(POLL_S)
         finally:
             if child.stdin is not None:
                 child.stdin.close()  # it ends with it
