@@ -203,8 +203,10 @@ class _Chunk:
         return held if isinstance(held, Tensor) else self._made().detach().as_strided(*held)
 
     def through(self, asked: Tensor) -> Tensor:
-        """The gradient of z, for that of h."""
-        return torch.autograd.grad(self._made(), self.z, asked)[0]
+        """The gradient of z, for that of h, which nobody asks for any more."""
+        edge = get_gradient_edge(self._made())
+        self._h = None
+        return torch.autograd.grad(edge, self.z, asked)[0]
 
 
 class Streamed(torch.autograd.Function):
