@@ -74,7 +74,7 @@ def _parsed(
     file: Bytes, path: SlidePath
 ) -> tuple[tuple[Page | Planes, ...], dict[str, Any], dict[str, Page | Planes]]:
     if file.read(128, 4) == b"DICM":
-        raise UnknownError("a DICOM file, which may begin as a TIFF but says there no more than one level")
+        raise UnknownError("a DICOM file")
     try:
         tables = Tables(file)
         with tifffile.TiffFile(io.BufferedReader(tables.stream()), name=path.name) as tif:

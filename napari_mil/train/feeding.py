@@ -78,11 +78,15 @@ _ways: dict[torch.device, torch.cuda.Stream] = {}
 
 
 def send(tensors: Iterable[Tensor], device: torch.device) -> Sent:
-    """Send tensors to a device; from this host to a GPU through pinned memory, beside what it computes."""
+    """Send tensors of any shape to a device; from this host to a GPU through pinned memory, beside what it
+    computes. Their values are there once `Sent.arrived` was asked.
+    """
     tensors = tuple(tensors)
     if device.type != "cuda" or all(one.is_cuda for one in tensors):
         return Sent(tuple(one.to(device) for one in tensors))
-    way = _ways.setdefault(device, torch.cuda.Stream(device))  # type: ignore[no-untyped-call]
+    if device not in _ways:
+        _ways[device] = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    way = _ways[device]
     with torch.cuda.stream(way):
         pinned = (one if one.is_pinned() else one.pin_memory() for one in tensors)
         sent = tuple(one.to(device, non_blocking=True) for one in pinned)
