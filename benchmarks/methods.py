@@ -291,8 +291,8 @@ def epoch_table(bags: int, n: int, device: str, repeats: int) -> list[str]:
             mapped = np.memmap(Path(folder) / f"{i}", np.float16, "r", shape=(n, D))
             cells = torch.from_numpy(np.stack(np.divmod(np.arange(n), 100), 1))
             target = Target(slide=tree.leaves[i % 2])
-            here[name] = Prepared(over(mapped), cells, target)
-            there[name] = Prepared(here[name].features.to(where), cells.to(where), target)
+            here[name] = Prepared((over(mapped),), cells, target)
+            there[name] = Prepared((here[name].features.to(where),), cells.to(where), target)
         for encoder in ENCODERS:
             acts = {}
             for kind, data in (("files", here), ("device", there)):

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from napari_mil import __version__
+from napari_mil import store as store_module
 from napari_mil.bag import Bag
 from napari_mil.card import ModelCard
 from napari_mil.correction import Correction, WholeSlide
@@ -122,6 +124,39 @@ def test_a_bag_of_photographs_keeps_their_cells(store):
     store.save_bag(Bag("s", grid, np.ones((1, 3), np.float32), "e+photograph"))
     back = store.load_bag("s", "e+photograph", 64, None)
     assert (back.grid.id, back.grid.cell_px) == (grid.id, (150, 200))
+
+
+def test_features_can_stay_on_disk(store):
+    bag = some_bag()
+    store.save_bag(bag)
+    there = store.load_bag("s:1/a", "builtin-1", 50, 0.5, mapped=True)
+    assert isinstance(there.features.base, np.memmap)
+    assert there.features.tobytes() == bag.features.tobytes()
+    assert (there.grid.id, there.features.dtype) == (bag.grid.id, bag.features.dtype)
+    with pytest.raises(ValueError, match="read-only"):
+        there.features[0] = 1
+    store.save_bag(some_bag(features=np.ones((4, 3), np.float16)))  # what is mapped stays what it was
+    assert there.features.tobytes() == bag.features.tobytes()
+    file = next(store.folder.glob("bags/*/*/features/c/0/0"))
+    file.write_bytes(b"\1" + file.read_bytes()[1:])
+    with pytest.raises(ProjectError, match="the content of features does not give its checksum"):
+        store.load_bag("s:1/a", "builtin-1", 50, 0.5, mapped=True)
+
+
+@pytest.mark.parametrize("rows", [2, 100])
+def test_features_of_an_older_version_are_read_into_memory(store, monkeypatch, rows):
+    """They lie in compressed pieces; and of nothing but zeros zarr writes no file."""
+    plain = store_module.write_arrays
+    monkeypatch.setattr(store_module, "write_arrays", partial(plain, rows=rows))
+    for features in (some_bag().features, np.zeros((4, 3), np.float16)):
+        store.save_bag(some_bag(features=features))
+        there = store.load_bag("s:1/a", "builtin-1", 50, 0.5, mapped=True)
+        assert there.features.tobytes() == features.tobytes()
+
+
+def test_a_bag_of_zeros_comes_back(store):
+    store.save_bag(some_bag(features=np.zeros((4, 3), np.float16)))
+    assert not store.load_bag("s:1/a", "builtin-1", 50, 0.5, mapped=True).features.any()
 
 
 def test_a_bag_is_replaced_whole(store):

@@ -46,9 +46,14 @@ class TrainingCase:
                 )
 
     def joined(self) -> tuple[NDArray[Any], NDArray[np.int32], Target]:
-        """Features (N, D), cells (N, 2) with each bag below the one before, and the target with tile labels
-        (N,).
-        """
+        """Features (N, D), and what `placed` says."""
+        features = self.bags[0].features  # that of a single bag is not copied
+        if len(self.bags) > 1:
+            features = np.concatenate([bag.features for bag in self.bags])
+        return features, *self.placed()
+
+    def placed(self) -> tuple[NDArray[np.int32], Target]:
+        """Cells (N, 2) with each bag below the one before, and the target with tile labels (N,)."""
         above = np.cumsum([0, *(bag.grid.shape[0] for bag in self.bags[:-1])])
         cells = [bag.grid.cells + np.array((row, 0)) for bag, row in zip(self.bags, above, strict=True)]
         tiles = None
@@ -56,10 +61,7 @@ class TrainingCase:
             known = zip(self.bags, self.tiles, strict=True)
             tiles = np.concatenate([np.zeros(len(b), np.int32) if t is None else t for b, t in known])
         target = Target(self.target.slide, tiles, self.target.time, self.target.event)
-        features = self.bags[0].features  # that of a single bag is not copied
-        if len(self.bags) > 1:
-            features = np.concatenate([bag.features for bag in self.bags])
-        return features, np.concatenate(cells).astype(np.int32), target
+        return np.concatenate(cells).astype(np.int32), target
 
 
 @dataclass(frozen=True, slots=True)

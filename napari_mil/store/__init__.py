@@ -51,7 +51,6 @@ from napari_mil.store.disk import (
 from napari_mil.store.parts import Parts
 
 WEIGHTS = "weights.safetensors"
-_ROWS = 4096  # tiles per chunk of features
 
 
 class Store:
@@ -92,13 +91,17 @@ class Store:
         """Let go of the ledger; everything is kept already."""
         self.ledger.close()
 
-    def load_bag(self, slide_id: str, encoder: str, tile_px: int, mpp: float | None) -> Bag | None:
-        """The kept features of a slide's tiles, or None: never computed."""
+    def load_bag(
+        self, slide_id: str, encoder: str, tile_px: int, mpp: float | None, *, mapped: bool = False
+    ) -> Bag | None:
+        """The kept features of a slide's tiles, or None: never computed. With `mapped` they stay on disk, see
+        `arrays.read_arrays`.
+        """
         folder = self._bag_folder(slide_id, encoder, tile_px, mpp)
         if not folder.exists():
             return None
         with damage(self.folder, folder):
-            about, arrays = read_arrays(folder)
+            about, arrays = read_arrays(folder, mapped=mapped)
             grid, pixels = _grid(about["grid"], arrays["cells"]), about.get("pixel_hash", "")
             return Bag(about["slide_id"], grid, arrays["features"], about["encoder"], pixels)
 
@@ -121,7 +124,7 @@ class Store:
         with whole(
             self.folder, self._bag_folder(bag.slide_id, bag.encoder, grid.tile_px, grid.mpp)
         ) as folder:
-            write_arrays(folder, about, arrays, rows=_ROWS)
+            write_arrays(folder, about, arrays)
 
     def parts(self, slide_id: str, encoder: str, grid: TileGrid) -> Parts:
         """What was computed of a bag before its computation was interrupted."""

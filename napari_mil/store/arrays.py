@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,31 +16,59 @@ from napari_mil import __version__
 
 
 def write_arrays(
-    folder: Path, about: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], *, rows: int
+    folder: Path, about: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], *, rows: int | None = None
 ) -> None:
-    """A zarr group of arrays, cut along their first axis, with what is known about them as attributes."""
+    """A zarr group of arrays with what is known about them as attributes.
+
+    With `rows`, arrays are cut along their first axis and compressed; without, each is one file as it lies in
+    memory, so that it can be mapped.
+    """
     import zarr
 
     group = zarr.open_group(folder, mode="w", zarr_format=3)
     for name, values in arrays.items():
-        chunks = (min(max(len(values), 1), rows), *(max(n, 1) for n in values.shape[1:]))
-        group.create_array(name, data=values, chunks=chunks)
+        first = max(len(values), 1)
+        chunks = (first if rows is None else min(first, rows), *(max(n, 1) for n in values.shape[1:]))
+        group.create_array(name, data=values, chunks=chunks, compressors=None if rows is None else "auto")
     group.attrs.update(
         {**about, "checksums": {name: _sum(a) for name, a in arrays.items()}, "program": __version__}
     )
 
 
-def read_arrays(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """The attributes and arrays that `write_arrays` wrote; ValueError when an array was altered."""
+def read_arrays(folder: Path, *, mapped: bool = False) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """The attributes and arrays, read-only, that `write_arrays` wrote; ValueError when an array was altered.
+
+    With `mapped`, an array that is one file stays there, and the system reads of it what is looked at: many
+    bags together need no more memory than there is. A disk that goes away then ends the program, so it is
+    not for a window.
+    """
     import zarr
 
     about = attributes(folder)
     group = zarr.open_group(folder, mode="r")
-    arrays = {name: np.asarray(group[name][...]) for name in about["checksums"]}
-    for name, values in arrays.items():
-        if _sum(values) != about["checksums"][name]:
+    arrays = {}
+    for name, known in about["checksums"].items():
+        values = _map(folder / name) if mapped else None
+        if values is None:
+            values = np.asarray(group[name][...])
+            values.flags.writeable = False
+        if _sum(values) != known:
             raise ValueError(f"the content of {name} does not give its checksum")
+        arrays[name] = values
     return about, arrays
+
+
+def _map(folder: Path) -> NDArray[Any] | None:
+    """An array of zarr over the memory of its file, or None where it is not one file as it lies in memory."""
+    about = json.loads((folder / "zarr.json").read_bytes())
+    shape, kind = tuple(about["shape"]), np.dtype(about["data_type"])
+    file = folder.joinpath("c", *("0" for _ in shape))
+    plain = about["chunk_grid"]["configuration"]["chunk_shape"] == about["shape"] and [
+        (codec["name"], codec.get("configuration", {}).get("endian", "little")) for codec in about["codecs"]
+    ] == [("bytes", "little")]
+    if not (plain and file.exists() and file.stat().st_size == math.prod(shape) * kind.itemsize):
+        return None
+    return np.asarray(np.memmap(file, kind.newbyteorder("<"), "r", shape=shape))
 
 
 def attributes(folder: Path) -> dict[str, Any]:
@@ -49,5 +78,6 @@ def attributes(folder: Path) -> dict[str, Any]:
 
 
 def _sum(values: NDArray[Any]) -> str:
-    head = f"{values.dtype.str}{values.shape}".encode()
-    return hashlib.sha256(head + np.ascontiguousarray(values).tobytes()).hexdigest()
+    digest = hashlib.sha256(f"{values.dtype.str}{values.shape}".encode())
+    digest.update(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()

@@ -24,11 +24,26 @@ Visit = tuple[str, bool]  #: a case, and whether only its tile labels count this
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
-    """One case as tensors on the CPU: features (N, D), cells (N, 2) int64, target with tile labels."""
+    """One case as tensors on the CPU.
 
-    features: torch.Tensor
+    Attributes
+    ----------
+    parts : features (n, D) of each of its slides, maybe still on disk; `features` (N, D) of them all
+    cells : (N, 2) int64
+    target : with tile labels
+    """
+
+    parts: tuple[torch.Tensor, ...]
     cells: torch.Tensor
     target: Target
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    @property
+    def features(self) -> torch.Tensor:
+        """(N, D); those of several slides are joined whenever they are asked for."""
+        return self.parts[0] if len(self.parts) == 1 else torch.cat(self.parts)
 
 
 def known_at(visit: Visit, target: Target) -> Target:
@@ -39,13 +54,17 @@ def known_at(visit: Visit, target: Target) -> Target:
 
 
 def prepare(cases: Sequence[TrainingCase]) -> dict[str, Prepared]:
-    """Cases by id, converted once while memory allows; others share the memory of their bags."""
+    """Cases by id, joined and converted once while memory allows; others stay where their bags are."""
     small = sum(4 * bag.features.size for case in cases for bag in case.bags) <= KEEP_BYTES
     made = {}
     for case in cases:
-        features, cells, target = case.joined()
-        kept = over(features.astype(np.float32, copy=False) if small else features)
-        made[case.case] = Prepared(kept, torch.from_numpy(cells.astype(np.int64)), target)
+        if small:
+            features, cells, target = case.joined()
+            parts = [features.astype(np.float32, copy=False)]
+        else:
+            cells, target = case.placed()
+            parts = [bag.features for bag in case.bags]
+        made[case.case] = Prepared(tuple(map(over, parts)), torch.from_numpy(cells.astype(np.int64)), target)
     return made
 
 

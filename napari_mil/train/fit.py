@@ -176,7 +176,7 @@ class Fit:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                sizes = [(case, len(self.cohort.data[case].features)) for case, _ in self._now]
+                sizes = [(case, len(self.cohort.data[case])) for case, _ in self._now]
                 largest = max(n for _, n in sizes)
                 if not fewer_rows(self.memory, largest, device, half=half):
                     raise too_much(sizes, self.memory.rows or largest) from error

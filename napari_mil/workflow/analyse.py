@@ -85,8 +85,12 @@ def bag_steps(
     return bag
 
 
-def kept_bag(project: Project, record: SlideRecord, *, encoder: str = "builtin") -> Bag | None:
-    """The features that the project keeps of a slide, or None; the slide's file is not looked at."""
+def kept_bag(
+    project: Project, record: SlideRecord, *, encoder: str = "builtin", mapped: bool = False
+) -> Bag | None:
+    """The features that the project keeps of a slide, or None; the slide's file is not looked at. With
+    `mapped` they stay on disk, see `store.arrays.read_arrays`.
+    """
     from napari_mil.bag import PHOTOGRAPH, SRGB
     from napari_mil.workflow.colours import converts
 
@@ -94,23 +98,26 @@ def kept_bag(project: Project, record: SlideRecord, *, encoder: str = "builtin")
     mpp = None if record.mpp is None else machine.mpp
     colours = SRGB if converts(project) else ""
     for made_by in (machine.id + colours, machine.id + PHOTOGRAPH + colours):
-        kept = project.store.load_bag(record.id, made_by, machine.tile_px, mpp)
+        kept = project.store.load_bag(record.id, made_by, machine.tile_px, mpp, mapped=mapped)
         if kept is not None and kept.grid.slide_mpp == record.mpp:
             return kept
     return None
 
 
-def slide_bag_steps(project: Project, record: SlideRecord, *, encoder: str = "builtin") -> Steps[Bag]:
+def slide_bag_steps(
+    project: Project, record: SlideRecord, *, encoder: str = "builtin", mapped: bool = False
+) -> Steps[Bag]:
     """`bag_steps` of a slide that the project knows; features that are kept need no file, unless the µm per
-    pixel were said since.
+    pixel were said since. With `mapped` they stay on disk, as in `kept_bag`.
     """
     from napari_mil.slides.mpp import said_mpp
 
-    kept = kept_bag(project, record, encoder=encoder)
+    kept = kept_bag(project, record, encoder=encoder, mapped=mapped)
     if kept is not None and (record.mpp is not None or said_mpp(record.id) is None):
         yield Progress("features", len(kept), len(kept), "from the project")
         return kept
-    return (yield from bag_steps(project, project.slide(record), encoder=encoder))
+    made = yield from bag_steps(project, project.slide(record), encoder=encoder)
+    return (mapped and kept_bag(project, record, encoder=encoder, mapped=True)) or made
 
 
 def _encode(

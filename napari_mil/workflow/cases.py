@@ -161,9 +161,11 @@ def _teaches(target: Target, said: Mapping[str, Sequence[Correction]], *, surviv
 
 
 def _bag_steps(project: Project, record: SlideRecord, encoder: str) -> Steps[Bag | str]:
-    """The features of a slide, or why there are none."""
+    """The features of a slide, left on disk, since those of a whole project may be more than memory holds; or
+    why there are none.
+    """
     try:
-        return (yield from slide_bag_steps(project, record, encoder=encoder))
+        return (yield from slide_bag_steps(project, record, encoder=encoder, mapped=True))
     except (SlideError, TissueError) as error:  # gone, damaged, another one now, or empty
         return str(error)
 

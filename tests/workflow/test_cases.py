@@ -1,10 +1,16 @@
 """Which cases are learned from, and how they are split; small studies, and slides that are gone."""
 
-import pytest
-from quickstudy import QUICK, add, study
+from pathlib import Path
 
+import numpy as np
+import pytest
+from quickstudy import QUICK, add, made_up, study
+
+from napari_mil.bag import Bag
 from napari_mil.errors import LabelError
+from napari_mil.grid import TileGrid
 from napari_mil.steps import ASIDE, drain
+from napari_mil.train.cohort import prepare
 from napari_mil.workflow import evaluate_steps, retrain_here_steps, train_model_steps
 from napari_mil.workflow.cases import cases_steps, split_words, told_split
 
@@ -81,3 +87,34 @@ def test_a_slide_that_is_gone_is_learned_from_by_its_features_or_set_aside(tmp_p
         ]
         assert gone not in learned
         assert drain(evaluate_steps(project, card.name, split="all"))
+
+
+STATUS = Path("/proc/self/status")
+
+
+def own_memory():
+    """Bytes of this process that no file stands behind."""
+    line = next(line for line in STATUS.read_text().splitlines() if line.startswith("RssAnon"))
+    return int(line.split()[1]) * 1024
+
+
+@pytest.mark.skipif(not STATUS.exists() or "RssAnon" not in STATUS.read_text(), reason="needs Linux")
+def test_a_study_larger_than_memory_is_learned_from(tmp_path, monkeypatch):
+    """Features stay on disk, those of a case of two slides too, and the system reads what is looked at."""
+    monkeypatch.setattr("napari_mil.train.cohort.KEEP_BYTES", 0)
+    with study(tmp_path, 12) as project:
+        add(project, 3, case="c1", bag=False)
+        small = made_up("", 0)
+        grid = TileGrid.full((256 * 160, 256 * 160), (0.5, 0.5), tile_px=256, mpp=0.5)
+        for n, record in enumerate(project.slides):
+            features = np.random.default_rng(n).standard_normal((len(grid), small.width), np.float32)
+            project.store.save_bag(Bag(record.id, grid, features.astype(np.float16), small.encoder))
+        most = features.size  # half of one bag of the twelve
+        del features
+        before = own_memory()
+        cases = drain(cases_steps(project, small.encoder))
+        data = prepare(cases)
+        assert own_memory() - before < most
+        for case in cases:
+            assert data[case.case].features.numpy().tobytes() == case.joined()[0].tobytes()
+        assert [len(case.bags) for case in cases] == [1, 2, *[1] * 9]
