@@ -38,6 +38,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tables import processor, table, write_section
 
+from napari_mil.encode import Views, read_ahead
 from napari_mil.slides import Slide, open_slide
 
 PARTS = ("views", "tiles", "open", "window")
@@ -185,13 +186,15 @@ def tiles(work: Path) -> str:
     path, side = slide_path(work, "4 gigapixel"), 512
     cells = [(r * side, c * side) for r, c in itertools.product(range(20, 20 + TILES // 16), range(30, 46))]
     handle = openslide.OpenSlide(path)
+    boxes = np.array([(y, x, y + side, x + side) for y, x in cells], float)
+    views = Views(boxes, np.arange(len(cells) + 1))
     with open_slide(path) as slide, ThreadPoolExecutor(2) as pool:
         floor = bare(slide, threads=1)
 
         def ours() -> None:
             cold(slide)
-            boxes = [(y, x, y + side, x + side) for y, x in cells]
-            list(pool.map(lambda box: slide.read(box, out_px=(256, 256)), boxes))
+            for _ in read_ahead(slide, 256, views, views.portions(np.arange(len(cells)), 64)):
+                pass
 
         def half(part: Sequence[tuple[int, int]]) -> None:
             for y, x in part:

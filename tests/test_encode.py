@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from napari_mil import encode
 from napari_mil.encode import _cover, encode_steps
 from napari_mil.encoders import Encoder
 from napari_mil.errors import BagError, DeviceError, TissueError
@@ -112,6 +113,33 @@ def test_cancelling_ends_the_threads_at_once(slide, grid):
     assert readers()
     steps.close()
     assert readers() == []
+
+
+def test_cancelling_waits_for_the_tiles_that_are_being_read_alone(slide, grid, monkeypatch):
+    views = encode.Views.of(slide, grid)
+    batches = views.portions(np.arange(len(grid)), 16)
+    plain, later, closing = Slide.read, [], threading.Event()
+    first = {tuple(box) for box in views.at(batches[0])}
+
+    def read(self, box, **about):
+        if box not in first:
+            later.append(box)
+            assert closing.wait(30)
+        return plain(self, box, **about)
+
+    class Pool(encode.ThreadPoolExecutor):
+        def shutdown(self, **about):
+            closing.set()
+            super().shutdown(**about)
+
+    monkeypatch.setattr(Slide, "read", read)
+    monkeypatch.setattr(encode, "ThreadPoolExecutor", Pool)
+    coming = encode.read_ahead(slide, 64, views, batches)
+    indices, pixels = next(coming)
+    assert pixels.shape == (16, 64, 64, 3)
+    assert indices.tolist() == list(range(16))
+    coming.close()
+    assert len(later) <= encode._readers()
 
 
 def test_cancelling_before_the_first_batch(slide, grid):
