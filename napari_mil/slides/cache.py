@@ -7,6 +7,7 @@ import os
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from weakref import WeakKeyDictionary
 
@@ -42,18 +43,16 @@ class TileCache:
         self._lock = threading.RLock()
         self._asked: deque[Callable[[], None]] = deque()
         self._acts = False
+        self._sure = 0
 
     def get(self, key: Key) -> NDArray[np.uint8] | None:
         """The tile, or None when it is not here."""
-        found: list[NDArray[np.uint8]] = []
-        self._do(partial(self._find, key, found))
-        return found[0] if found else None
-
-    def _find(self, key: Key, found: list[NDArray[np.uint8]]) -> None:
-        tile = self._tiles.get(key)
-        if tile is not None:
-            self._tiles.move_to_end(key)
-            found.append(tile)
+        with self._lock:
+            tile = self._tiles.get(key)
+            if tile is not None:
+                with suppress(KeyError):  # the garbage collector let go of its slide just now
+                    self._tiles.move_to_end(key)
+            return tile
 
     def put(self, key: Key, tile: NDArray[np.uint8]) -> None:
         """Keep a tile; older ones leave when the bound is passed; one larger than the bound is not kept."""
@@ -76,12 +75,12 @@ class TileCache:
 
     def _count(self, those: WeakKeyDictionary[object, int], one: object, size: int) -> None:
         those[one] = size
-        self._shrink()
+        self._shrink(anew=True)
 
     def resize(self, capacity: int) -> None:
         """Another bound in bytes; what no longer fits leaves at once."""
         self.capacity = capacity
-        self._do(self._shrink)
+        self._do(partial(self._shrink, anew=True))
 
     def forget(self, key: Key) -> None:
         """Let a tile go, if it is here."""
@@ -114,10 +113,13 @@ class TileCache:
             finally:
                 self._acts = False
 
-    def _shrink(self) -> None:
+    def _shrink(self, *, anew: bool = False) -> None:
+        """Let tiles go until the bound holds: that of last time, which can only have grown, or one `anew`."""
+        if self.used <= self._sure and not anew:
+            return
         ours = max(0, self.capacity - sum(self._reserved.values()))
-        room = max(ours // 2, ours - sum(self._pictures.values()))
-        while self.used > room:
+        self._sure = max(ours // 2, ours - sum(self._pictures.values()))
+        while self.used > self._sure:
             _, gone = self._tiles.popitem(last=False)
             self.used -= gone.nbytes
 

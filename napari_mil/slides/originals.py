@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -31,13 +32,14 @@ class Originals:
 
     @contextmanager
     def unchanged(self) -> Iterator[None]:
-        """Read within it; SlideError when a file is gone by then, or has been changed or replaced."""
+        """Read within it, and `check`."""
         try:
             yield
         finally:
-            self._check()
+            self.check()
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """After something was read: SlideError when a file is gone, or has been changed or replaced."""
         began = time.monotonic()
         few = began - self._seen_s < PAUSE_S
         for file, known in islice(self._known.items(), FEW if few else None):
@@ -58,5 +60,5 @@ class Originals:
 
 def _state(file: Path) -> tuple[int, int]:
     """Size, and when it was written last."""
-    there = file.stat()
+    there = os.stat(file)  # noqa: PTH116 - Path.stat takes as long again
     return there.st_size, there.st_mtime_ns

@@ -317,7 +317,8 @@ def _announced(data: bytes) -> tuple[int, int, int] | None:
     """(h, w, samples) that a JPEG or JPEG 2000 stream announces in its header, or None when none is found;
     0 samples where it was not looked.
     """
-    at = data.find(b"\xff\x4f\xff\x51", 0, 4096)
+    jpeg = data.startswith(b"\xff\xd8")
+    at = -1 if jpeg else data.find(b"\xff\x4f\xff\x51", 0, 4096)
     if at >= 0:
         right, bottom, left, top = struct.unpack_from(">4I", data.ljust(at + 24, b"\0"), at + 8)
         return (bottom - top, right - left, 0)

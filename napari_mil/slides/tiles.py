@@ -51,7 +51,8 @@ class Engine:
         self.levels = (*source.info.levels, *halves(source.info))
         self.sketch: Sketch | None = None
         self._sketches: list[Sketch] = []
-        self._pending: dict[Key, Future[Pixels]] = {}
+        self._pending: dict[Key, Future[Pixels] | None] = {}  # one where another thread waits for it
+        self._pending_lock = threading.Lock()
         self._faults, self.originals = Faults(), Originals(source.info.files)
         self._state = threading.Condition()
         self._reading = self._ahead = 0
@@ -242,22 +243,29 @@ class Engine:
         tile = self.cache.get(key)
         if tile is not None:
             return tile
-        with self._state:
+        with self._pending_lock:
             mine = key not in self._pending
-            future: Future[Pixels] = self._pending.setdefault(key, Future())
-        if not mine:  # somebody decodes it right now
+            if mine:
+                self._pending[key] = None
+            else:  # somebody decodes it right now
+                future = self._pending[key] = self._pending[key] or Future()
+        if not mine:
             return future.result()
         try:
             tile = self._decoded(key)
             self.cache.put(key, tile)
-            future.set_result(tile)
         except BaseException as error:
-            future.set_exception(error)
+            if (waits := self._waits(key)) is not None:
+                waits.set_exception(error)
             raise
-        finally:
-            with self._state:
-                del self._pending[key]
+        if (waits := self._waits(key)) is not None:
+            waits.set_result(tile)
         return tile
+
+    def _waits(self, key: Key) -> Future[Pixels] | None:
+        """By what other threads wait for a tile that is done."""
+        with self._pending_lock:
+            return self._pending.pop(key)
 
     def _decoded(self, key: Key) -> Pixels:
         """The tile from the source, asked twice where it must be; SlideError names the slide."""
@@ -281,8 +289,10 @@ class Engine:
             return self.sketch.tile(level - SKETCHED, row, col)
         of = self.levels[level].of
         if of is None:
-            with self.originals.unchanged():
+            try:
                 return self.source.tile(level, row, col)
+            finally:
+                self.originals.check()
 
         def fine(r: int, c: int) -> Pixels:
             tile = self.cache.get((self.token, of, r, c))

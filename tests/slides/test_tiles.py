@@ -18,7 +18,7 @@ from slidefiles import picture, write_pyramid
 from slowsource import slow_slide, until
 
 from napari_mil.errors import SlideError
-from napari_mil.slides import cache, open_slide
+from napari_mil.slides import cache, open_slide, tiles
 from napari_mil.slides.cache import TileCache
 from napari_mil.slides.slots import Slots
 from napari_mil.slides.tiff import open_source
@@ -173,6 +173,31 @@ def test_two_who_want_the_same_tile_at_once_share_one_decoding(counted):
         first, *others = [a.result() for a in asked]
     assert source.asked == [(0, 0, 0)]
     assert all(np.array_equal(first, other) for other in others)
+
+
+def test_all_who_wait_for_a_tile_hear_that_it_failed(counted, monkeypatch):
+    engine, source = counted
+    waiting = threading.Barrier(4)
+
+    class Waiter(tiles.Future):
+        def result(self, timeout=None):
+            waiting.wait(20)
+            return super().result(timeout)
+
+    def broken(level, row, col):
+        if not source.asked:  # the first time all others wait by now
+            waiting.wait(20)
+        source.asked.append((level, row, col))
+        raise SlideError("planted.")
+
+    monkeypatch.setattr(tiles, "Future", Waiter)
+    sound, source.tile = source.tile, broken
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(engine.box, 0, 0, 0, 10, 10) for _ in range(4)]
+        assert all("planted" in str(one.exception(20)) for one in asked)
+    assert source.asked == [(0, 0, 0)] * 2
+    source.tile = sound
+    assert np.array_equal(engine.box(0, 0, 0, 10, 10), IMAGE[:10, :10])
 
 
 def test_tiles_are_handed_out_of_the_cache_only_when_they_are_there(counted):
