@@ -43,7 +43,7 @@ from napari_mil.slides import Slide, open_slide
 
 PARTS = ("views", "tiles", "open", "window")
 VIEW_PX = (1000, 1600)
-ROUNDS, TILES = 15, 512
+ROUNDS, TURNS, WARMS_UP, TILES = 17, 5, 2, 512
 #: How often the window goes through its script, for each kind of slide.
 WINDOW_ROUNDS = 5
 SIZES = {"16k": (16_384, 16_384), "4 gigapixel": (65_536, 65_536), "30 gigapixel": (150_000, 200_000)}
@@ -58,6 +58,14 @@ def slide_path(work: Path, name: str, codec: str = "jpeg") -> Path:
         work.mkdir(parents=True, exist_ok=True)
         write_slide(path, SIZES[name], codec=codec, empty=4 if name.startswith("30") else 0)
     return path
+
+
+def warm(path: Path) -> None:
+    """Read a file through, so that it lies in the page cache: some systems keep nothing there for long."""
+    with path.open("rb", buffering=0) as file:
+        part = bytearray(2**24)
+        while file.readinto(part):
+            pass
 
 
 def timed(act: Callable[[], Any]) -> float:
@@ -143,17 +151,15 @@ def views(work: Path) -> str:
     for name, codec in (("4 gigapixel", "jpeg"), ("16k", "jpeg2000")):
         path = slide_path(work, name, codec)
         spent: dict[str, list[float]] = {}
+        warm(path)
         with open_slide(path) as slide:
-            floor, others = bare(slide), peers(path)
+            ways = readers(slide)
             rng = np.random.default_rng(0)
-            usable = [i for i, one in enumerate(slide.levels) if min(one.shape_px) > 2000]
-            for i in range(ROUNDS + 2):
-                level = usable[i % len(usable)]
-                y, x = (int(rng.integers(0, slide.levels[level].shape_px[k] - VIEW_PX[k])) for k in (0, 1))
-                now = view(slide, floor, others, (level, y, x), turn=i)
-                if i >= 2:  # the first of each warm the page cache and the imports
-                    for key, ms in now.items():
-                        spent.setdefault(key, []).append(ms)
+            for turn in range(TURNS):
+                places = some_views(slide, rng)
+                first = turn % len(ways)
+                for key in [*ways][first:] + [*ways][:first]:
+                    spent.setdefault(key, []).extend(session(slide, ways[key], places))
         ours = float(np.median(spent["napari-mil"]))
         for key, ms in spent.items():
             middle = float(np.median(ms))
@@ -163,22 +169,42 @@ def views(work: Path) -> str:
     )
 
 
-def view(
-    slide: Slide, floor: Any, others: dict[str, Read], at: tuple[int, int, int], *, turn: int
-) -> dict[str, float]:
-    """Milliseconds of each way to one view; at every turn another goes first, and finds the bytes in no
-    cache of the processor.
+def readers(slide: Slide) -> dict[str, Read]:
+    """Every way to a view: ours, the floor below it on two threads and on one, and the peers."""
+
+    def ours(level: int, y: int, x: int) -> Any:
+        return slide.levels[level].read(y, x, y + VIEW_PX[0], x + VIEW_PX[1])
+
+    def floor(decode: Any, level: int, y: int, x: int) -> Any:
+        return decode(level, under(slide, level, y, x))
+
+    return {
+        "napari-mil": ours,
+        "bare decode": partial(floor, bare(slide)),
+        "bare decode, 1 thread": partial(floor, bare(slide, threads=1)),
+        **peers(slide.path),
+    }
+
+
+def some_views(slide: Slide, rng: np.random.Generator) -> list[tuple[int, int, int]]:
+    """Level, y and x of random views, each level in turn."""
+    usable = [i for i, one in enumerate(slide.levels) if min(one.shape_px) > 2000]
+    levels = [usable[i % len(usable)] for i in range(ROUNDS)]
+    return [
+        (i, *(int(rng.integers(0, slide.levels[i].shape_px[k] - VIEW_PX[k])) for k in (0, 1))) for i in levels
+    ]
+
+
+def session(slide: Slide, read: Read, places: Sequence[tuple[int, int, int]]) -> list[float]:
+    """Milliseconds of one reader that looks at a view after the other, as who pans does; after another's
+    single thread, a virtual machine's second processor takes longer to wake than a view takes.
     """
-    level, y, x = at
-    cold(slide)
     gc.collect()
-    ways = {
-        "napari-mil": lambda: slide.levels[level].read(y, x, y + VIEW_PX[0], x + VIEW_PX[1]),
-        "bare decode": lambda: floor(level, under(slide, level, y, x)),
-    } | {peer: partial(read, level, y, x) for peer, read in others.items()}
-    first = turn % len(ways)
-    now = {name: timed(ways[name]) for name in [*ways][first:] + [*ways][:first]}
-    return {name: now[name] for name in ways}
+    spent = []
+    for place in places:
+        cold(slide)
+        spent.append(timed(partial(read, *place)))
+    return spent[WARMS_UP:]
 
 
 def tiles(work: Path) -> str:
@@ -187,6 +213,7 @@ def tiles(work: Path) -> str:
     cells = [(r * side, c * side) for r, c in itertools.product(range(20, 20 + TILES // 16), range(30, 46))]
     handle = openslide.OpenSlide(path)
     boxes = np.array([(y, x, y + side, x + side) for y, x in cells], float)
+    warm(path)
     views = Views(boxes, np.arange(len(cells) + 1))
     with open_slide(path) as slide, ThreadPoolExecutor(2) as pool:
         floor = bare(slide, threads=1)
