@@ -28,8 +28,9 @@ class Recipe:
     batch_bags: int = option(1, "bags per optimiser step", low=1, high=512)
     schedule: str = option(
         "cosine",
-        "learning rate: half a cosine over the epochs, a tenth when the loss stands still, or constant",
-        choices=("cosine", "plateau", "constant"),
+        "learning rate: half a cosine over the epochs, to 1e-7 or to 0, a tenth when the loss stands still, "
+        "or constant",
+        choices=("cosine", "cosine-to-0", "plateau", "constant"),
     )
     patience: int = option(8, "epochs without a better validation metric before stopping", low=1, high=1000)
     min_epochs: int = option(8, "earliest epoch to stop at", low=0, high=1000)

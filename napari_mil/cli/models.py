@@ -59,7 +59,7 @@ def train(
     ] = None,
     folds: Annotated[int, typer.Option(help="Cross-validate: that many folds by case; 0: one split.")] = 0,
     seeds: Annotated[
-        str | None, typer.Option(help="Seeds of a cross-validation, such as 0,1,2; default: the recipe's, 0.")
+        str | None, typer.Option(help="Seeds of a cross-validation, such as 0,1,2; default: the recipe's.")
     ] = None,
     grid: Annotated[
         list[str] | None,

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from napari_mil.card import Recipe
 from napari_mil.labeltree import LabelTree, Survival, level_names
 
-#: where the cosine ends, as published
-LAST_RATE = 1e-7
+#: where each cosine ends (methods.md §3.8.5, 3.12)
+LAST_RATE = {"cosine": 1e-7, "cosine-to-0": 0.0}
 #: of the plateau schedule: factor, epochs of patience, relative gain that counts (methods.md §4.5)
 FACTOR, STILL, GAIN = 0.1, 5, 1e-4
 
@@ -20,12 +20,13 @@ FACTOR, STILL, GAIN = 0.1, 5, 1e-4
 def learning_rate(recipe: Recipe, losses: Sequence[float]) -> float:
     """The rate of the epoch that follows those whose training losses are given.
 
-    cosine: half a cosine over all the recipe's epochs, however early the run stops (methods.md §3.8).
+    cosine, cosine-to-0: half a cosine over all the recipe's epochs, however early the run stops, that ends
+    at 1e-7, or at 0 as in version 1 of MHIM.
     plateau: a tenth after more than 5 epochs without a training loss below the best so far (§4.5).
     """
-    if recipe.schedule == "cosine":
-        share = len(losses) / recipe.epochs
-        return LAST_RATE + (recipe.lr - LAST_RATE) * (1 + math.cos(math.pi * share)) / 2
+    if recipe.schedule in LAST_RATE:
+        share, last = len(losses) / recipe.epochs, LAST_RATE[recipe.schedule]
+        return last + (recipe.lr - last) * (1 + math.cos(math.pi * share)) / 2
     rate, best, waited = recipe.lr, math.inf, 0
     for loss in losses if recipe.schedule == "plateau" else ():
         best, waited = (loss, 0) if loss < best * (1 - GAIN) else (best, waited + 1)

@@ -66,8 +66,10 @@ class MHIMConfig:
     )
 
 
-#: methods.md §3.8, 3.13: one horizon of 200 epochs for the learning rate, however early a training stops
+#: methods.md §3.8, 3.13: one horizon of 200 epochs for the learning rate, however early a training stops;
+#: the seed is that of the commands
 _ADAM = {
+    "seed": 2021,
     "epochs": 200,
     "lr": 2e-4,
     "weight_decay": 1e-5,
@@ -76,6 +78,8 @@ _ADAM = {
     "stopping": "official",
     "select_by": "official",
 }
+#: methods.md §3.12: what version 1 did otherwise
+_ADAM_V1 = {**_ADAM, "schedule": "cosine-to-0", "select_by": "auc"}
 _V2 = {"version": 2, "compat": "official", "mask_ratio": 0.03, "recycle_tokens": 5, "init_student": "none"}
 _V1 = {
     "version": 1,
@@ -93,7 +97,7 @@ def _v1(*parts: dict[str, Any], earliest: int, patience: int, **more: Any) -> Pr
     config: dict[str, Any] = dict(_V1)
     for part in parts:
         config |= part
-    return Preset(config | more, {**_ADAM, "min_epochs": earliest, "patience": patience}, "ICCV 2023")
+    return Preset(config | more, {**_ADAM_V1, "min_epochs": earliest, "patience": patience}, "ICCV 2023")
 
 
 #: methods.md §3.13: what version 2 was tuned over, and shares as its abstract's large-scale masking reads
