@@ -16,6 +16,7 @@ def card_lines(project: Any, card: ModelCard) -> list[str]:
     tiles = f"{card.tile_px} px" + (f" at {card.mpp} µm/px" if card.mpp else "")
     parts = ", ".join(f"{len(slides)} {part}" for part, slides in card.slides.items()) or "not told"
     answers = "intervals of time" if isinstance(card.tree, Survival) else "classes"
+    recipe = dataclasses.asdict(card.recipe) | {"record": _recorded(project, card)}
     lines = [
         f"{card.name} ({card.method}, {card.id})",
         f"  reads: {card.in_features} numbers of {card.encoder}, tiles of {tiles}",
@@ -23,7 +24,7 @@ def card_lines(project: Any, card: ModelCard) -> list[str]:
         f"  parent: {card.parent or 'none'}; made {card.created}",
         f"  slides: {parts}",
         f"  method: {_pairs(card.config)}",
-        f"  recipe: {_pairs(dataclasses.asdict(card.recipe) | {'record': _recorded(project, card)})}",
+        f"  {_learned(card)}: {_pairs(recipe)}",
     ]
     if card.made_with:
         lines.append(f"  made with: {_pairs(card.made_with)}")
@@ -70,6 +71,12 @@ def recording_lines(project: Any, card: ModelCard) -> list[str]:
             f"{span} of {one.roles.shape[1]} tiles hidden{stayed}"
         )
     return lines
+
+
+def _learned(card: ModelCard) -> str:
+    """What its recipe is: how it was trained; of one whose file does not tell, how it would be retrained."""
+    trained = bool(card.made_with or card.slides)
+    return "recipe" if trained else "recipe: not told by the file; what a retraining goes by"
 
 
 def _recorded(project: Any, card: ModelCard) -> str:

@@ -219,11 +219,21 @@ def _keep(
         mpp=reads.mpp,
         tree=model.tree,
         assumed=(*model.assumed, *_meaning(model.tree, said), *reads.assumed),
-        note=f"imported from {path.name}{came_with}",
+        note=f"imported from {path.name}{came_with}{_at_default(path, model, said)}",
     )
     card = dataclasses.replace(card, id=model_id(weights + _passport(card), model.name))
     project.store.save_model(card, weights)
     return card
+
+
+def _at_default(path: Path, model: MILModel, said: Mapping[str, Any]) -> str:
+    """The options that neither the file nor anybody told and that none of its answers asks for."""
+    from napari_mil.methods import official
+
+    held = official.describe(path, method=said.get("method"))
+    told = {*held.options, *held.unsaid, *said}
+    left = [f.name for f in dataclasses.fields(model.config) if f.name not in told]
+    return f"; not told by the file, at their defaults: {', '.join(left)}" if left else ""
 
 
 def _passport(card: ModelCard) -> bytes:

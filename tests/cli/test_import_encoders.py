@@ -125,7 +125,11 @@ def test_an_encoder_inside_is_kept_and_makes_the_features(micromil, tmp_path, ru
     card = the_card(tmp_path / "study")
     assert list(kept_encoders(tmp_path / "study")) == [card.encoder]
     assert card.encoder.startswith("resnet18-")
-    assert card.note == f"imported from micro.pth with the encoder {card.encoder}"
+    assert card.note == (
+        f"imported from micro.pth with the encoder {card.encoder}; not told by the file, at their defaults: "
+        "dropout, select, draws, seed, dec_weight"
+    )
+    assert {"compat = clean", "tau = 1.0"} <= {*card.assumed}
     with Project(tmp_path / "study") as project:
         add(project, 0, bag=False, label=None)
     status, out, err = run("predict", tmp_path / "study", "--model", "micro")

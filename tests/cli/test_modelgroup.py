@@ -121,7 +121,9 @@ def test_yes_assumes_the_rest_and_marks_it(study, published, run):
         "which encoder made the features it reads",
     )
     assert all(f"assumed: {sentence}" in out for sentence in card.assumed)
-    assert card.note == "imported from p.pth"
+    assert card.note == "imported from p.pth; not told by the file, at their defaults: dropout"
+    shown = run("models", "show", study, "p")[1]
+    assert "recipe: not told by the file; what a retraining goes by: epochs 20," in shown
 
 
 def test_a_terminal_is_asked(study, published, run):

@@ -237,6 +237,7 @@ def test_what_the_file_does_not_say_is_noted():
     full = official.load({"model": mhim(), "teacher": mhim(1)}, act="gelu", da_act="relu")
     assert full.assumed == (
         "score = class",
+        "compat = clean",
         "mask_ratio = 0.03",
         "hidden_ratio_random = 1.0",
         "mask_schedule = none",
@@ -245,6 +246,7 @@ def test_what_the_file_does_not_say_is_noted():
     assert "mean pooling (max looks the same in a file)" in official.load(fill(pool_shapes(D))).assumed
     first = official.load({"model": v1(mhim(k=0)), "teacher": v1(mhim(1, k=0))}, random_mask_ratio=0.5)
     assert first.assumed[2:] == (
+        "compat = clean",
         "mask_ratio = 0.03",
         "hidden_ratio_random = 1.0",
         "mask_schedule = cosine",
@@ -268,6 +270,7 @@ def test_whatever_decides_which_tiles_a_file_s_teacher_hides_is_noted(encoder, v
         "fusion": "mean",
         "mask_schedule": "cosine",
         "score": "attention",
+        "compat": "official",
     }
     usual = {"mask_ratio": 0.3, "mask_schedule": "none"}
     usual |= {"score": "attention"} if (encoder, version) == ("selfattn", 2) else {}
@@ -280,9 +283,61 @@ def test_whatever_decides_which_tiles_a_file_s_teacher_hides_is_noted(encoder, v
 
     plain = roles()
     decide = {name for name, value in others.items() if not torch.equal(roles(**{name: value}), plain)}
-    assert decide >= {"mask_ratio", "hidden_ratio_random", "mask_schedule"}
+    assert decide >= {"mask_ratio", "hidden_ratio_random", "mask_schedule", "compat"}
     assert ("fusion" in decide) == (encoder == "selfattn")
     assert decide <= official.describe(file).unsaid.keys()
+
+
+#: how a model is asked, whatever its file is
+ASKED = {"select", "draws", "seed"}
+
+
+def others_than(value, metadata):
+    """Other values that an option may have."""
+    if choices := metadata.get("choices"):
+        return [choice for choice in choices if choice != value]
+    if isinstance(value, bool):
+        return [not value]
+    lower, higher = metadata["low"], metadata["high"]
+    return [
+        other
+        for other in (value / 2, 2 * value + 1)
+        if lower <= other <= higher and type(value)(other) == other
+    ]
+
+
+@pytest.mark.parametrize("layout", HERE)
+def test_whatever_decides_the_answer_and_is_not_in_the_file_is_noted(layout):
+    """Every option that changes an answer or a map, tried one by one, stands in the file or was assumed."""
+    published = LAYOUTS[layout]
+    said = official.describe(published.weights, method=published.options.get("method"))
+    kind, x = methods.get(published.method).Config, bag(40, D, 0)
+
+    def answer(**options):
+        out = official.load(published.weights, **published.options | options)(x)
+        return {
+            "tiles": out.tile_logits,
+            "attention": out.attention,
+            **dict(enumerate(out.logits)),
+            **out.maps,
+        }
+
+    def differs(one, other):
+        return one.keys() != other.keys() or any(not torch.equal(one[k], other[k]) for k in one)
+
+    plain, decide = answer(), set()
+    for field in dataclasses.fields(kind):
+        if field.name in (said.options.keys() - said.unsaid.keys()) | ASKED:
+            continue
+        usual = getattr(official.load(published.weights, **published.options).config, field.name)
+        for other in others_than(usual, field.metadata):
+            try:
+                changed = differs(answer(**{field.name: other}), plain)
+            except ModelError:  # the file is of another one
+                continue
+            decide |= {field.name} if changed else set()
+    assert decide <= said.unsaid.keys()
+    assert ("act" in decide) == ("act" in said.unsaid)
 
 
 def test_what_a_file_says_and_leaves_open_can_be_asked_without_making_a_model():
@@ -294,6 +349,7 @@ def test_what_a_file_says_and_leaves_open_can_be_asked_without_making_a_model():
         "act": "gelu",
         "da_act": "relu",
         "score": "class",
+        "compat": "clean",
         "mask_ratio": 0.03,
         "hidden_ratio_random": 1.0,
         "mask_schedule": "none",

@@ -101,7 +101,7 @@ def _heads_of_recycling(bundle: Bundle) -> int | None:
 
 _LEAF = (-1, (0,))
 #: what hides the salient tiles in both versions of MHIM
-_HIDES = ("mask_ratio", "hidden_ratio_random", "mask_schedule")
+_HIDES = ("compat", "mask_ratio", "hidden_ratio_random", "mask_schedule")
 #: what every published setting of version 1 has, though no file says so
 _FIRST = {"act": "relu", "mask_schedule": "cosine"}
 _STEM = "online_encoder."
@@ -188,7 +188,7 @@ _MICROMIL = Layout(
         "layers": count(r"layers\.\d+\.fc\.weight"),
         "width": size("image_feature.weight", 0),
     },
-    unsaid=("compat",),
+    unsaid=("compat", "tau"),
     aside=("feature_extractor.",),
     classwise={"classify.": _LEAF},
 )
