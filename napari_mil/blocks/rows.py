@@ -54,6 +54,13 @@ class Rows:
     def __len__(self) -> int:
         return len(self.features) if self.at is None else len(self.at)
 
+    @property
+    def few(self) -> bool:
+        """Whether it costs little to hold all that is made of them, or whoever asks wants it held: then what
+        is said of them has its whole graph.
+        """
+        return (len(self) <= CPU_ROWS // 4 and known_memory().rows is None) or self.features.requires_grad
+
     def all(self) -> Tensor:
         """(n, D) h of every row."""
         if torch.is_grad_enabled():
@@ -75,11 +82,9 @@ class Rows:
         return [tuple(others) for *others, _ in said], values
 
     def _each(self, head: Head, parameters: Sequence[Tensor]) -> tuple[list[tuple[Tensor, ...]], Work | None]:
-        # it costs little to hold all that is made of few of them, unless even that is too much
-        few = len(self) <= CPU_ROWS // 4 and known_memory().rows is None
         if not torch.is_grad_enabled():
             return list(self._answers(head)), None
-        if few or self.features.requires_grad:
+        if self.few:
             return [head(self.drop(self.act(self.layer(x)))) for x in self.chunks()], None
         work = Work(self, head, [p for p in parameters if p.requires_grad])
         flat = Streamed.apply(work, self.layer.weight, self.layer.bias, *work.parameters)  # type: ignore[no-untyped-call]

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, dropout, leaky_relu
 
 from napari_mil.bag import Bag
-from napari_mil.blocks import GraphAttention, by_rows, draw_gumbel
+from napari_mil.blocks import GraphAttention, draw_gumbel
 from napari_mil.errors import ModelError
 from napari_mil.labeltree import LabelTree
 from napari_mil.methods.micromil.config import COMPAT, PRESETS, SELECT, MicroMILConfig
+from napari_mil.methods.micromil.images import SLOPE, Assignment, assign, shares
 from napari_mil.mil import (
     MILModel,
     Noise,
@@ -40,23 +41,6 @@ MODES = {"clean": "argmax", "official": "stochastic"}
 #: scores nearer than this share are equal, and the first of them counts: copies of an image differ by
 #: rounding
 NEAR = 1e-6
-_SLOPE = 0.01
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Assignment:
-    """Which images belong together, and how well each would represent a cluster.
-
-    Attributes
-    ----------
-    features : (N, d) projected
-    z : (N, K) share of every image in every cluster; rows sum to 1
-    score : (N, K) before noise and softmax over the images
-    """
-
-    features: Tensor
-    z: Tensor
-    score: Tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,11 +78,7 @@ class Centres(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, d) → (N, K) shares that sum to 1 over the clusters."""
-        middle = self.cluster_centers.mean(0)  # nothing depends on it but rounding
-        f, centres = features - middle, self.cluster_centers - middle
-        square = f.square().sum(1, keepdim=True) - 2 * f @ centres.T + centres.square().sum(1)
-        near = 1 / (1 + square.clamp_min(0))
-        return near / near.sum(1, keepdim=True)
+        return shares(features, self.cluster_centers)
 
 
 class MicroMIL(MILModel):
@@ -147,10 +127,7 @@ class MicroMIL(MILModel):
 
     def assign(self, features: Tensor) -> Assignment:
         """Clusters of a bag (N, D)."""
-        f = leaky_relu(by_rows(self.image_feature, features), _SLOPE)
-        z = self.dec(f)
-        # the attention layer on z_ic · f_i for every image and cluster, without making N · K vectors
-        return Assignment(f, z, z * (f @ self.attn.weight[0])[:, None] + self.attn.bias)
+        return assign(features, self.image_feature, self.dec.cluster_centers, self.attn)
 
     def graph(
         self,
@@ -190,11 +167,11 @@ class MicroMIL(MILModel):
         h, attention = q, []
         for layer in self.layers:
             h, weights = layer(h, edges)
-            h = leaky_relu(dropout(h, self.config.dropout, self.training and self._drops), _SLOPE)
+            h = leaky_relu(dropout(h, self.config.dropout, self.training and self._drops), SLOPE)
             attention.append(weights)
         logits = self.classify(h.mean(0))
         if self.setting("activate"):
-            logits = leaky_relu(logits, _SLOPE)
+            logits = leaky_relu(logits, SLOPE)
         contributions = h @ self.classify.weight.T / len(h)
         return ImageGraph(assigned, selected, similarity, edges, tuple(attention), h, logits, contributions)
 
@@ -202,8 +179,7 @@ class MicroMIL(MILModel):
         """(K,) images and their (K, d) features, with the gradient of the softmax (straight-through)."""
         score = _noisy(assigned.score.T, noise, "select")
         selected = _first_largest(score)
-        soft = torch.softmax(score / self.config.tau, 1)
-        return selected, assigned.features[selected] + (soft - soft.detach()) @ assigned.features
+        return selected, assigned.choice(selected, lambda: torch.softmax(score / self.config.tau, 1))
 
     def _edges(self, similarity: Tensor, noise: Noise | None) -> Tensor:
         """(K, K) one edge from every node to a neighbour, and every node's loop."""
@@ -347,8 +323,8 @@ def _first_largest(values: Tensor) -> Tensor:
 
 def _gathered(seen: ImageGraph, images: int) -> Tensor:
     """(N, C) the contributions of the nodes, at the images that they are."""
-    at = torch.zeros(images, seen.contributions.shape[1], device=seen.nodes.device, dtype=seen.nodes.dtype)
-    return at.index_add(0, seen.selected, seen.contributions)
+    told = seen.contributions
+    return told.new_zeros(images, told.shape[1]).index_add(0, seen.selected, told)
 
 
 def _clustering(z: Tensor) -> Tensor:
