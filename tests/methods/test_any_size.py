@@ -196,3 +196,14 @@ def test_short_of_memory_a_step_holds_less(name, large):
     step(None)
     peaks = [measured(lambda few=few: step(few))[1] for few in (None, 256)]
     assert peaks[1] < (0.75 if name in {"transmil", "mhim selfattn"} else 0.5) * peaks[0]
+
+
+@pytest.mark.parametrize("encoder", ["attn", "gated", "dsmil"])
+def test_as_published_a_step_of_mhim_holds_no_more(encoder, large):
+    example = [(torch.from_numpy(large[:8000].astype(np.float32)), None, Target(slide=TREE.leaves[1]))]
+    peaks = []
+    for compat in ("official", "clean"):
+        model = make(("mhim", {"encoder": encoder, "compat": compat}), 64, hidden=64).train()
+        total(model.loss(example, 0.5)).backward()
+        peaks.append(measured(lambda model=model: total(model.loss(example, 0.5)).backward())[1])
+    assert peaks[0] < 1.1 * peaks[1]

@@ -76,6 +76,35 @@ def test_counts_follow_the_floating_product_only_as_published():
             assert ceil_count(n, ratio, exact=True) == -(-n * hundredths // 100)
 
 
+@pytest.mark.parametrize("encoder", ["attn", "gated", "dsmil", "selfattn"])
+def test_as_published_nothing_but_what_is_seen_need_be_projected(encoder):
+    """The published order, all tiles projected and then hidden, gives the same gradients."""
+    torch.manual_seed(0)
+    model = make(compat="official", encoder=encoder, dropout=0.0, heads=2).double().train()
+    net, x = model.student, features(700).double()
+    for drop in net.modules():
+        if isinstance(drop, torch.nn.Dropout):
+            drop.p = 0.0
+    part = model.hide(model.look(x).score, generator=generator(1))
+
+    def gradients(vector):
+        net.zero_grad()
+        vector.square().sum().backward()
+        return {name: p.grad.clone() for name, p in net.named_parameters() if p.grad is not None}
+
+    queries = net.merge.global_q_mm.data.clone()
+    found = gradients(model._student(x, part).vector)
+    net.merge.global_q_mm.data.copy_(queries)
+    h = net.embed(x)
+    tokens = net.merge(h[part.recycled], follow=True)
+    expected = gradients(net.online_encoder.learn(h[part.kept], tokens).vector)
+    assert found.keys() == expected.keys()
+    for name, grad in found.items():
+        assert torch.allclose(
+            grad, expected[name], atol=1e-9 * max(1.0, expected[name].abs().max().item())
+        ), name
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     n=st.integers(1, 400),

@@ -255,15 +255,10 @@ class MHIM(MILModel):
     def _student(self, features: Tensor, part: Hiding) -> Pooled:
         """What the student makes of the kept tiles, and of tokens of the recycled ones where there are some.
 
-        As published all tiles are projected, then hidden. Here what is hidden needs no projection, and what
-        is seen is projected a few tiles at a time.
+        The published code projects all tiles, then hides. What is hidden needs no projection, and what is
+        seen is projected a few tiles at a time: the answers and gradients are the same.
         """
-        net = self.student
-        if self.config.compat == "official":
-            h = net.embed(features)
-            tokens = net.merge(h[part.recycled], follow=self.training) if part.tokens else None
-            return net.online_encoder.learn(h[part.kept], tokens)
-        tokens = None
+        net, tokens = self.student, None
         if part.tokens:
             tokens = net.merge(net.rows(features, part.recycled).all(), follow=self.training)
         return net.online_encoder.stream(net.rows(features, part.kept), tokens)
