@@ -14,7 +14,7 @@ from napari_mil.slides.address import Address, SlidePath, slide_path
 from napari_mil.steps import Progress, Steps
 from napari_mil.workflow.checkpoints import import_model
 from napari_mil.workflow.labels import LABEL_SUFFIXES
-from napari_mil.workflow.manifest import Matched, Row, match, read_manifest
+from napari_mil.workflow.manifest import COLUMNS, Matched, Row, match, read_manifest, unused_columns
 from napari_mil.workflow.naming import shown_names, told_apart
 from napari_mil.workflow.project import Project, default_tree, parse_mpp
 from napari_mil.workflow.travel import model_folder, read_card, take_model
@@ -73,7 +73,7 @@ def import_paths_steps(
             except (MILError, OSError) as error:
                 rows.append({"slide": name, "ok": False, "error": str(error)})
         yield Progress("import", len(files), len(files), payload=rows[-1] if rows else None)
-        return rows + _follow(project, matched, files)
+        return rows + _follow(project, matched, files) + _columns_aside(manifest, said)
 
 
 def _found(paths: Sequence[SlidePath], *, needed: bool) -> list[SlidePath]:
@@ -242,6 +242,16 @@ def _follow(project: Project, matched: Matched, files: Sequence[SlidePath]) -> l
         note = f"row {row.number} of the manifest {why}"
         rows.append({"slide": row.slide, "ok": True, "note": note})
     return rows
+
+
+def _columns_aside(manifest: Path | None, rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """A row that tells which columns of a manifest nobody reads, where there are some."""
+    aside = unused_columns(rows)
+    if manifest is None or not aside:
+        return []
+    many = f"column {aside[0]} is" if len(aside) == 1 else f"columns {', '.join(aside)} are"
+    note = f"its {many} not used; a manifest has {', '.join(COLUMNS)}"
+    return [{"slide": manifest.name, "ok": True, "note": note}]
 
 
 def _told(project: Project, record: SlideRecord, row: Row) -> SlideRecord:

@@ -5,16 +5,20 @@ guess.
 from __future__ import annotations
 
 import csv
+import io
+import math
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from napari_mil.errors import LabelError, reason
 from napari_mil.slides.address import Address, SlidePath, slide_path
 
 PARTS = ("train", "validation", "test")
+COLUMNS = ("slide", "case", "label", "time", "event", "split")
 _EVENT = {"1": True, "0": False, "true": True, "false": False, "yes": True, "no": False}
 
 
@@ -53,16 +57,20 @@ class Row:
     @property
     def follow_up(self) -> tuple[float, bool] | None:
         """Time and event, or None; LabelError when they make no sense."""
-        time, event = self.get("time"), (self.get("event") or "").strip().lower()
+        time, event = self.get("time"), (self.get("event") or "").lower()
         if not time and not event:
             return None
         try:
-            return float(time or ""), _EVENT[event]
+            number, seen = float(time or ""), _EVENT[event]
+            possible = math.isfinite(number) and number >= 0
         except (ValueError, KeyError):
+            possible = False
+        if not possible:
             raise LabelError(
                 f"The manifest says time {time!r} and event {event!r} of {self.slide}; "
-                "a number and 1 (observed) or 0 (censored) are expected."
-            ) from None
+                "a number from 0 on and 1 (observed) or 0 (censored) are expected."
+            )
+        return number, seen
 
 
 @dataclass(slots=True)
@@ -84,30 +92,68 @@ class Matched:
 
 
 def read_manifest(path: Path) -> tuple[Row, ...]:
-    """The rows of a CSV `slide[, case, label, time, event, split]`; LabelError when it cannot be read, the
-    column `slide` is missing, a split is none, or a case stands in two splits.
+    """The rows of a CSV `slide[, case, label, time, event, split]`, with commas, semicolons or tabs between.
+
+    Spaces around a value, and capitals in the names of columns, do not count. LabelError when it cannot be
+    read, the column `slide` is missing, a column is there twice, a row has more values than there are
+    columns, a split is none, or a case stands in two splits.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            names = set(reader.fieldnames or [])
-            read = [(reader.line_num, row) for row in reader]
+            text = stream.read()
+        reader = csv.DictReader(
+            io.StringIO(text, newline=""), delimiter=_delimiter(text), skipinitialspace=True, strict=True
+        )
+        names = [name.strip().lower() for name in reader.fieldnames or ()]
+        reader.fieldnames = names
+        read = [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise LabelError(
             f"The manifest {path} cannot be read ({reason(error)}); expected a CSV file in UTF-8."
         ) from error
-    if "slide" not in names:
-        raise LabelError(
-            f"The manifest {path.name} has the columns {', '.join(sorted(names)) or 'none'}; "
-            "it needs `slide`, and may have `case`, `label`, `time`, `event` and `split`."
-        )
+    _check_columns(path, names, read)
     rows = tuple(
-        Row(number, row["slide"], {k: v for k, v in row.items() if k and k != "slide" and v})
-        for number, row in read
+        Row(number, row.pop("slide"), {k: v for k, v in row.items() if v})
+        for number, row in ((number, _stripped(row)) for number, row in read)
         if row["slide"]
     )
     _check_splits(path, rows)
     return rows
+
+
+def unused_columns(rows: Iterable[Row]) -> list[str]:
+    """Columns with something in them that nobody reads."""
+    return sorted({column for row in rows for column in row.facts} - set(COLUMNS))
+
+
+def _delimiter(text: str) -> str:
+    """What stands between the columns: that with which one of them is `slide`."""
+    head = text.partition("\n")[0].lower()
+    return next((mark for mark in ",;\t" if "slide" in (n.strip(' "\r') for n in head.split(mark))), ",")
+
+
+def _stripped(row: Mapping[str | None, str | None]) -> dict[str, str]:
+    """The values of a row by its columns, without the spaces around them."""
+    return {name: (value or "").strip() for name, value in row.items() if name}
+
+
+def _check_columns(
+    path: Path, names: Sequence[str], read: Iterable[tuple[int, Mapping[str | None, Any]]]
+) -> None:
+    twice = next((name for name in names if name and names.count(name) > 1), None)
+    if "slide" not in names or twice:
+        there = f"the columns {', '.join(names)}" if any(names) else "no columns"
+        what = f"has the column {twice} twice" if twice else f"has {there}"
+        raise LabelError(
+            f"The manifest {path.name} {what}; it needs `slide`, and may have `case`, `label`, `time`, "
+            "`event` and `split`."
+        )
+    for number, row in read:
+        if any(value.strip() for value in row.get(None, ())):
+            raise LabelError(
+                f"Row {number} of the manifest {path.name} has more values than there are columns "
+                f"({', '.join(names)}); put a value that holds what stands between them into quotes."
+            )
 
 
 def _check_splits(path: Path, rows: Sequence[Row]) -> None:

@@ -129,6 +129,55 @@ def test_a_case_stands_in_one_split(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\ufeffslide;case;label\r\na.svs;c 1;Benign/N\r\n",
+        "slide\tcase\tlabel\na.svs\tc 1\tBenign/N\n",
+        "slide, case, label\na.svs , c 1 , Benign/N \n",
+        'Slide,"Case",LABEL,\n"a.svs","c 1",Benign/N,,\n\n',
+    ],
+)
+def test_a_manifest_as_spreadsheets_write_it(tmp_path, text):
+    (tmp_path / "m.csv").write_bytes(text.encode())
+    (row,) = read_manifest(tmp_path / "m.csv")
+    assert (row.slide, row.facts) == ("a.svs", {"case": "c 1", "label": "Benign/N"})
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("slide,label\ns,1.svs,N\n", r"Row 2 of the manifest m.csv has more values than there are columns"),
+        ("slide,slide,label\na,b,N\n", "has the column slide twice"),
+        ('slide,label\na.svs,"N\nb.svs,IC\n', "cannot be read .unexpected end of data"),
+        ("case,label\nc,N\n", "m.csv has the columns case, label; it needs `slide`"),
+        ("", "m.csv has no columns; it needs `slide`"),
+    ],
+)
+def test_a_manifest_that_would_be_read_wrongly_is_refused(tmp_path, text, said):
+    (tmp_path / "m.csv").write_text(text)
+    with pytest.raises(LabelError, match=said):
+        read_manifest(tmp_path / "m.csv")
+
+
+@pytest.mark.parametrize("time", ["-5", "nan", "inf", "x"])
+def test_a_time_that_cannot_be_is_refused(tmp_path, time):
+    (row,) = read_manifest(written(tmp_path / "m.csv", f"a.svs,{time},1", header="slide,time,event"))
+    with pytest.raises(LabelError, match=rf"says time '{time}' and event '1' of a\.svs; a number from 0 on"):
+        _ = row.follow_up
+
+
+def test_columns_that_nobody_reads_are_told(tmp_path):
+    tiny(tmp_path / "s" / "1.tif")
+    manifest = written(tmp_path / "m.csv", "1.tif,IC,,70", header="slide,lable,split,age")
+    rows = rows_of(tmp_path / "p", [tmp_path / "s"], manifest=manifest)
+    assert rows["m.csv"] == {
+        "slide": "m.csv",
+        "ok": True,
+        "note": "its columns age, lable are not used; a manifest has slide, case, label, time, event, split",
+    }
+
+
 def rows_of(*words, **more):
     return {row["slide"]: row for row in drain(import_paths_steps(*words, **more))}
 
