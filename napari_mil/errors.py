@@ -16,9 +16,7 @@ class MILError(Exception):
     """
 
     def __str__(self) -> str:
-        text = super().__str__()
-        if not text.isprintable():
-            text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+        text = printable(super().__str__())
         cut = _LONGEST // 2
         return text if len(text) <= _LONGEST else f"{text[:cut]} … {text[-cut:]}"
 
@@ -57,6 +55,15 @@ class DeviceError(MILError, RuntimeError):
 
 class SaidWarning(UserWarning):
     """What a person said cannot be read any more: it is as if it had never been said."""
+
+
+def printable(text: str) -> str:
+    r"""A text with what no line of a screen or a log can hold written out.
+
+    >>> printable("a\nb \x1b[31m\udce9"), printable("Größe 日本")
+    ('a\\nb \\x1b[31m\\udce9', 'Größe 日本')
+    """
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def reason(error: BaseException) -> str:

@@ -6,6 +6,7 @@ usable, 130 interrupted. Running again resumes: what is kept in the project is n
 
 from __future__ import annotations
 
+import io
 import sys
 import warnings
 from typing import Annotated, Any
@@ -67,6 +68,10 @@ def main() -> None:
             as_before(message, category, *where, **more)
 
     warnings.showwarning = warn
+    if isinstance(
+        sys.stdout, io.TextIOWrapper
+    ):  # a name, or a µ, that the terminal lacks ends no night's work
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except MILError as error:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from napari_mil.cli.running import AsJson, By, ExistingProject, opened, say_error
-from napari_mil.errors import LabelError
+from napari_mil.errors import LabelError, printable
 
 app = typer.Typer(
     help="What people said: show it and its history; say, take back, lock; verify, back up, restore.",
@@ -35,7 +35,7 @@ def _print(rows: Iterable[dict[str, Any]], *, as_json: bool) -> None:
             for k, v in row.items()
             if v not in (None, "", False) and not isinstance(v, list)
         )
-        print(json.dumps(row) if as_json else "  ".join(map(str, shown)))
+        print(json.dumps(row) if as_json else printable("  ".join(map(str, shown))))
 
 
 @app.command(epilog="Example: `napari-mil labels show study/ --slide case-17`")

@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from napari_mil.errors import MILError, ProjectError
+from napari_mil.errors import MILError, ProjectError, printable
 from napari_mil.steps import ASIDE, Progress, Steps, drain
 
 T = TypeVar("T")
@@ -30,7 +30,7 @@ By = Annotated[str, typer.Option("--by", help="Who speaks; kept with every event
 
 def say_error(sentence: str) -> None:
     """One line on standard error."""
-    print(f"napari-mil: {sentence}", file=sys.stderr)
+    print(printable(f"napari-mil: {sentence}"), file=sys.stderr)
 
 
 def disk_sentence(error: OSError) -> str:
@@ -64,7 +64,8 @@ def show(
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 
-    words, note = TextColumn("{task.description}"), TextColumn("{task.fields[note]}")
+    words = TextColumn("{task.description}", markup=False)  # a name may look like markup
+    note = TextColumn("{task.fields[note]}", markup=False)
     columns = (words, BarColumn(24), MofNCompleteColumn(), TimeRemainingColumn(), note)
     with Bars(*columns, transient=True, console=Console(stderr=True)) as bars:
         tasks: dict[str, Any] = {}
@@ -179,7 +180,7 @@ def line(row: dict[str, Any], said: tuple[str, ...] = (), what: str = "slide") -
     """The row of a slide, or of `what` it is, as text."""
     wanted = {k: v for k, v in row.items() if k not in (what, "ok", "error") and (not said or k in said)}
     rest = ", ".join(f"{k} {_short(v)}" for k, v in wanted.items())
-    return f"{row[what]}: {rest}" if row["ok"] else f"{row[what]}: FAILED, {row['error']}"
+    return printable(f"{row[what]}: {rest}" if row["ok"] else f"{row[what]}: FAILED, {row['error']}")
 
 
 def _short(value: Any) -> str:

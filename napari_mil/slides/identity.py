@@ -36,7 +36,9 @@ def fingerprint(path: SlidePath, files: Sequence[SlidePath], shape_px: tuple[int
         for i in range(0, len(named), _AT_ONCE):
             names, some = zip(*named[i : i + _AT_ONCE], strict=True)
             for name, (size, first, last) in zip(names, pool.map(_edges, some), strict=True):
-                digest.update(f"{name}\0{size}\0".encode())
+                digest.update(
+                    f"{name}\0{size}\0".encode(errors="surrogateescape")
+                )  # the name as it is on disk
                 digest.update(first)
                 digest.update(last)
     return digest.hexdigest()

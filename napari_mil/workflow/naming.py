@@ -7,18 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from napari_mil.correction import Cells, Place
+from napari_mil.errors import printable
 from napari_mil.ledger import SlideRecord
 from napari_mil.slides.address import SlidePath, slide_path
 
 
 def told_apart(paths: Sequence[SlidePath], names: Sequence[str]) -> list[str]:
-    """The names; where some are equal, as many folders before them as tell them apart.
+    """The names, made printable; where some are equal, as many folders before them as tell them apart.
 
     >>> from pathlib import Path
     >>> told_apart([Path("/x/a/1.svs"), Path("/x/b/1.svs"), Path("/x/b/2.svs")], ["1", "1", "2"])
     ['a/1', 'b/1', '2']
     """
-    shown = list(names)
+    shown = list(map(printable, names))
     for depth in range(1, max((len(path.parts) for path in paths), default=0)):
         counts = Counter(shown)
         if len(counts) == len(shown):
@@ -26,7 +27,7 @@ def told_apart(paths: Sequence[SlidePath], names: Sequence[str]) -> list[str]:
         again = [counts[text] > 1 for text in shown]
         for i, path in enumerate(paths):
             if again[i]:
-                shown[i] = "/".join((*path.parent.parts[-depth:], names[i])).replace("//", "/")
+                shown[i] = printable("/".join((*path.parent.parts[-depth:], names[i])).replace("//", "/"))
     return shown
 
 

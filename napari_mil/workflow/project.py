@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 import numpy as np
 
 from napari_mil.correction import Cells, Correction, Place, WholeSlide
-from napari_mil.errors import LabelError, ModelError, ProjectError, SlideError
+from napari_mil.errors import LabelError, ModelError, ProjectError, SlideError, printable
 from napari_mil.labeltree import LabelTree
 from napari_mil.ledger import SlideRecord
 from napari_mil.steps import Progress, drain
@@ -122,7 +122,7 @@ class Project:
             SlideRecord(
                 id=slide.fingerprint,
                 path=str(slide_path(path).absolute()),
-                name=slide.name,
+                name=printable(slide.name),
                 case=case or (known.case if known else self._own_case(slide)),
                 label=text or (known.label if known else None),
                 mpp=slide.mpp,
@@ -137,7 +137,7 @@ class Project:
         """A case for a slide of which nobody said one: its name, unless another slide's case is called so."""
         taken = {r.case for r in self.slides}
         names = (slide.name, f"{slide.path.absolute().parent.name}/{slide.name}", slide.fingerprint)
-        return next(name for name in names if name not in taken)
+        return next(name for name in map(printable, names) if name not in taken)
 
     def slide(self, which: str | Slide | SlideRecord) -> Slide:
         """The opened slide of an id, a name or a record; ProjectError naming the slides there are.

@@ -1,6 +1,13 @@
 """import, embed, predict on the command line."""
 
+import json
+import os
+import subprocess
+import sys
+
+import pytest
 from quickstudy import add, study, tiny
+from slidefiles import picture, write_pyramid
 
 
 def test_slides_of_one_name_are_told_apart_and_an_unclear_one_is_refused(tmp_path, run):
@@ -29,3 +36,46 @@ def test_embed_needs_no_file_where_features_are_kept(tmp_path, run):
     assert out.startswith("[1/2] s0: tiles 12, features ")
     assert "[2/2] s1: FAILED, There is no file" in out
     assert "1 of 2 slides failed" in err
+
+
+@pytest.mark.skipif(
+    sys.platform in ("win32", "darwin"), reason="names there are Unicode without control characters"
+)
+def test_slides_of_any_name_are_taken_in_and_shown_on_one_line(tmp_path, run):
+    names = [b"new\nline.tif", b"esc\x1b[31m.tif", b"Gr\xfc\xdfe.tif", "µ 日本.tif".encode()]
+    for seed, name in enumerate(names):
+        tiny(tmp_path / "s" / os.fsdecode(name), seed)
+    shown = ["Gr\\udcfc\\udcdfe", "esc\\x1b[31m", "new\\nline", "µ 日本"]
+    status, out, err = run("import", tmp_path / "p", tmp_path / "s")
+    assert (status, err) == (0, "")
+    assert sorted(line.split(".tif:")[0] for line in out.splitlines()) == shown
+    out = run("labels", "show", tmp_path / "p")[1]
+    assert sorted(line.split("  ")[0] for line in out.splitlines()) == shown
+    rows = map(json.loads, run("labels", "show", tmp_path / "p", "--json")[1].splitlines())
+    assert sorted(row["slide"] for row in rows) == shown
+    for name in (*shown, *map(os.fsdecode, names)):  # as shown, or as the file is called
+        assert run("labels", "set", tmp_path / "p", "IC", "--slide", name)[0] == 0
+    assert run("export", tmp_path / "p", tmp_path / "all.csv")[0] == 0
+
+
+def test_a_name_that_the_terminal_has_no_letters_for_ends_nothing(tmp_path):
+    tiny(tmp_path / "µ日本.tif")
+    line = [sys.executable, "-m", "napari_mil.cli", "import", tmp_path / "p", tmp_path / "µ日本.tif"]
+    made = subprocess.run(
+        line, env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True, check=False
+    )
+    assert (made.returncode, made.stderr) == (0, b"")
+    assert made.stdout.startswith(rb"\xb5\u65e5\u672c.tif: size 400 \xd7 300 px")
+
+
+def test_a_name_like_markup_is_shown_as_it_is(tmp_path, run, monkeypatch):
+    tiny(tmp_path / "a[" / "1.tif", 1)
+    tiny(tmp_path / "b[" / "1.tif", 2)
+    write_pyramid(tmp_path / "b[" / "[red]2.tif", picture(300, 400, 3), "zlib")
+    (tmp_path / "[").mkdir()
+    for seed, folder in enumerate("ab"):
+        tiny(
+            tmp_path / folder / "[" / "x]y.tif", seed
+        )  # told apart as [/x]y: rich takes it for the end of a style
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    assert run("import", tmp_path / "p", tmp_path)[0] == 0
