@@ -27,6 +27,7 @@ class Progress:
     total : units in all, or None when unknown
     note : a short remark ("on CPU")
     payload : an intermediate result to show already (a partial Prediction, one epoch's metrics), or None
+    within : share of the next unit that is done already, 0 to 1, where units are large
     """
 
     stage: str
@@ -34,6 +35,7 @@ class Progress:
     total: int | None = None
     note: str = ""
     payload: Any = None
+    within: float = 0.0
 
 
 Steps = Generator[Progress, None, T]

@@ -135,6 +135,9 @@ def predict(
         ),
     ] = None,
     *,
+    again: Annotated[
+        bool, typer.Option("--again", help="Ask anew about slides that this model has answered already.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Answer for every slide, or for those named; maps are kept in the project.
@@ -164,7 +167,8 @@ def predict(
             return
 
         def act(record: Any, name: str) -> dict[str, Any]:
-            steps = analyse_steps(p, p.slide(record), model=card.id)
+            alone: dict[str, Any] = {"again": again, "watched": lambda: False}
+            steps = analyse_steps(p, p.slide(record), model=card.id, **alone)
             said = show(steps, as_json=as_json, slide=name)
             return {**answer_numbers(said, card), "model": card.name}
 

@@ -105,6 +105,15 @@ class Store:
             grid, pixels = _grid(about["grid"], arrays["cells"]), about.get("pixel_hash", "")
             return Bag(about["slide_id"], grid, arrays["features"], about["encoder"], pixels)
 
+    def load_grid(self, slide_id: str, encoder: str, tile_px: int, mpp: float | None) -> TileGrid | None:
+        """The tiles of `load_bag` without their features, which may be large; None where none are kept."""
+        folder = self._bag_folder(slide_id, encoder, tile_px, mpp)
+        if not folder.exists():
+            return None
+        with damage(self.folder, folder):
+            about, arrays = read_arrays(folder, ("cells",))
+            return _grid(about["grid"], arrays["cells"])
+
     def save_bag(self, bag: Bag) -> None:
         """Keep the features of a slide's tiles; a bag of the same key is replaced."""
         grid = bag.grid

@@ -35,8 +35,11 @@ def write_arrays(
     )
 
 
-def read_arrays(folder: Path, *, mapped: bool = False) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """The attributes and arrays, read-only, that `write_arrays` wrote; ValueError when an array was altered.
+def read_arrays(
+    folder: Path, only: tuple[str, ...] = (), *, mapped: bool = False
+) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """The attributes and arrays, read-only, that `write_arrays` wrote, or only those; ValueError when one was
+    altered.
 
     With `mapped`, an array that is one file stays there, and the system reads of it what is looked at: many
     bags together need no more memory than there is. A disk that goes away then ends the program, so it is
@@ -47,12 +50,12 @@ def read_arrays(folder: Path, *, mapped: bool = False) -> tuple[dict[str, Any], 
     about = attributes(folder)
     group = zarr.open_group(folder, mode="r")
     arrays = {}
-    for name, known in about["checksums"].items():
+    for name in only or about["checksums"]:
         values = _map(folder / name) if mapped else None
         if values is None:
             values = np.asarray(group[name][...])
             values.flags.writeable = False
-        if _sum(values) != known:
+        if _sum(values) != about["checksums"][name]:
             raise ValueError(f"the content of {name} does not give its checksum")
         arrays[name] = values
     return about, arrays

@@ -61,7 +61,7 @@ class Job(QObject):
         self.last = Progress("waiting")
         self._make = make
         self._cancel = threading.Event()
-        self._stage_began = ("", 0.0, 0)
+        self._stage_began = ("", 0.0, 0.0)
 
     def cancel(self) -> None:
         """Ask for the end: the generator is closed in its own thread, so that its `finally` runs."""
@@ -70,7 +70,7 @@ class Job(QObject):
     def seconds_left(self) -> float | None:
         """Estimate for the current stage, or None while nothing can be said."""
         stage, began, first = self._stage_began
-        done, total = self.last.done, self.last.total
+        done, total = self.last.done + self.last.within, self.last.total
         if stage != self.last.stage or not total or done <= first:
             return None
         return (time.monotonic() - began) * (total - done) / (done - first)
@@ -102,7 +102,7 @@ class Job(QObject):
                 self.result = stop.value
                 return (self.returned, self.result)
             if now.stage != self._stage_began[0]:
-                self._stage_began, shown = (now.stage, time.monotonic(), now.done), 0.0
+                self._stage_began, shown = (now.stage, time.monotonic(), now.done + now.within), 0.0
             self.last = now
             if now.payload is not None or time.monotonic() - shown > PAUSE_S or now.done == now.total:
                 shown = time.monotonic()

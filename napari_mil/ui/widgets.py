@@ -32,6 +32,8 @@ from napari_mil.ui.ramps import TISSUE, Rgba, is_dark, rgb
 
 #: What changes many times a second is shown this often: every repaint costs the window a frame.
 SETTLE_MS = 250
+#: Steps of a bar for each unit of the work: where units are slides, it moves within them.
+FINE = 100
 #: The property of a button that keeps its tooltip while it is disabled.
 _TIP = "what it does"
 
@@ -165,8 +167,8 @@ class JobBar(QWidget):
         now = self._job.last
         note = f" ({now.note})" if now.note else ""
         self.title.setText(f"{self._job.title}: {now.stage}{note}")
-        self.bar.setRange(0, now.total or 0)
-        self.bar.setValue(now.done if now.total else 0)
+        self.bar.setRange(0, FINE * (now.total or 0))
+        self.bar.setValue(int(FINE * (now.done + now.within)) if now.total else 0)
         self.left.setText(time_left(self._job.seconds_left(), now))
         if self._activity is not None:
             self._activity.set(now.done, now.total)

@@ -5,6 +5,7 @@ when used.
 from __future__ import annotations
 
 from napari_mil.workflow.analyse import PartialAnswer, analyse_steps, bag_steps, slide_bag_steps
+from napari_mil.workflow.answering import Answered, SlideAnswer, answer_slides_steps
 from napari_mil.workflow.cases import answer_case_steps
 from napari_mil.workflow.checkpoints import Question, class_list, import_model, questions, take_checkpoint
 from napari_mil.workflow.child import told_to_stop
@@ -88,11 +89,13 @@ from napari_mil.workflow.studies import cross_validate_steps, search_model_steps
 from napari_mil.workflow.tables import Table, answer_columns, answer_numbers
 
 __all__ = [
+    "Answered",
     "Contradiction",
     "PartialAnswer",
     "Project",
     "Question",
     "Retrained",
+    "SlideAnswer",
     "SlideHistory",
     "Table",
     "add_encoder",
@@ -103,6 +106,7 @@ __all__ = [
     "answer_columns",
     "answer_numbers",
     "answer_question",
+    "answer_slides_steps",
     "backup",
     "bag_steps",
     "class_list",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -91,6 +92,20 @@ def kept_bag(
     """The features that the project keeps of a slide, or None; the slide's file is not looked at. With
     `mapped` they stay on disk, see `store.arrays.read_arrays`.
     """
+    found = (project.store.load_bag(*key, mapped=mapped) for key in _bag_keys(project, record, encoder))
+    return next((kept for kept in found if kept is not None and kept.grid.slide_mpp == record.mpp), None)
+
+
+def kept_grid(project: Project, record: SlideRecord, *, encoder: str = "builtin") -> TileGrid | None:
+    """The tiles of `kept_bag`, or None; their features are not looked at."""
+    found = (project.store.load_grid(*key) for key in _bag_keys(project, record, encoder))
+    return next((grid for grid in found if grid is not None and grid.slide_mpp == record.mpp), None)
+
+
+def _bag_keys(
+    project: Project, record: SlideRecord, encoder: str
+) -> Iterator[tuple[str, str, int, float | None]]:
+    """What the features of a slide may be kept under: of slides, and of folders of photographs."""
     from napari_mil.bag import PHOTOGRAPH, SRGB
     from napari_mil.workflow.colours import converts
 
@@ -98,10 +113,7 @@ def kept_bag(
     mpp = None if record.mpp is None else machine.mpp
     colours = SRGB if converts(project) else ""
     for made_by in (machine.id + colours, machine.id + PHOTOGRAPH + colours):
-        kept = project.store.load_bag(record.id, made_by, machine.tile_px, mpp, mapped=mapped)
-        if kept is not None and kept.grid.slide_mpp == record.mpp:
-            return kept
-    return None
+        yield record.id, made_by, machine.tile_px, mpp
 
 
 def slide_bag_steps(
@@ -173,13 +185,21 @@ def _from_the_middle(grid: TileGrid, view: Box) -> NDArray[np.int64]:
 
 
 def analyse_steps(
-    project: Project, slide: Slide, *, model: str, region: Box | None = None, view: Box | None = None
+    project: Project,
+    slide: Slide,
+    *,
+    model: str,
+    region: Box | None = None,
+    view: Box | None = None,
+    again: bool = False,
+    watched: Callable[[], bool] = lambda: True,
 ) -> Steps[Prediction]:
     """A model's answer for a slide, or for a region of it, with every map.
 
-    While tiles are being embedded, Progress carries a PartialAnswer about once a second; the last one is
-    whole. A slide's answer is kept in the project; a region's is marked and is not. Progress of the stage
-    ASIDE says when memory was short for the answer. ModelError when the model does not fit the slide's tiles.
+    While tiles are being embedded, Progress carries a PartialAnswer about once a second, as long as somebody
+    is there to see it (`watched`); the last one is whole. A slide's answer is kept in the project, and given
+    from there unless it is asked for `again`; a region's is marked and is not. Progress of the stage ASIDE
+    says when memory was short for the answer. ModelError when the model does not fit the slide's tiles.
     """
     from napari_mil.device import watching_memory
     from napari_mil.infer import predict
@@ -201,12 +221,14 @@ def analyse_steps(
         if not isinstance(now.payload, Bag):
             return replace(now, payload=None)
         card.check(now.payload)
+        if not watched():
+            return replace(now, payload=None)
         return replace(now, payload=PartialAnswer(now.payload.grid, ask(now.payload, "region")))
 
     asked = bag_steps(project, slide, encoder=card.encoder, region=region, view=view)
     bag = yield from told_as(asked, retell)
     card.check(bag)
-    if region is None:
+    if region is None and not again:
         kept = project.store.load_prediction(slide.fingerprint, bag.grid.id, card.id)
         if kept is not None:
             yield Progress("answer", 1, 1, "from the project", PartialAnswer(bag.grid, kept))

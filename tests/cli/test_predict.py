@@ -14,7 +14,7 @@ from napari_mil.methods import official
 from napari_mil.prediction import Prediction, TileMap
 from napari_mil.samples import SAMPLE_TREE
 from napari_mil.steps import drain
-from napari_mil.workflow import answer_columns, answer_numbers, train_model_steps
+from napari_mil.workflow import Project, answer_columns, answer_numbers, find_card, train_model_steps
 
 pytestmark = pytest.mark.slow
 
@@ -157,3 +157,17 @@ def test_heads_that_contradict_each_other_are_told_in_the_table():
     own, sums = (SAMPLE_TREE.names[SAMPLE_TREE.nodes_at(0)[int(p.argmax())]] for p in (other, 1 - other))
     assert row["disagreement"] == f"coarse head {own}, fine answer {sums}"
     assert set(row) < set(answer_columns(card))
+
+
+def test_slides_are_asked_anew_when_that_is_asked_for(folder, run):
+    def times():
+        with Project(folder) as project:
+            card = find_card(project, "m")
+            return [project.store.latest_answer(r.id, card.id).at for r in project.slides]
+
+    assert run("predict", folder, "--model", "m")[0] == 0
+    first = times()
+    assert run("predict", folder, "--model", "m")[0] == 0
+    assert times() == first
+    assert run("predict", folder, "--model", "m", "--again")[0] == 0
+    assert all(later > before for later, before in zip(times(), first, strict=True))
