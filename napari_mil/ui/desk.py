@@ -48,10 +48,12 @@ class Desk(QObject):
     """The state in front of one viewer's user.
 
     `changed(before, after)` is emitted after every `apply` that changed something; `before` and `after` are
-    States.
+    States. `answered(slide id, what)` tells what a model said of a slide, in front or not: a Prediction, or a
+    sentence why there is none.
     """
 
     changed = Signal(object, object)
+    answered = Signal(str, object)
     said = Signal(str)
     layer_added = Signal(object)
     theme_changed = Signal()

@@ -49,6 +49,7 @@ class SlideModel(QAbstractListModel):
         self._heard = 0
         self._pending: frozenset[str] = frozenset()
         self._answers: dict[str, str] = {}
+        self._failed: dict[str, str] = {}
         self._pictures: OrderedDict[str, QIcon | None] = OrderedDict()
         self._wanted: dict[str, list[str]] = {"picture": [], "answer": []}
 
@@ -67,6 +68,7 @@ class SlideModel(QAbstractListModel):
         if project is not self._project:  # what was asked of the one before is not waited for
             self._project = project
             self._answers.clear()
+            self._failed.clear()
             self._said, self._heard, self._pending = {}, 0, frozenset()
             for wanted in self._wanted.values():
                 wanted.clear()
@@ -88,6 +90,19 @@ class SlideModel(QAbstractListModel):
         for slide_id in new:
             self._changed(slide_id)
 
+    def answered(self, slide_id: str, what: Any) -> None:
+        """A model said something of a slide, or could not be asked, in front or not."""
+        state = self._desk.state
+        if state.card is None or state.project is None:
+            return
+        if isinstance(what, str):
+            self._failed[slide_id] = what
+            self._answers[slide_id] = "could not be asked"
+        elif what.model_id == state.card.id:
+            self._failed.pop(slide_id, None)
+            self._answers[slide_id] = answer_words(state.project, what)
+        self._changed(slide_id)
+
     def _hear(self, project: Any, pending: Sequence[Correction]) -> set[str]:
         """Read what is new of corrections; the slides they are of."""
         waiting = frozenset(c.slide_id for c in pending)
@@ -108,7 +123,7 @@ class SlideModel(QAbstractListModel):
 
     def look_anew(self, state: State) -> None:
         """Another project or model, or reading blind began or ended: every row says something else."""
-        self._answers = {}
+        self._answers, self._failed = {}, {}
         self.refresh(state)
         if self._records:
             self.dataChanged.emit(self.index(0), self.index(len(self._records) - 1))
@@ -127,7 +142,7 @@ class SlideModel(QAbstractListModel):
         if role == Qt.ItemDataRole.SizeHintRole:
             return QSize(10, THUMBNAIL_PX + 8)
         if role == Qt.ItemDataRole.ToolTipRole:
-            return record.path
+            return "\n".join(filter(None, (record.path, self._failed.get(record.id))))
         if role == _ID:
             return record.id
         if role == _SOUGHT:
@@ -265,6 +280,7 @@ class SlideList(QWidget):
             lambda at: self.menu(self.view.indexAt(at)).popup(QCursor.pos())
         )
         column(self, self.sought, self.view)
+        desk.answered.connect(self.model.answered)
         acts.whenever(desk, ("project", "card", "blind", "second"), self.model.look_anew)
         acts.whenever(desk, ("project", "record", "pending", "answer", "blind", "heard"), self.refresh)
 

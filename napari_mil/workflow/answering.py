@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from napari_mil.errors import MILError
-from napari_mil.steps import ASIDE, Progress, Steps, part_of, told_as
+from napari_mil.steps import ASIDE, Progress, Steps, told_as
 from napari_mil.workflow.analyse import PartialAnswer, analyse_steps, kept_grid
 from napari_mil.workflow.encoding import find_encoder
 from napari_mil.workflow.naming import shown_names
@@ -16,6 +16,9 @@ from napari_mil.workflow.project import Box, Project, find_card
 if TYPE_CHECKING:
     from napari_mil.card import ModelCard
     from napari_mil.ledger import SlideRecord
+
+#: The stage that counts slides.
+STAGE = "all slides"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,7 +73,7 @@ def answer_slides_steps(
         looks at, whose tiles are then done first, or True or False for whether anybody does. Only then
         Progress carries PartialAnswers.
 
-    Yields Progress of the stage "slides", which counts them; when one is done its payload is a SlideAnswer.
+    Yields Progress of the stage `STAGE`, which counts them; when one is done its payload is a SlideAnswer.
 
     Raises
     ------
@@ -94,7 +97,7 @@ def answer_slides_steps(
             found.failed.append((done.name, done.error))
         else:
             found.asked += 1
-        yield Progress("slides", n + 1, len(turn), done.name, done)
+        yield Progress(STAGE, n + 1, len(turn), done.name, done)
     return found
 
 
@@ -123,7 +126,6 @@ def _one(
 ) -> Steps[SlideAnswer]:
     """Ask about one slide; what it says last is kept for the end, so that it is shown once."""
     last: PartialAnswer | None = None
-    count = part_of("slides", n, total, name)
 
     def tell(now: Progress) -> Progress:
         nonlocal last
@@ -131,11 +133,13 @@ def _one(
             return now
         if now.stage == "answer":
             last, now = now.payload or last, replace(now, payload=None)
-        inner = now.done / now.total if now.stage == "features" and now.total else 0.0
-        return replace(count(now), within=1.0 if now.stage == "answer" else min(inner, 1.0))
+        note, share = f"{name}: {now.stage}", float(now.stage == "answer")
+        if now.stage == "features" and now.total:
+            note, share = f"{note} {now.done:,} of {now.total:,}", now.done / now.total
+        return Progress(STAGE, n, total, note, now.payload, share)
 
     try:
-        yield Progress("slides", n, total, name)
+        yield Progress(STAGE, n, total, name)
         view = seen(record.id)
         steps = analyse_steps(
             project,

@@ -107,7 +107,7 @@ def test_progress_counts_slides_and_moves_within_them(project, monkeypatch):
         project.add(write_pyramid(project.path.parent / f"s{n}.tif", ringed))
     seen, front = [], ids(project)[4]
     drain(answer_slides_steps(project, model="m", seen=lambda i: i == front), seen.append)
-    slides = [now for now in seen if now.stage == "slides"]
+    slides = [now for now in seen if now.stage == "all slides"]
     assert {now.total for now in slides} == {6}
     where = [now.done + now.within for now in slides]
     assert where == sorted(where)

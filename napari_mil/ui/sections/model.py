@@ -9,6 +9,7 @@ from qtpy.QtWidgets import QButtonGroup, QComboBox, QRadioButton, QVBoxLayout, Q
 
 from napari_mil.steps import ASIDE
 from napari_mil.ui import acts
+from napari_mil.ui.allslides import AllSlides
 from napari_mil.ui.curves import HalvesPlot, SurvivalPlot
 from napari_mil.ui.desk import Desk
 from napari_mil.ui.state import State
@@ -53,6 +54,7 @@ class ModelSection(QWidget):
         scope.buttonClicked.connect(lambda _b: self._estimate(desk.state))
         self.estimate = hint()
         self.run_button = button("Run", self.run, "Ask the model about this slide", key="Ctrl+Return")
+        self.all = AllSlides(desk, self.run_button, self._take)
         self.answer = QWidget()
         self._answer = QVBoxLayout(self.answer)
         self._answer.setContentsMargins(0, 0, 0, 0)
@@ -63,7 +65,7 @@ class ModelSection(QWidget):
             self.held_out,
             row(self.whole, self.visible, None),
             self.estimate,
-            self.run_button,
+            self.all,
             self.answer,
         )
         desk.key("Ctrl+Return", self.run, "Run the model on the slide, or on what is in view")
@@ -113,7 +115,9 @@ class ModelSection(QWidget):
             if now.payload is not None and current():
                 self._take(now.payload.prediction, now.payload.grid, partial=now.stage != "answer")
 
-        def returned(_prediction: Any) -> None:
+        def returned(prediction: Any) -> None:
+            if not region:
+                self.desk.answered.emit(slide.fingerprint, prediction)
             if current() and not region:
                 acts.take_features(self.desk)
 
