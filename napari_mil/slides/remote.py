@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import re
 import threading
 import time
 import weakref
@@ -28,6 +29,8 @@ PAUSES_S = (0.1, 0.4)  # before the second and the third try
 CONNECT_S, READ_S = 5.0, 10.0
 #: Nothing is tried once more after so long: a server that takes connections and stays silent was asked twice.
 PATIENCE_S = 15.0
+#: What belongs behind every address in a folder.
+_queries: dict[str, str] = {}
 _NEEDS = {"http": "aiohttp", "https": "aiohttp", "s3": "s3fs"}
 _T = TypeVar("_T")
 
@@ -38,12 +41,15 @@ class RemoteFile:
     Bytes come in blocks. Neighbouring blocks that are missing are one request, two threads never ask for the
     same block, and the blocks used last are kept, in the cache that holds the tiles. When the server is gone
     a read ends in a SlideError, and the next read asks it again.
+
+    size, mark : of the file when it was opened; the mark (ETag) is another when it was replaced, None where
+        the server has none
     """
 
     def __init__(self, address: Address, *, cache: TileCache = shared_cache) -> None:
         self.address = address
         self._system, self._path = file_system(address)
-        self.size, self._mark = self._length()
+        self.size, self.mark = self._length()
         self._cache, self._token = cache, next(tokens)
         self._kept: OrderedDict[int, None] = OrderedDict()
         weakref.finalize(self, cache.drop, self._token).atexit = False
@@ -83,6 +89,10 @@ class RemoteFile:
         data = b"".join(self._get(first, last))
         return data[offset - first * BLOCK : stop - first * BLOCK]
 
+    def fetch(self, start: int, stop: int) -> bytes:
+        """Bytes that are there, of which nothing is kept."""
+        return trying(lambda: self._part(start, stop), self.address)
+
     def _key(self, at: int) -> Key:
         return (self._token, _BLOCKS, at, 0)
 
@@ -109,7 +119,7 @@ class RemoteFile:
         """One request for neighbouring blocks; whoever waits for them hears of the outcome."""
         try:
             start, stop = run.start * BLOCK, min(self.size, run.stop * BLOCK)
-            data = trying(lambda: self._part(start, stop), self.address)
+            data = self.fetch(start, stop)
         except BaseException as error:
             with self._lock:
                 waiting = [self._coming.pop(at) for at in run]
@@ -134,12 +144,12 @@ class RemoteFile:
 
     def _part(self, start: int, stop: int) -> bytes:
         self.requests += 1
-        if self.address.text.startswith("s3") and self._mark:
+        if self.address.text.startswith("s3") and self.mark:
             from fsspec.asyn import sync
 
             data: bytes = sync(self._system.loop, self._object, start, stop)
         else:
-            mark = {"headers": {"If-Match": self._mark}} if self._mark else {}
+            mark = {"headers": {"If-Match": self.mark}} if self.mark else {}
             data = bytes(self._system.cat_file(self._path, start=start, end=stop, **mark))
         if len(data) != stop - start:
             raise ConnectionError(f"{len(data)} of {stop - start} bytes came")
@@ -148,7 +158,7 @@ class RemoteFile:
     async def _object(self, start: int, stop: int) -> bytes:
         """A part of an object of S3, if it is still the one that was opened: s3fs has no word for that."""
         bucket, key, _ = self._system.split_path(self._path)
-        about = {"Bucket": bucket, "Key": key, "Range": f"bytes={start}-{stop - 1}", "IfMatch": self._mark}
+        about = {"Bucket": bucket, "Key": key, "Range": f"bytes={start}-{stop - 1}", "IfMatch": self.mark}
         answer = await self._system._call_s3("get_object", **about)  # noqa: SLF001
         try:
             return bytes(await answer["Body"].read())
@@ -229,6 +239,25 @@ def file_system(address: Address, *, asynchronous: bool = False) -> tuple[Any, s
         options["client_kwargs"] = {"timeout": timeout}
     system, path = fsspec.core.url_to_fs(address.text, **options)
     return system, path
+
+
+def folder_system(address: Address) -> tuple[Any, str]:
+    """Fsspec's asynchronous file system for what is in a folder, whose address may have a query: that belongs
+    behind the name of each file.
+    """
+    plain, *query = re.split(r"(?=[?])", address.text, maxsplit=1)
+    if not query or plain.startswith("s3"):
+        return file_system(address, asynchronous=True)
+    system, path = file_system(Address(plain), asynchronous=True)
+    _queries[path] = query[0]
+    if "encode_url" not in vars(system):  # fsspec has one for all addresses
+        encoded = system.encode_url
+        system.encode_url = lambda url: encoded(url + _query_of(url))
+    return system, path
+
+
+def _query_of(url: str) -> str:
+    return next((query for home, query in _queries.items() if url.startswith(f"{home}/")), "")
 
 
 def listed(folder: Address) -> list[Address]:

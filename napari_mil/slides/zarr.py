@@ -18,7 +18,7 @@ from napari_mil.errors import SlideError, reason
 from napari_mil.slides import omexml
 from napari_mil.slides.address import Address, SlidePath
 from napari_mil.slides.info import LevelInfo, Pixels, SlideInfo
-from napari_mil.slides.remote import file_system, trying
+from napari_mil.slides.remote import file_system, folder_system, trying
 from napari_mil.slides.slide import RefusedError, UnknownError
 
 WHITE = (255, 255, 255)
@@ -119,7 +119,7 @@ def open_source(path: SlidePath) -> ZarrSource:
 def _from_server(address: Address) -> ZarrSource:
     from zarr.storage import FsspecStore
 
-    system, home = file_system(address, asynchronous=True)
+    system, home = folder_system(address)
     store = FsspecStore(system, read_only=True, path=home)
 
     def read() -> ZarrSource:
@@ -294,7 +294,7 @@ def _files(path: SlidePath, group: Any, planes: Sequence[Plane]) -> list[SlidePa
     files: list[SlidePath] = [path / name for name in dict.fromkeys(named)]
     if isinstance(path, Path):
         return [file for file in files if isinstance(file, Path) and file.is_file()]
-    system, home = file_system(path)
+    system, _ = file_system(path)
     with ThreadPoolExecutor(8) as pool:
-        there = pool.map(lambda name: system.exists(f"{home}/{name}"), dict.fromkeys(named))
+        there = pool.map(lambda file: system.exists(str(file)), files)
         return [file for file, found in zip(files, there, strict=True) if found]

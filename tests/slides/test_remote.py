@@ -87,6 +87,18 @@ def test_a_slide_on_a_server_is_the_slide_on_disk(server, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_an_address_may_have_a_query(server, kind):
+    if kind.startswith("dicom"):
+        pytest.skip("its files are found by listing a folder")
+    path = written(server.folder, kind)
+    with open_slide(path) as here, open_slide(f"{server.address}/{path.name}?key=a/b") as there:
+        assert there.fingerprint == here.fingerprint
+        assert np.array_equal(there.levels[0][:], here.levels[0][:])
+    asked = [one for one in server.requests if "key=" in one]
+    assert len(asked) == len(server.requests)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_connections_that_drop_are_tried_again(server, kind):
     path = written(server.folder, kind)
     with open_slide(f"{server.address}/{path.name}") as slide:
