@@ -57,9 +57,9 @@ def show(
     """
     if as_json and heard is None:
         about = {key: name for key, name in (("slide", slide), ("case", case)) if name}
-        return drain(steps, lambda now: print(json.dumps(about | _record(now)), flush=True))
+        return _drained(steps, lambda now: print(json.dumps(about | _record(now)), flush=True))
     if as_json or not sys.stderr.isatty():
-        return drain(steps, heard or _plainly(stages=stages))
+        return _drained(steps, heard or _plainly(stages=stages))
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
@@ -78,6 +78,14 @@ def show(
                 tasks[now.stage] = bars.add_task(now.stage, total=now.total, note="")
             bars.update(tasks[now.stage], completed=now.done, total=now.total, note=now.note)
 
+        return _drained(steps, tell)
+
+
+def _drained(steps: Steps[T], tell: Callable[[Progress], Any]) -> T:
+    """Run it to its end; `tell` hears of slides that are copied from servers on the way as well."""
+    from napari_mil.slides import copies
+
+    with copies.heard(tell):
         return drain(steps, tell)
 
 

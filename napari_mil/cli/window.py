@@ -106,17 +106,21 @@ def _ask_for(project: Path) -> None:
 @app.command(epilog="Example: `napari-mil doctor` or `napari-mil doctor --clean`")
 def doctor(
     *,
-    clean: Annotated[bool, typer.Option("--clean", help="Delete the sidecars of all slides.")] = False,
+    clean: Annotated[
+        bool, typer.Option("--clean", help="Delete the sidecars of slides, and copies from servers.")
+    ] = False,
 ) -> None:
     """Say what is installed, which GPU and readers there are, and the line that installs what is missing."""
     from napari_mil.workflow.doctor import findings
 
     if clean:
-        from napari_mil.slides.sidecar import remove_all
+        from napari_mil.slides.copies import COPIES
+        from napari_mil.slides.sidecar import SIDECARS
 
-        print(
-            f"{remove_all() / 2**20:,.0f} MB of sidecars deleted; they are made again when they are needed."
-        )
+        for shelf, what in ((SIDECARS, "sidecars"), (COPIES, "copies from servers")):
+            gone, left = shelf.remove_all() / 2**20, shelf.total_bytes() / 2**20
+            stays = f" {left:,.0f} MB are in use and stay." if left else ""
+            print(f"{gone:,.0f} MB of {what} deleted; they are made again when they are needed.{stays}")
         return
 
     for text in findings():

@@ -5,18 +5,27 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_mil.errors import SlideError, reason
+from napari_mil.slides import mirax
 from napari_mil.slides.address import Address, SlidePath, slide_path
 from napari_mil.slides.colour import to_srgb
+from napari_mil.slides.copies import CopyError
 from napari_mil.slides.info import Montage, Photograph
 from napari_mil.slides.mpp import anything_said, given_mpp, said_mpp
 from napari_mil.slides.readers import READERS, Reader
 from napari_mil.slides.remote import UnreachableError
-from napari_mil.slides.slide import Level, RefusedError, Slide, UnknownError, sample_boxes
+from napari_mil.slides.slide import (
+    LeftError,
+    Level,
+    RefusedError,
+    Slide,
+    UnknownError,
+    sample_boxes,
+)
 from napari_mil.slides.tiles import Engine
 
 if TYPE_CHECKING:
@@ -43,8 +52,8 @@ _HERE = (
     "OME-Zarr, a photograph or a folder of photographs as PNG, JPEG or TIFF"
 )
 _THERE = (
-    "from a server SVS, OME-TIFF, tiled TIFF, OME-Zarr, DICOM, photographs and folders of them are read; "
-    "copy other slides to this machine"
+    "from a server SVS, OME-TIFF, tiled TIFF, OME-Zarr, DICOM, NDPI, MRXS, SCN, BIF, Philips TIFF, "
+    "photographs and folders of them are read; copy other slides to this machine"
 )
 _DARK = 32  # on a bright-field scan something is brighter than this in all three colours
 
@@ -76,12 +85,14 @@ def open_slide(
         _refuse_nothing(path)
     said: list[tuple[Reader, SlideError | OSError]] = []
     for reader in READERS:
-        if not reader.may_read(path):
+        if not reader.may_read(path) or (reader.copies and _not_its_own(path, said)):
             continue
         try:
             return _looked_at(path, reader.open_source(path), given, srgb=srgb)
         except RefusedError as error:
             raise SlideError(f"{path.name} cannot be used as a slide: {reason(error)}.") from error
+        except CopyError:
+            raise
         except UnreachableError as error:
             raise SlideError(f"{path.name} cannot be opened: {reason(error)}.") from error
         except (SlideError, OSError) as error:
@@ -93,6 +104,12 @@ def open_slide(
     why = "; ".join(f"{reader.name}: {reason(error).removeprefix(named)}" for reader, error in known)
     expected = _THERE if isinstance(path, Address) else _HERE
     raise SlideError(f"{path.name} cannot be opened as a slide ({why}); {expected}.")
+
+
+def _not_its_own(path: SlidePath, said: Sequence[tuple[Reader, SlideError | OSError]]) -> bool:
+    """Whether nothing says of a slide on a server that it is worth copying for the reader of copies."""
+    left = any(isinstance(error, LeftError) for _, error in said)
+    return isinstance(path, Address) and not left and path.suffix.lower() != mirax.SUFFIX
 
 
 def find_slides(folder: Path) -> Iterator[Path]:

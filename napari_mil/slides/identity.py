@@ -29,6 +29,8 @@ def fingerprint(path: SlidePath, files: Sequence[SlidePath], shape_px: tuple[int
     Names count from the slide's folder, so that a slide is the same wherever it lies.
     OSError when a file cannot be read.
     """
+    if isinstance(path, Address) and not isinstance(files[0], Address):
+        path = files[0]  # of a copy
     home: Any = path.parent if path in files else path
     digest = hashlib.sha256(repr(tuple(map(int, shape_px))).encode())
     named = sorted((f.relative_to(home).as_posix(), f) for f in files)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_mil.slides.address import Address
+
 if TYPE_CHECKING:
     from napari_mil.slides.address import SlidePath
 
@@ -93,6 +95,11 @@ class SlideInfo:
     montage: Montage | None = None
     icc_profile: bytes | None = None
     slow: bool = False
+
+    @property
+    def served(self) -> bool:
+        """Whether its bytes come from a server, part by part."""
+        return any(isinstance(file, Address) for file in self.files)
 
 
 class Sketch(Protocol):

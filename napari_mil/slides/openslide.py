@@ -6,6 +6,7 @@ import contextlib
 import math
 import re
 import threading
+import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,10 @@ import openslide
 import tifffile
 
 from napari_mil.errors import SlideError, reason
+from napari_mil.slides import mirax
+from napari_mil.slides.address import Address, SlidePath
 from napari_mil.slides.cache import shared_cache
+from napari_mil.slides.copies import copied
 from napari_mil.slides.dicomfiles import first_dicom
 from napari_mil.slides.info import LevelInfo, Pixels, SlideInfo
 from napari_mil.slides.slide import RefusedError, UnknownError
@@ -36,8 +40,9 @@ _MOST_PX = 2**29
 class OpenSlideSource:
     """An open OpenSlide handle, which is safe from many threads."""
 
-    def __init__(self, handle: openslide.OpenSlide, info: SlideInfo) -> None:
+    def __init__(self, handle: openslide.OpenSlide, info: SlideInfo, kept: Path | None = None) -> None:
         self._handle, self.info = handle, info
+        self._leave = weakref.finalize(self, _leave, kept)
         self._steps = handle.level_downsamples  # its own rounding, by which it finds pixels
         self._share()
 
@@ -71,13 +76,31 @@ class OpenSlideSource:
     def close(self) -> None:
         """Give the file back."""
         self._handle.close()
+        self._leave()
 
 
-def open_source(path: Path) -> OpenSlideSource:
+def _leave(kept: Path | None) -> None:
+    """A copy is no longer needed."""
+    if kept is not None:
+        kept.unlink(missing_ok=True)
+
+
+def open_source(path: SlidePath) -> OpenSlideSource:
     """The slide as OpenSlide sees it; SlideError when it does not, RefusedError for fluorescence.
 
-    Of a folder it can read one of DICOM files.
+    Of a folder it can read one of DICOM files. One on a server is copied first (CopyError, UnreachableError).
     """
+    if not isinstance(path, Address):
+        return _opened(path)
+    here, kept = copied(path)
+    try:
+        return _opened(here, kept)
+    except BaseException:
+        _leave(kept)
+        raise
+
+
+def _opened(path: Path, kept: Path | None = None) -> OpenSlideSource:
     if path.is_dir():
         path = first_dicom(path) or path
     _refuse_boards(path)
@@ -88,7 +111,7 @@ def open_source(path: Path) -> OpenSlideSource:
     except (openslide.OpenSlideError, OSError) as error:
         raise SlideError(reason(error)) from error
     try:
-        return OpenSlideSource(handle, _understand(handle, path))
+        return OpenSlideSource(handle, _understand(handle, path), kept)
     except openslide.OpenSlideError as error:
         handle.close()
         raise SlideError(reason(error)) from error
@@ -206,9 +229,19 @@ def _files(path: Path, vendor: str) -> tuple[Path, ...]:
             for file in path.parent.iterdir()
             if file.suffix == path.suffix and file != path and file.is_file()
         ]
-    if path.suffix.lower() == ".mrxs" and path.with_suffix("").is_dir():
-        companions = [file for file in path.with_suffix("").rglob("*") if file.is_file()]
+    if path.suffix.lower() == mirax.SUFFIX and path.with_suffix("").is_dir():
+        companions = _of_mirax(path.with_suffix(""))
     elif path.suffix.lower() in {".vms", ".vmu"}:
         named = re.findall(r"=\s*(\S.*?)\s*$", path.read_text("latin-1"), flags=re.MULTILINE)
         companions = [path.parent / name for name in sorted(set(named)) if (path.parent / name).is_file()]
     return (path, *companions)
+
+
+def _of_mirax(folder: Path) -> list[Path]:
+    """What the slide names in its folder, or all of it: others lay notes beside."""
+    try:
+        words = (folder / mirax.SLIDEDAT).read_bytes()
+        named = [folder / name for name in (mirax.SLIDEDAT, *mirax.named_in(words))]
+    except OSError:
+        named = list(folder.rglob("*"))
+    return [file for file in named if file.is_file()]

@@ -18,7 +18,6 @@ from PIL import Image
 
 from napari_mil.errors import MILError, SlideError
 from napari_mil.slides import sidecar
-from napari_mil.slides.address import Address
 from napari_mil.slides.cache import slots
 from napari_mil.slides.remote import UnreachableError
 from napari_mil.slides.tiles import Engine, made_of
@@ -113,7 +112,7 @@ def _put(level: Level, pixels: Pixels | None) -> bool:
 
 def _kept(slide: Slide, level: Level) -> Pixels | None:
     """What was kept of this very file, or None."""
-    if isinstance(slide.path, Address):
+    if slide.engine.source.info.served:
         return None
     try:
         with _file(slide).open("rb") as stream, np.load(stream, allow_pickle=False) as kept:
@@ -125,7 +124,7 @@ def _kept(slide: Slide, level: Level) -> Pixels | None:
 
 
 def _keep(slide: Slide, level: Level, pixels: Pixels) -> None:
-    if isinstance(slide.path, Address) or not sidecar.bound_bytes():
+    if slide.engine.source.info.served or not sidecar.bound_bytes():
         return
     file = _file(slide)
     file.parent.mkdir(parents=True, exist_ok=True)

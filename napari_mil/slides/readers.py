@@ -25,6 +25,8 @@ class Reader:
     reads : the formats, for people
     files, folders : whether a slide of it is a file, a folder, or either
     remote : whether it reads from a server too
+    copies : whether a slide on a server is copied first, so that it is asked about those alone that are its
+        own
     needs, extra : a library that is optional, and the extra that brings it
     """
 
@@ -34,6 +36,7 @@ class Reader:
     files: bool = True
     folders: bool = False
     remote: bool = False
+    copies: bool = False
     needs: str = ""
     extra: str = ""
 
@@ -68,7 +71,12 @@ READERS = (
         "DICOM reader", "dicom", "DICOM slides", folders=True, remote=True, needs="wsidicom", extra="dicom"
     ),
     Reader(
-        "OpenSlide", "openslide", "NDPI, MRXS, SCN, BIF, Philips TIFF, VMS, Trestle, Sakura", folders=True
+        "OpenSlide",
+        "openslide",
+        "NDPI, MRXS, SCN, BIF, Philips TIFF, VMS, Trestle, Sakura",
+        folders=True,
+        remote=True,
+        copies=True,
     ),
     Reader(
         "photographs",

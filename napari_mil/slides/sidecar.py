@@ -11,45 +11,27 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_mil.errors import SlideError
-from napari_mil.slides.address import Address
+from napari_mil.slides import shelf
 from napari_mil.slides.colour import converted
-from napari_mil.slides.home import cache_folder
 
 if TYPE_CHECKING:
     from napari_mil.slides.info import Pixels, Source
     from napari_mil.slides.slide import Slide
 
-#: How many GB all sidecars may take together; 0: none are made.
-VARIABLE = "NAPARI_MIL_SIDECAR_GB"
-DEFAULT_GB = 10
 #: So much of the disk is left free.
-SPARE_BYTES = 2 * 2**30
+SPARE_BYTES = shelf.SPARE_BYTES
 _SMALLEST_PX = 4_000_000  # a smaller level is decoded in no time
 _VERSION = 1
 STRIDE = 2**24  # bytes are written before the disk is looked at again
-_bound: list[int] = []
-
-
-def set_bound_gb(gigabytes: float | None) -> None:
-    """Bound the sidecars on disk; None is what `$NAPARI_MIL_SIDECAR_GB` says, or 10."""
-    _bound[:] = [] if gigabytes is None else [int(gigabytes * 2**30)]
-
-
-def bound_bytes() -> int:
-    """How many bytes all sidecars may take."""
-    if _bound:
-        return _bound[0]
-    said = os.environ.get(VARIABLE, "")
-    try:
-        return int(float(said or DEFAULT_GB) * 2**30)
-    except ValueError as error:
-        raise SlideError(f"${VARIABLE} is {said!r}; give a number of gigabytes, such as 10.") from error
+#: Where they lie; a bound of 0: none are made.
+SIDECARS = shelf.Shelf("sidecars", "NAPARI_MIL_SIDECAR_GB", 10)
+bound_bytes = SIDECARS.bound_bytes
+remove_all, total_bytes, clean = SIDECARS.remove_all, SIDECARS.total_bytes, SIDECARS.clean
 
 
 def wanted(slide: Slide) -> tuple[int, ...]:
@@ -57,7 +39,7 @@ def wanted(slide: Slide) -> tuple[int, ...]:
     which would have to be fetched whole.
     """
     engine, info = slide.engine, slide.engine.source.info
-    if isinstance(slide.path, Address) or info.montage is not None or not bound_bytes():
+    if info.served or info.montage is not None or not bound_bytes():
         return ()
     large = [i for i, one in enumerate(engine.levels) if one.shape_px[0] * one.shape_px[1] >= _SMALLEST_PX]
     file = len(info.levels)
@@ -122,30 +104,6 @@ def missing(slide: Slide) -> tuple[int, ...]:
     return tuple(level for level in wanted(slide) if not _file(slide, level).is_file())
 
 
-def remove_all() -> int:
-    """Delete every sidecar; how many bytes that gave back."""
-    home = cache_folder("sidecars")
-    size = sum(_sizes(home).values())
-    shutil.rmtree(home, ignore_errors=True)
-    return size
-
-
-def total_bytes() -> int:
-    """What all sidecars take."""
-    return sum(_sizes(cache_folder("sidecars")).values())
-
-
-def clean() -> None:
-    """Remove what programs that run no more left unfinished."""
-    import psutil
-
-    for part in cache_folder("sidecars").glob("*/*.part"):
-        pid = part.name.split(".")[1]
-        with contextlib.suppress(OSError):
-            if not (pid.isdecimal() and psutil.pid_exists(int(pid))):
-                part.unlink()
-
-
 @contextlib.contextmanager
 def unfinished(slide: Slide, level: int) -> Iterator[Path]:
     """A file to write a level into; it gets its name when the block ends well, else it goes."""
@@ -161,16 +119,11 @@ def unfinished(slide: Slide, level: int) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-class FullError(SlideError):
-    """There is no room for a sidecar."""
-
-
 class Room:
     """What may still be written: bounded by the preference and the disk; others' sidecars make room."""
 
     def __init__(self, slide: Slide) -> None:
-        self._home, self._own = cache_folder("sidecars"), folder_of(slide)
-        self._written = 0
+        self._own, self._written = folder_of(slide), 0
 
     def take(self, count: int) -> None:
         """Account for bytes about to be written; FullError where there is no room for them."""
@@ -182,22 +135,16 @@ class Room:
 
     def look(self) -> None:
         """Delete the sidecars used longest ago until there is room; FullError where there is none."""
-        sizes = _sizes(self._home)
-        others = sorted((f for f in sizes if f != self._own), key=lambda f: f.stat().st_mtime)
-        while sum(sizes.values()) > bound_bytes() or shutil.disk_usage(self._home).free < SPARE_BYTES:
-            if not others:
-                raise FullError(
-                    "There is no room for copies that make this slide faster to look at; free some disk, or "
-                    "raise the preference Disk for sidecars."
-                )
-            oldest = others.pop(0)
-            shutil.rmtree(oldest, ignore_errors=True)
-            sizes.pop(oldest)
+        full = (
+            "There is no room for copies that make this slide faster to look at; free some disk, or raise "
+            "the preference Disk for sidecars."
+        )
+        SIDECARS.make_room(self._own, full, spare=SPARE_BYTES)
 
 
 def folder_of(slide: Slide) -> Path:
     """Where the copies of a slide lie."""
-    return cache_folder("sidecars") / (slide.fingerprint + ("-srgb" if converted(slide.properties) else ""))
+    return SIDECARS.home / (slide.fingerprint + ("-srgb" if converted(slide.properties) else ""))
 
 
 def _file(slide: Slide, level: int) -> Path:
@@ -209,13 +156,3 @@ def about(slide: Slide, level: int) -> str:
     found = [(Path(str(f)).name, Path(str(f)).stat()) for f in slide.engine.source.info.files]
     files = [(name, there.st_size, there.st_mtime_ns) for name, there in found]
     return json.dumps({"napari-mil": _VERSION, "level": level, "slide": slide.fingerprint, "files": files})
-
-
-def _sizes(home: Path) -> dict[Path, int]:
-    """Bytes of each slide's sidecar."""
-    found = {}
-    with contextlib.suppress(OSError):
-        for folder in home.iterdir():
-            with contextlib.suppress(OSError):
-                found[folder] = sum(f.stat().st_size for f in folder.iterdir())
-    return found

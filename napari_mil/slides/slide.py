@@ -30,6 +30,10 @@ class RefusedError(SlideError):
     """The file was understood and is no usable bright-field slide: no other reader needs to be asked."""
 
 
+class LeftError(SlideError):
+    """It is a slide of a format that another reader reads."""
+
+
 class UnknownError(SlideError):
     """It is nothing that this reader knows: what another one says of it says more."""
 

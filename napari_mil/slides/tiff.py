@@ -16,7 +16,7 @@ from napari_mil.slides import omexml
 from napari_mil.slides.address import Address, SlidePath
 from napari_mil.slides.info import LevelInfo, Pixels, SlideInfo
 from napari_mil.slides.remote import RemoteFile
-from napari_mil.slides.slide import RefusedError, UnknownError
+from napari_mil.slides.slide import LeftError, RefusedError, UnknownError
 from napari_mil.slides.tiffpage import JPEG2000, Bytes, File, Page, Planes
 from napari_mil.slides.tifftables import Tables
 
@@ -94,7 +94,7 @@ def _understand(
     """The pages of the pyramid, the fields of SlideInfo, and the associated images."""
     for flag, vendor in _OTHERS.items():
         if getattr(tif, f"is_{flag}"):
-            raise SlideError(f"{vendor} is left to OpenSlide")
+            raise LeftError(f"{vendor} is left to OpenSlide")
     main = max((s for s in tif.series if not _is_associated(s)), key=_area, default=tif.series[0])
     _check_axes(main)
     pages = tuple(_level(level, tables) for level in main.levels)

@@ -33,7 +33,7 @@ def findings() -> Iterator[str]:
     yield from _torch()
     yield from _packages()
     yield from _readers()
-    yield _sidecars()
+    yield from _kept()
     from napari_mil import encoders, methods
 
     yield "methods: " + ", ".join(methods.names())
@@ -62,17 +62,18 @@ def _readers() -> Iterator[str]:
     from napari_mil.slides import READERS
 
     for reader in READERS:
-        where = " and from servers" if reader.remote else ""
+        where = (", and copied from servers" if reader.copies else " and from servers") * reader.remote
         missing = "" if reader.installed else f"; missing {reader.needs}: {reader.install}"
         yield f"{reader.name}: {reader.reads}, from disk{where}{missing}"
 
 
-def _sidecars() -> str:
-    from napari_mil.slides.home import cache_folder
-    from napari_mil.slides.sidecar import bound_bytes, total_bytes
+def _kept() -> Iterator[str]:
+    from napari_mil.slides.copies import COPIES
+    from napari_mil.slides.sidecar import SIDECARS
 
-    size = f"{total_bytes() / 2**20:,.0f} MB of at most {bound_bytes() / 2**30:.0f} GB"
-    return f"sidecars of slides: {size} in {cache_folder('sidecars')}; napari-mil doctor --clean deletes them"
+    for shelf, what in ((SIDECARS, "sidecars of slides"), (COPIES, "copies of slides from servers")):
+        size = f"{shelf.total_bytes() / 2**20:,.0f} MB of at most {shelf.bound_bytes() / 2**30:.0f} GB"
+        yield f"{what}: {size} in {shelf.home}; napari-mil doctor --clean deletes them"
 
 
 def _packages() -> Iterator[str]:

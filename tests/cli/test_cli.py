@@ -18,6 +18,7 @@ import napari_mil
 from napari_mil.cli import app, main
 from napari_mil.cli.running import show
 from napari_mil.device import describe
+from napari_mil.slides import copies
 from napari_mil.steps import Progress
 from napari_mil.workflow import Project
 from napari_mil.workflow.doctor import OPTIONAL
@@ -58,6 +59,8 @@ def test_doctor_names_readers_gpu_and_methods(capsys, monkeypatch):
     assert "mhim" in out
     assert "GPU" in out
     assert "OME-Zarr reader: OME-Zarr 0.4 and 0.5, from disk and from servers" in out
+    assert "Sakura, from disk, and copied from servers" in out
+    assert "copies of slides from servers: 0 MB of at most 50 GB in " in out
 
 
 def test_the_doctor_asks_for_nothing_that_the_program_does_not_use():
@@ -88,6 +91,19 @@ def test_an_import_tells_of_each_file_as_it_comes_and_counts_what_failed(tmp_pat
     status, out, _ = run(capsys, monkeypatch, "import", tmp_path / "study", slides, "--json")
     assert [json.loads(line)["ok"] for line in out.splitlines()] == [True]  # `add` had read the others
     assert status == 1
+
+
+def test_slides_that_are_copied_on_the_way_are_heard_of(capsys):
+    def steps():
+        yield Progress("work", 0, 1)
+        copies._heard.get()(Progress(copies.STAGE, 3, 9, "a.ndpi"))
+        return 7
+
+    assert show(steps(), as_json=True, slide="a") == 7
+    assert [json.loads(line)["stage"] for line in capsys.readouterr().out.splitlines()] == [
+        "work",
+        copies.STAGE,
+    ]
 
 
 def test_a_bar_counts_what_there_is_and_leaves_room_for_its_note(monkeypatch):

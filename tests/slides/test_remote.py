@@ -17,10 +17,10 @@ from PIL import Image
 from slidefiles import picture, write_pyramid, write_svs, write_zarr
 from slideserver import Wire, serving
 from slowsource import until
-from vendorslides import write_ndpi
+from vendorslides import write_mirax, write_ndpi
 
 from napari_mil.errors import SlideError
-from napari_mil.slides import credentials, faults, open_slide, remote
+from napari_mil.slides import copies, credentials, faults, open_slide, remote
 from napari_mil.slides.address import Address
 from napari_mil.slides.cache import TileCache, shared_cache
 from napari_mil.slides.remote import BLOCK, RemoteFile, UnreachableError
@@ -223,12 +223,11 @@ def test_there_is_no_such_file(server):
 
 
 def test_what_is_not_read_from_a_server_is_to_be_copied(server):
-    write_ndpi(server.folder / "a.ndpi", IMAGE)
+    (server.folder / "a.vms").write_text("[Virtual Microscope Specimen]")
     with pytest.raises(
-        SlideError,
-        match=r"Hamamatsu NDPI is left to OpenSlide\); .* are read; copy other slides to this machine\.$",
+        SlideError, match=r"DICOM, NDPI, MRXS, .* are read; copy other slides to this machine\.$"
     ):
-        open_slide(f"{server.address}/a.ndpi")
+        open_slide(f"{server.address}/a.vms")
 
 
 def test_a_server_without_parts_is_refused_before_everything_comes(server):
@@ -357,6 +356,27 @@ def test_an_s3_server(s3, tmp_path):
         there.engine.source.close()
         with pytest.raises(SlideError, match=r"s\.svs was replaced by another file; open the slide again"):
             there.levels[0].read(0, 0, 9, 9)
+
+
+@pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow")
+def test_slides_in_s3_that_openslide_alone_reads_are_copied_once(s3, tmp_path):
+    store, wire = s3
+    image = picture(1024, 1360)
+    ndpi, mirax = write_ndpi(tmp_path / "n 1.ndpi", image), write_mirax(tmp_path / "m 1.mrxs", image)
+    addresses = [upload(store, path) for path in (ndpi, mirax, mirax.with_suffix(""))]
+    for path, address in zip((ndpi, mirax), addresses, strict=False):
+        wire.drop = 1
+        with open_slide(path) as here, open_slide(address) as there:
+            assert there.fingerprint == here.fingerprint
+            assert np.array_equal(there.levels[0][:], here.levels[0][:])
+        assert wire.drop < 0
+    with copies.unasked():
+        open_slide(addresses[1]).close()
+        upload(store, write_ndpi(ndpi, picture(1024, 1360, 3)))
+        with pytest.raises(copies.LaterError):
+            open_slide(addresses[0])
+    with open_slide(ndpi) as here, open_slide(addresses[0]) as there:
+        assert there.fingerprint == here.fingerprint
 
 
 @pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow")
