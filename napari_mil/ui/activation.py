@@ -62,14 +62,15 @@ def _gone(window: int) -> None:
 
 
 def follow_preferences() -> bool:
-    """Give cache and sidecars the size that the preferences say, now and whenever it is changed there.
+    """Give cache, sidecars and copies the size that the preferences say, now and whenever that changes.
 
     False where this napari has no preferences of plugins (before 0.9): the environment counts then.
     """
     from napari import settings
 
     from napari_mil.slides.cache import set_cache_mb
-    from napari_mil.slides.sidecar import DEFAULT_GB, set_bound_gb
+    from napari_mil.slides.copies import COPIES
+    from napari_mil.slides.sidecar import SIDECARS
 
     if not hasattr(settings, "get_plugin_settings"):
         return False
@@ -79,7 +80,9 @@ def follow_preferences() -> bool:
         return False
     set_cache_mb(slides.cache_mb)
     slides.events.cache_mb.connect(lambda event: set_cache_mb(event.value))
-    if slides.sidecar_gb != DEFAULT_GB:  # else the environment may say
-        set_bound_gb(slides.sidecar_gb)
-    slides.events.sidecar_gb.connect(lambda event: set_bound_gb(event.value))
+    for shelf, name in ((SIDECARS, "sidecar_gb"), (COPIES, "copies_gb")):
+        said = getattr(slides, name)
+        if said != shelf.default_gb:  # else the environment may say
+            shelf.set_bound_gb(said)
+        getattr(slides.events, name).connect(lambda event, shelf=shelf: shelf.set_bound_gb(event.value))
     return True

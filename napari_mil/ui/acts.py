@@ -15,6 +15,7 @@ import numpy as np
 from napari_mil.correction import Place, nodes_after, tile_nodes
 from napari_mil.slides.overview import prepare
 from napari_mil.ui.desk import Desk
+from napari_mil.ui.fetching import copy_first
 from napari_mil.ui.state import State, fresh
 
 if TYPE_CHECKING:
@@ -82,11 +83,14 @@ def _take_up(desk: Desk, project: Project, card: ModelCard | None) -> None:
         open_slide(desk, project.slides[0])
 
 
-def open_slide(desk: Desk, record: SlideRecord, *, then: Callable[[], None] = lambda: None) -> None:
+def open_slide(
+    desk: Desk, record: SlideRecord, *, then: Callable[[], None] = lambda: None, copied: bool = False
+) -> None:
     """Bring a slide to the front, with what people and the chosen model have said of it; then call
-    `then()`.
+    `then()`. One that has to be copied from its server first comes when it is here, if nobody has gone to
+    another one.
     """
-    project = _project(desk)
+    project, front = _project(desk), desk.state.record
     card = desk.state.card
 
     def work() -> Any:
@@ -104,7 +108,13 @@ def open_slide(desk: Desk, record: SlideRecord, *, then: Callable[[], None] = la
         desk.look_at_slide()
         then()
 
-    desk.asks.ask("slide", work, show)
+    def here() -> None:
+        if desk.state.project is project and desk.state.record is front:
+            open_slide(desk, record, then=then, copied=True)
+        else:
+            desk.said.emit(f"{record.name} is here now.")
+
+    desk.asks.ask("slide", work, show, failed=None if copied else copy_first(desk, record.path, here))
 
 
 def visit(desk: Desk, record: SlideRecord, place: Place) -> None:
@@ -135,7 +145,12 @@ def show_beside(desk: Desk, record: SlideRecord) -> None:
         desk.apply(beside=(*desk.state.beside, slide))
         desk.viewer.reset_view()
 
-    desk.asks.ask(f"slide beside {record.id}", lambda: prepare(project.slide(record)), show)
+    desk.asks.ask(
+        f"slide beside {record.id}",
+        lambda: prepare(project.slide(record)),
+        show,
+        failed=copy_first(desk, record.path, lambda: desk.said.emit(f"{record.name} is here now.")),
+    )
 
 
 def step_slide(desk: Desk, step: int) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from napari_mil.errors import MILError
 from napari_mil.slides.address import SlidePath
+from napari_mil.slides.copies import LaterError
 from napari_mil.slides.mpp import say_mpp
 from napari_mil.ui.desk import Desk
+from napari_mil.ui.fetching import copy_first
 
 if TYPE_CHECKING:
     from napari_mil.slides import Slide
@@ -18,20 +21,26 @@ if TYPE_CHECKING:
 
 
 class Batch(NamedTuple):
-    """What was dropped, chosen or opened at once; `within` looks for slides in its folders."""
+    """What was dropped, chosen or opened at once; `within` looks for slides in its folders, `copied` says
+    that slides of it were copied from their servers.
+    """
 
     project: Project
     paths: Sequence[str | SlidePath]
     mpp: float | None
     within: bool
+    copied: bool = False
 
 
 class Arrived(NamedTuple):
-    """Slides that a project has now, and why others are not among them."""
+    """Slides that a project has now, why others are not among them, and those to be copied from their servers
+    first.
+    """
 
     project: Project | None
     found: list[Slide]
     sentences: list[MILError]
+    later: list[tuple[Batch, LaterError]]
 
 
 class Arrivals:
@@ -63,20 +72,27 @@ class Arrivals:
     def _tell(self, done: list[Arrived]) -> None:
         here = [one for one in (*self._arrived, *done) if one.project is self._desk.state.project]
         self._arrived.clear()
+        for batch, error in (each for one in here for each in one.later):
+            copy_first(self._desk, batch.paths[0], partial(self.take, batch))(error)
         self._then([slide for one in here for slide in one.found], [e for one in here for e in one.sentences])
 
 
 def _taken(batch: Batch) -> Arrived:
-    found, sentences = [], []
+    found, sentences, later = [], [], []
     for path in _files(batch):
         try:
             slide = batch.project.add(path, mpp=batch.mpp)
             found.append(slide)
             if batch.mpp is not None and slide.stated_mpp is None:
                 say_mpp(slide.fingerprint, batch.mpp)  # for when it is opened without the project
+        except LaterError as error:
+            if batch.copied:
+                sentences.append(error)
+            else:
+                later.append((batch._replace(paths=[path], within=False, copied=True), error))
         except MILError as error:
             sentences.append(error)
-    return Arrived(batch.project, found, sentences)
+    return Arrived(batch.project, found, sentences, later)
 
 
 def _files(batch: Batch) -> list[str | SlidePath]:

@@ -20,6 +20,7 @@ from typing import Any
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_mil.errors import UnavailableError
+from napari_mil.slides import copies
 from napari_mil.steps import Progress, Steps
 from napari_mil.ui import compat
 
@@ -61,7 +62,7 @@ class Job(QObject):
         self.last = Progress("waiting")
         self._make = make
         self._cancel = threading.Event()
-        self._stage_began = ("", 0.0, 0.0)
+        self._stage_began, self._shown = ("", 0.0, 0.0), 0.0
 
     def cancel(self) -> None:
         """Ask for the end: the generator is closed in its own thread, so that its `finally` runs."""
@@ -83,9 +84,12 @@ class Job(QObject):
                 _emit(self.started)
                 steps = self._make()
                 try:
-                    outcome = self._drive(steps)
+                    with copies.heard(self._hear):
+                        outcome = self._drive(steps)
                 finally:
                     steps.close()
+        except _StopError:
+            pass
         except BaseException as error:  # noqa: BLE001 - everything goes to the person, with its traceback
             self.error = error
             outcome = (self.failed, error)
@@ -93,7 +97,6 @@ class Job(QObject):
         _emit(self.finished)
 
     def _drive(self, steps: Steps[Any]) -> tuple[Any, ...]:
-        shown = 0.0
         while not self._cancel.is_set():
             leave_a_core()  # before every step: torch may have been loaded by the last one
             try:
@@ -101,13 +104,26 @@ class Job(QObject):
             except StopIteration as stop:
                 self.result = stop.value
                 return (self.returned, self.result)
-            if now.stage != self._stage_began[0]:
-                self._stage_began, shown = (now.stage, time.monotonic(), now.done + now.within), 0.0
-            self.last = now
-            if now.payload is not None or time.monotonic() - shown > PAUSE_S or now.done == now.total:
-                shown = time.monotonic()
-                _emit(self.progressed, now)
+            self._tell(now)
         return (self.cancelled,)
+
+    def _tell(self, now: Progress) -> None:
+        if now.stage != self._stage_began[0]:
+            self._stage_began, self._shown = (now.stage, time.monotonic(), now.done + now.within), 0.0
+        self.last = now
+        if now.payload is not None or time.monotonic() - self._shown > PAUSE_S or now.done == now.total:
+            self._shown = time.monotonic()
+            _emit(self.progressed, now)
+
+    def _hear(self, now: Progress) -> None:
+        """A step waits for a slide that is copied from its server: how far that is, and its end."""
+        if self._cancel.is_set():
+            raise _StopError
+        self._tell(now)
+
+
+class _StopError(BaseException):
+    """A job was cancelled in the midst of a step."""
 
 
 class Lane(QObject):
@@ -129,6 +145,11 @@ class Lane(QObject):
         self._ready = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closed = False
+
+    @property
+    def closed(self) -> bool:
+        """Whether it takes no more work."""
+        return self._closed
 
     def close(self, timeout_s: float | None = None) -> None:
         """Take no more work and wait until the thread has ended, at most so long."""
@@ -254,7 +275,8 @@ class AskLane(_FollowedLane):
         unwanted: Callable[[Any], None] = lambda _answer: None,
     ) -> None:
         """Compute `work()` in the lane and call `then(answer)` in the GUI thread, or `failed(error)` (None:
-        it is told); `unwanted(answer)` where it was asked anew meanwhile.
+        it is told); `unwanted(answer)` where it was asked anew meanwhile. A slide that would have to be
+        copied from its server first is a LaterError.
         """
         if self._closed:
             return
@@ -263,7 +285,8 @@ class AskLane(_FollowedLane):
         def answer() -> Callable[[], None]:
             leave_a_core()
             try:
-                found = work()
+                with copies.unasked():
+                    found = work()
             except BaseException as error:  # noqa: BLE001 - told by the GUI thread
                 return partial(deliver, error, failed or self.tell)
             return partial(deliver, found, then)

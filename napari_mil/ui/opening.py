@@ -6,10 +6,11 @@ from functools import partial
 from typing import Any
 
 from napari_mil.errors import MILError
-from napari_mil.slides import Slide, open_slide, overview
+from napari_mil.slides import Slide, copies, open_slide, overview
 from napari_mil.slides.address import Address, SlidePath
 from napari_mil.ui import compat, reader
 from napari_mil.ui.dialogs import AddressDialog, MppDialog
+from napari_mil.ui.fetching import CopyBar
 from napari_mil.ui.front import GAP
 from napari_mil.ui.job import NO_ANSWER_S, AskLane
 from napari_mil.ui.layers import OPENED, OURS, opened_path, slide_layer
@@ -46,8 +47,9 @@ def take(path: SlidePath) -> bool:
         return False
     if isinstance(path, Address):
         compat.tell(FETCHED.format(path.name, path.server))
-        arrived = partial(_arrived, viewer)
-        _lane(viewer).ask(str(path), lambda: _opened(path), arrived, unwanted=lambda slide: slide.close())
+        arrived, lane = partial(_arrived, viewer), _lane(viewer)
+        bar = CopyBar(compat.main_window(viewer), lambda: lane.closed)
+        lane.ask(str(path), lambda: _opened(path, bar), arrived, unwanted=lambda slide: slide.close())
         return True
     if not _others(viewer):
         return False
@@ -105,11 +107,15 @@ def _lane(viewer: Any) -> AskLane:
     return lane
 
 
-def _opened(address: Address) -> Slide:
+def _opened(address: Address, bar: CopyBar) -> Slide:
     """The slide, with everything known that the window would else ask the server for."""
-    slide = open_slide(address)
-    assert slide.fingerprint  # noqa: S101 - it is kept
-    return overview.prepare(slide)
+    try:
+        with copies.heard(bar.hear):
+            slide = open_slide(address)
+        assert slide.fingerprint  # noqa: S101 - it is kept
+        return overview.prepare(slide)
+    finally:
+        bar.end()
 
 
 def _arrived(viewer: Any, slide: Slide) -> None:

@@ -13,6 +13,7 @@ from slidefiles import write_pyramid
 
 import napari_mil
 from napari_mil.slides import cache
+from napari_mil.slides.copies import COPIES
 from napari_mil.ui import compat, opening, reader
 from napari_mil.ui.activation import activate, follow_preferences
 from napari_mil.ui.slicing import sharpening_of
@@ -32,8 +33,11 @@ def test_the_preference_bounds_the_cache_of_tiles(request):
         assert cache.shared_cache.capacity == cache.default_bytes()
         settings.get_plugin_settings("napari-mil").slides.cache_mb = 321
         assert cache.shared_cache.capacity == 321 * 2**20
+        settings.get_plugin_settings("napari-mil").slides.copies_gb = 7
+        assert COPIES.bound_bytes() == 7 * 2**30
     finally:
         cache.set_cache_mb(0)
+        COPIES.set_bound_gb(None)
 
 
 def test_what_the_window_holds_is_left_in_peace_until_it_closes(own_viewer, qtbot):

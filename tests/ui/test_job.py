@@ -7,7 +7,8 @@ import threading
 import pytest
 
 from napari_mil.errors import TissueError
-from napari_mil.steps import Progress
+from napari_mil.slides import copies
+from napari_mil.steps import Progress, drain
 from napari_mil.ui.job import AskLane, Job, JobLane, WriteLane
 
 
@@ -54,6 +55,38 @@ def test_cancel_closes_the_generator_in_its_thread(qtbot, lane):
     with qtbot.waitSignals([job.cancelled, job.finished]):
         lane.cancel()
     assert log == ["napari-mil jobs"]
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_a_step_that_waits_for_a_copy_tells_how_far_it_is_and_can_be_cancelled(qtbot, lane, cancelled):
+    log, seen, running = [], [], threading.Event()
+
+    def copying():
+        try:
+            for done in range(1, 4):
+                yield Progress("MB", done, 3)
+                running.set()
+                if cancelled:
+                    job._cancel.wait(5)
+        finally:
+            log.append("closed")
+
+    def working():
+        yield Progress("work", 0, 1)
+        drain(copying(), copies._heard.get())
+        log.append("worked")
+
+    job = Job("work", working)
+    job.progressed.connect(lambda now: seen.append((now.stage, now.done)))
+    with qtbot.waitSignals([job.cancelled if cancelled else job.returned, job.finished]):
+        lane.start(job)
+        if cancelled:
+            assert running.wait(5)
+            lane.cancel()
+    assert log == (["closed"] if cancelled else ["closed", "worked"])
+    assert seen[:2] == [("work", 0), ("MB", 1)]
+    assert job.error is None
+    assert copies._heard.get() is None
 
 
 def test_a_second_job_queues(qtbot, lane):

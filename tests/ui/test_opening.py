@@ -8,12 +8,14 @@ import time
 
 import numpy as np
 import pytest
+from qtpy.QtWidgets import QProgressDialog, QPushButton
 from slidefiles import picture, write_svs
 from slideserver import serving
+from vendorslides import write_ndpi
 
-from napari_mil.slides import overview
+from napari_mil.slides import copies, overview
 from napari_mil.slides.tiles import Engine
-from napari_mil.ui import compat, opening, reader
+from napari_mil.ui import compat, fetching, opening, reader
 from napari_mil.ui.activation import activate
 from napari_mil.ui.front import slides
 from tests.ui.test_reader import write_pyramid
@@ -51,6 +53,45 @@ def test_a_slow_server_does_not_keep_the_window(viewer, server, qtbot):
     assert viewer.layers[0].name == "a"
     shown = np.asarray(viewer.layers[0].data[0][:256, :256]).astype(int)
     assert abs(shown - IMAGE[:256, :256]).mean() < 8
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_a_slide_that_has_to_be_copied_shows_how_far_it_is_and_can_be_cancelled(
+    viewer, server, qtbot, monkeypatch, own_home, cancelled
+):
+    told, bars, made = [], [], opening.CopyBar.__init__
+    monkeypatch.setattr(copies, "BLOCK", 2**15)
+    monkeypatch.setattr(fetching, "PAUSE_S", 0.0)
+    monkeypatch.setattr(compat, "tell", lambda what: told.append(str(what)))
+    monkeypatch.setattr(
+        opening.CopyBar, "__init__", lambda bar, *about: (made(bar, *about), bars.append(bar))[0]
+    )
+    write_ndpi(server.folder / "a.ndpi", picture(1024, 1360))
+    server.latency = 0.05
+    viewer.open(f"{server.address}/a.ndpi", plugin="napari-mil", stack=False)
+    qtbot.waitUntil(lambda: bars[0].dialog is not None, timeout=20_000)
+    assert "a.ndpi: " in bars[0].dialog.labelText()
+    assert " of 1 MB from the server" in bars[0].dialog.labelText()
+    if cancelled:
+        bars[0].dialog.findChild(QPushButton).click()
+        qtbot.waitUntil(lambda: len(told) == 2, timeout=20_000)
+        assert told[1] == "a.ndpi is not opened: its copying was cancelled."
+        assert not list((own_home / "copies").iterdir())
+    else:
+        qtbot.waitUntil(lambda: len(viewer.layers) == 1, timeout=20_000)
+        assert viewer.layers[0].name == "a"
+    qtbot.waitUntil(lambda: not compat.main_window(viewer).findChildren(QProgressDialog), timeout=20_000)
+    bars.clear()
+
+
+def test_a_copy_ends_with_the_window(viewer, server, qtbot, monkeypatch, own_home):
+    monkeypatch.setattr(copies, "BLOCK", 2**13)
+    write_ndpi(server.folder / "a.ndpi", picture(1024, 1360))
+    server.latency = 0.05
+    viewer.open(f"{server.address}/a.ndpi", plugin="napari-mil", stack=False)
+    qtbot.waitUntil(lambda: any((own_home / "copies").rglob("a.ndpi")), timeout=20_000)
+    viewer.close()
+    qtbot.waitUntil(lambda: not any((own_home / "copies").iterdir()), timeout=20_000)
 
 
 def test_what_is_not_there_is_told_when_it_is_known(viewer, server, qtbot, monkeypatch):
