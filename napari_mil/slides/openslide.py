@@ -106,9 +106,13 @@ def _opened(path: Path, kept: Path | None = None) -> OpenSlideSource:
     _refuse_boards(path)
     try:
         handle = openslide.OpenSlide(path)
-    except openslide.OpenSlideUnsupportedFormatError as error:
-        raise UnknownError("not a format that it knows") from error
     except (openslide.OpenSlideError, OSError) as error:
+        if (
+            path.suffix.lower() == mirax.SUFFIX
+        ):  # the file itself is a picture of the slide as photographs are
+            raise RefusedError(_why_no_mirax(path.with_suffix(""), error)) from error
+        if isinstance(error, openslide.OpenSlideUnsupportedFormatError):
+            raise UnknownError("not a format that it knows") from error
         raise SlideError(reason(error)) from error
     try:
         return OpenSlideSource(handle, _understand(handle, path), kept)
@@ -118,6 +122,13 @@ def _opened(path: Path, kept: Path | None = None) -> OpenSlideSource:
     except BaseException:
         handle.close()
         raise
+
+
+def _why_no_mirax(folder: Path, error: Exception) -> str:
+    if (folder / mirax.SLIDEDAT).is_file():
+        why = reason(error)
+        return f"the files in its folder {folder.name} are damaged or not all there ({why}); copy both again"
+    return f"a MIRAX slide needs the folder {folder.name} with {mirax.SLIDEDAT} beside it; copy both"
 
 
 def _refuse_boards(path: Path) -> None:

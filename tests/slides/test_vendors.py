@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import openslide
 import pytest
+from PIL import Image
 from slidefiles import half, picture
 from vendorslides import write_bif, write_mirax, write_ndpi, write_philips, write_scn
 
+from napari_mil.errors import SlideError
 from napari_mil.slides import open_slide
 
 pytestmark = pytest.mark.slow
@@ -75,3 +77,21 @@ def test_every_file_of_a_mirax_slide_is_in_its_fingerprint(files, tmp_path):
     write_mirax(tmp_path / "b" / "a.mrxs", picture(1024, 1360, 4), mpp=0.25)
     with open_slide(files["mirax"]) as slide, open_slide(tmp_path / "b" / "a.mrxs") as other:
         assert other.fingerprint != slide.fingerprint
+
+
+def test_a_mirax_slide_whose_folder_is_missing_or_damaged_is_not_its_thumbnail(tmp_path):
+    path = write_mirax(tmp_path / "m.mrxs", PART)
+    Image.fromarray(picture(300, 400)).save(path, format="JPEG")  # as its scanners write it
+    with open_slide(path) as slide:
+        assert slide.properties["openslide.vendor"] == "mirax"
+    folder = path.with_suffix("")
+    (folder / "Index.dat").unlink()
+    with pytest.raises(
+        SlideError, match=r"the files in its folder m are damaged or not all there \(.*\); copy"
+    ):
+        open_slide(path)
+    folder.rename(tmp_path / "elsewhere")
+    with pytest.raises(
+        SlideError, match=r"^m\.mrxs cannot be used .* needs the folder m with Slidedat\.ini be"
+    ):
+        open_slide(path)
