@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +34,12 @@ _UM = {"nanometer": 1e-3, "micrometer": 1.0, "millimeter": 1e3, "centimeter": 1e
 _UM |= {"angstrom": 1e-4, "inch": 25400.0, "nm": 1e-3, "um": 1.0, "µm": 1.0, "mm": 1e3}
 _NO_IMAGE = "it is a Zarr {} without the metadata `multiscales`, while an OME-Zarr image is expected"
 _RGB = ("FF0000", "00FF00", "0000FF")
+#: Names that are none, and parts of those of fluorescent dyes.
+_NO_NAME = re.compile(r"(channel|chan|ch|c|band|sample)?[\W_]*(\d+([\W_]+\d+)*)?[\W_]*")
+_DYE = re.compile(
+    r"dapi|hoechst|draq|sytox|fitc|tritc|alexa|texas|atto|opal|rhodamine|cherry|tomato|[cyrg]fp\b|\baf\W?\d{3}"
+    r"|\bcy\W?[2357]|spectrum(aqua|green|orange|gold|red)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,19 +241,32 @@ def _check(planes: Sequence[Plane], axes: str, says: Mapping[str, Any]) -> None:
             raise RefusedError(f"its chunks of {plane.array.chunks} are too large to be read one by one")
         if finer is not None and any(a > b for a, b in zip(plane.shape_px, finer.shape_px, strict=True)):
             raise RefusedError("its levels are not ordered from the largest to the smallest")
-    colours = [str(c.get("color", "")).upper().removeprefix("#") for c in _channels(says)]
-    if "c" in axes and planes[0].array.shape[axes.index("c")] == 3 and colours and colours != list(_RGB):
+    three = "c" in axes and planes[0].array.shape[axes.index("c")] == 3
+    if three and not _are_rgb(_channels(says)):
         raise RefusedError(f"its channels{_named(says)} are no red, green and blue, while RGB is expected")
 
 
 def _channels(says: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     omero = says.get("omero")
     found = omero.get("channels") if isinstance(omero, Mapping) else None
-    return [c for c in found or () if isinstance(c, Mapping) and c.get("color")]
+    return [c for c in found or () if isinstance(c, Mapping)]
+
+
+def _are_rgb(channels: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether nothing says that three channels are other than red, green and blue: dyes are shown in these
+    colours too, and say so by their names; channels without colours by any name that is none of a colour.
+    """
+    colours = [str(c["color"]).upper().removeprefix("#") for c in channels if c.get("color")]
+    names = [str(c.get("label") or "").strip().lower() for c in channels]
+    if names in (["red", "green", "blue"], ["r", "g", "b"]):
+        return not colours or colours == list(_RGB)
+    if any(_DYE.search(name) for name in names):
+        return False
+    return colours == list(_RGB) if colours else all(map(_NO_NAME.fullmatch, names))
 
 
 def _named(says: Mapping[str, Any]) -> str:
-    names = ", ".join(str(c.get("label") or c.get("color")) for c in _channels(says))
+    names = ", ".join(filter(None, (str(c.get("label") or c.get("color") or "") for c in _channels(says))))
     return f" ({names})" if names else ""
 
 

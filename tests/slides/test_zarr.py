@@ -205,3 +205,35 @@ def test_folders_of_zarr_are_found_and_not_searched(tmp_path):
     assert [p.name for p in find_slides(tmp_path)] == ["a.ome.zarr", "b.zarr"]
     with open_slide(tmp_path / "s" / "a.ome.zarr") as slide:
         assert slide.name == "a"
+
+
+@pytest.mark.parametrize(
+    ("names", "colours", "rgb"),
+    [
+        ("DAPI FITC Cy3", None, False),
+        ("Cy5 FITC DAPI", ("FF0000", "00FF00", "0000FF"), False),
+        ("mCherry EGFP Hoechst33342", ("FF0000", "00FF00", "0000FF"), False),
+        ("panCK CD3 CD8", None, False),
+        ("B G R", None, False),
+        ("Red Green Blue", None, True),
+        ("r g b", ("FF0000", "00FF00", "0000FF"), True),
+        ("Channel:0 Channel:1 Channel:2", None, True),
+        ("ch_1 ch_2 ch_3", ("ff0000", "00ff00", "0000ff"), True),
+        ("0 1 2", None, True),
+    ],
+)
+def test_dyes_are_no_colours(tmp_path, names, colours, rgb):
+    path = write_zarr(tmp_path / "a.zarr", IMAGE)
+    found = [{"label": name} for name in names.split()]
+    for one, colour in zip(found, colours or (), strict=False):
+        one["color"] = colour
+    change(path, "0.5", lambda said: said.update(omero={"channels": found}))
+    if rgb:
+        with open_slide(path) as slide:
+            assert np.array_equal(slide.levels[0][:], IMAGE)
+    else:
+        said = names.replace(" ", ", ")
+        with pytest.raises(
+            SlideError, match=rf"its channels \({said}\) are no red, green and blue, while RGB"
+        ):
+            open_slide(path)
