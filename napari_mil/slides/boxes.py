@@ -18,6 +18,8 @@ Indices = NDArray[np.intp]
 #: Rows that are worked on at once: what is made of them meanwhile stays in the processor's cache.
 _BAND_ROWS = 128
 _MOST_RUNS = 64
+#: A tile that cannot be read is hatched: lines of this colour, so wide, so far apart.
+_HATCH, _LINE_PX, _PITCH_PX = (214, 0, 110), 3, 24
 #: The next level may be smaller by so much before there should be one in between.
 FARTHEST = 3.0
 #: A coarsest level of more pixels is too large to be read whole and stay in memory as long as the slide is on
@@ -122,3 +124,11 @@ def lay(out: Pixels, box: Box, tile: Pixels, corner: tuple[int, int]) -> None:
     a, b, c, d = max(box[0], y), min(box[2], y + h), max(box[1], x), min(box[3], x + w)
     if a < b and c < d:
         out[a - box[0] : b - box[0], c - box[1] : d - box[1]] = tile[a - y : b - y, c - x : d - x]
+
+
+def hatch(pixels: Pixels, at: tuple[int, int] = (0, 0), *, times: int = 1) -> None:
+    """Mark what cannot be read: lines from corner to corner, so many times as wide and far apart. `at` is
+    the pixel (y, x) of the whole where these begin, so that lines of neighbours meet.
+    """
+    rows, cols = (np.arange(n) + start for n, start in zip(pixels.shape, at, strict=False))
+    pixels[(rows[:, None] + cols) % (_PITCH_PX * times) < _LINE_PX * times] = _HATCH

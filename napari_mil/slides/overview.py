@@ -18,6 +18,7 @@ from PIL import Image
 
 from napari_mil.errors import MILError, SlideError
 from napari_mil.slides import sidecar
+from napari_mil.slides.boxes import hatch
 from napari_mil.slides.cache import slots
 from napari_mil.slides.remote import UnreachableError
 from napari_mil.slides.tiles import Engine, made_of
@@ -40,7 +41,7 @@ def needed(slide: Slide) -> bool:
 
 def prepare(slide: Slide) -> Slide:
     """Have the smallest level at hand, from the disk or by decoding the slide; the slide. Tiles that are
-    damaged show the background in it; SlideError where a server does not answer.
+    damaged are hatched in it, and its engine knows why; SlideError where a server does not answer.
     """
     level = slide.drawn_levels[-1]
     if not needed(slide) or _put(level, _kept(slide, level)):
@@ -49,9 +50,10 @@ def prepare(slide: Slide) -> Slide:
         pixels = level.read(0, 0, *level.shape_px)
     except UnreachableError:
         raise
-    except SlideError:
+    except SlideError as error:
         with slide.engine.reading():
             _salvage(slide.engine, level)
+        slide.engine.damage = error
         return slide
     with contextlib.suppress(MILError, OSError):  # without it time alone is lost
         _keep(slide, level, pixels)
@@ -75,11 +77,13 @@ def _salvage(engine: Engine, level: Level) -> None:
     for row, col in _cells(level):
         key = (engine.token, level.index, row, col)
         if engine.cache.get(key) is None:
-            engine.cache.put(key, slots.keep(_readable(engine, *key[1:])))
+            engine.cache.put(key, slots.keep(_readable(engine, 1, *key[1:])))
 
 
-def _readable(engine: Engine, level: int, row: int, col: int) -> Pixels:
-    """A tile, with the background where tiles of the file that it is made of are damaged."""
+def _readable(engine: Engine, times: int, level: int, row: int, col: int) -> Pixels:
+    """A tile, hatched where tiles of the file that it is made of are damaged; so many times as finely as it
+    is drawn.
+    """
     try:
         return engine.decode(level, row, col)
     except UnreachableError:
@@ -89,8 +93,10 @@ def _readable(engine: Engine, level: int, row: int, col: int) -> Pixels:
     if of is None:
         (h, w), (th, tw) = one.shape_px, one.tile_px
         size = (min(th, h - row * th), min(tw, w - col * tw), 3)
-        return np.full(size, engine.source.info.background, np.uint8)
-    return made_of(engine.levels[of], row, col, partial(_readable, engine, of))
+        pixels = np.full(size, engine.source.info.background, np.uint8)
+        hatch(pixels, (row * th, col * tw), times=times)
+        return pixels
+    return made_of(engine.levels[of], row, col, partial(_readable, engine, 2 * times, of))
 
 
 def _cells(level: Level) -> list[tuple[int, int]]:

@@ -16,15 +16,13 @@ from numpy.typing import NDArray
 
 from napari_mil.errors import SlideError
 from napari_mil.slides.ahead import Ahead, Where
-from napari_mil.slides.boxes import WHOLE_PX, enlarged, lattice, lay
+from napari_mil.slides.boxes import WHOLE_PX, enlarged, hatch, lattice, lay
 from napari_mil.slides.canvases import Canvases
 from napari_mil.slides.info import Box, Pixels
 from napari_mil.slides.slide import Level
 
 #: So long a view waits for tiles that will be there by then: it is drawn once, and sharp, in place of twice.
 _PATIENCE_S = 0.006
-#: A tile that cannot be read is hatched: lines of this colour, so wide, so far apart.
-_HATCH, _LINE_PX, _PITCH_PX = (214, 0, 110), 3, 24
 
 
 class Picture:
@@ -324,8 +322,7 @@ class Picture:
         assert self._shown is not None  # noqa: S101 - there is a canvas to paint on
         (y, x, _, _), (th, tw), box = self._box_of(where), self._levels[where[0]].tile_px, self._shown[1]
         part = self._canvas[max(0, y - box[0]) : y + th - box[0], max(0, x - box[1]) : x + tw - box[1]]
-        rows, cols = (np.arange(n) + max(0, at) for n, at in zip(part.shape, (y, x), strict=False))
-        part[(rows[:, None] + cols) % _PITCH_PX < _LINE_PX] = _HATCH
+        hatch(part, (max(0, y), max(0, x)))
 
     def _cached(self, level: int, box: Box) -> tuple[list[tuple[Where, Pixels]], set[Where]]:
         """The tiles under a box that are in the cache, and the others."""

@@ -50,6 +50,7 @@ class Engine:
         self.token = next(tokens)
         self.levels = (*source.info.levels, *halves(source.info))
         self.sketch: Sketch | None = None
+        self.damage: SlideError | None = None  # that was met when it was looked through
         self._sketches: list[Sketch] = []
         self._pending: dict[Key, Future[Pixels] | None] = {}  # one where another thread waits for it
         self._pending_lock = threading.Lock()

@@ -133,6 +133,8 @@ class Sharpening(QObject):
         self._factors = np.array([level.downsample for level in layer.data])
         self._complained = False
         self._absence: SlideError | None = None
+        if (damage := layer.data[0].engine.damage) is not None:
+            self._drew.emit(partial(self._complain, damage))
         path = layer.metadata["napari-mil"].get("path", "")
         companion = Companion(layer.data[0].engine, path, self._failed.emit)
         self._leave = weakref.finalize(self, companion.leave)

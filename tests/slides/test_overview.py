@@ -105,7 +105,7 @@ def test_a_picture_for_people_is_of_the_small_level_and_a_thumbnail_of_the_files
         assert decoded
 
 
-def test_a_damaged_tile_is_background_in_it_and_the_rest_is_there(path, own_home):
+def test_a_damaged_tile_is_hatched_in_it_and_the_rest_is_there(path, own_home):
     with tifffile.TiffFile(path) as tif:
         offset = tif.pages[0].dataoffsets[5 * 13 + 6]  # of 12 × 13 tiles
     with path.open("r+b") as stream:
@@ -116,7 +116,10 @@ def test_a_damaged_tile_is_background_in_it_and_the_rest_is_there(path, own_home
         assert not overview.needed(slide)
         found, true = slide.drawn_levels[-1][:].astype(int), halved(IMAGE, 2)
         hole = (slice(5 * 64, 6 * 64), slice(6 * 64, 7 * 64))
-        assert (found[hole] == 255).all()
+        marked = (abs(found[hole] - (214, 0, 110)) <= 1).all(axis=2)
+        assert 0.05 < marked.mean() < 0.2
+        assert 0.7 < (found[hole] == 255).all(axis=2).mean() < 0.95
+        assert "row 5, column 6" in str(slide.engine.damage)
         found[hole] = true[hole]
         assert np.abs(found - true).max() <= 2
         with pytest.raises(SlideError, match="row 5, column 6"):

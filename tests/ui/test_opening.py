@@ -8,16 +8,20 @@ import time
 
 import numpy as np
 import pytest
+import tifffile
 from qtpy.QtWidgets import QProgressDialog, QPushButton
 from slidefiles import picture, write_svs
+from slidefiles import write_pyramid as write_tiled
 from slideserver import serving
 from vendorslides import write_ndpi
 
+from napari_mil.errors import SlideError
 from napari_mil.slides import copies, overview
 from napari_mil.slides.tiles import Engine
 from napari_mil.ui import compat, fetching, opening, reader
 from napari_mil.ui.activation import activate
 from napari_mil.ui.front import slides
+from napari_mil.ui.slicing import sharpening_of
 from tests.ui.test_reader import write_pyramid
 
 pytestmark = pytest.mark.skipif(
@@ -139,6 +143,27 @@ def test_a_slide_of_one_large_level_is_looked_through_in_a_thread_and_never_read
     qtbot.waitUntil(lambda: len(viewer.layers) == 1, timeout=20_000)
     assert [level.shape_px for level in viewer.layers[0].data] == [(3000, 3000), (1500, 1500), (750, 750)]
     assert max(largest) <= 1024 * 1024
+
+
+def test_a_tile_that_is_damaged_is_told_once_when_the_slide_has_been_looked_through(
+    viewer, tmp_path, qtbot, monkeypatch
+):
+    told = []
+    monkeypatch.setattr(compat, "tell", lambda what: told.append(str(what)))
+    path = write_tiled(tmp_path / "big.svs", picture(3001, 3107), "zlib", tile=(256, 256))
+    with tifffile.TiffFile(path) as tif:
+        offset = tif.pages[0].dataoffsets[5 * 13 + 6]
+    with path.open("r+b") as stream:
+        stream.seek(offset)
+        stream.write(b"no tile at all")
+    viewer.open(str(path), plugin="napari-mil")
+    qtbot.waitUntil(lambda: len(told) == 2, timeout=20_000)
+    assert "row 5, column 6" in told[1]
+    sharpening = sharpening_of(viewer.layers[0])
+    sharpening._complain(SlideError("big.tif: level 0 cannot be read at row 5, column 6."))
+    assert len(told) == 2
+    whole = viewer.layers[0].data[-1][:]
+    assert (whole[320:384, 384:448] == (214, 0, 110)).all(axis=2).any()
 
 
 def test_slides_that_napari_opens_lie_side_by_side(viewer, tmp_path):
