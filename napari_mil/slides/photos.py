@@ -263,10 +263,12 @@ def head_of(file: File, formats: tuple[str, ...], *, alone: bool = False) -> Hea
         raise RefusedError(f"{file.name} holds {frames} pictures, while one photograph is expected")
     if mode not in _DEPTHS:
         raise RefusedError(
-            f"{file.name} has pixels of the kind {mode!r}, while 8-bit colour or grey is expected"
+            f"{file.name} has pixels of the kind {mode!r}, while 8-bit colour or grey is expected; save it so"
         )
     if deep:
-        raise RefusedError(f"{file.name} has pixels of 16 bit, while 8-bit colour or grey is expected")
+        raise RefusedError(
+            f"{file.name} has pixels of 16 bit, while 8-bit colour or grey is expected; save it so"
+        )
     if high * wide > MOST_PX:
         raise RefusedError(
             f"{file.name} has {wide} × {high} pixels, too many for a photograph; save it as a tiled TIFF"

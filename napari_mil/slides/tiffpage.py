@@ -36,6 +36,7 @@ _DECODERS = {
     50000: imagecodecs.zstd_decode,
 }
 _LARGEST_TILE = 2**27
+_SAVE = "if it is a colour image, save it as RGB of 8 bit with the program that made it"
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # JPEG's start-of-frame markers
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, YCBCR = 0, 1, 2, 6
 
@@ -336,7 +337,8 @@ def _check(page: Any) -> None:
     bits = page.bitspersample if isinstance(page.bitspersample, int) else max(page.bitspersample)
     if bits != 8 or (page.dtype is not None and page.dtype != np.uint8):
         raise RefusedError(
-            f"its pixels are {page.dtype or f'{bits} bit'}, while bright-field RGB of 8 bit is expected"
+            f"its pixels are {page.dtype or f'{bits} bit'}, while bright-field RGB of 8 bit is expected; "
+            f"{_SAVE}"
         )
     alpha = len(page.extrasamples) == 1 and page.extrasamples[0] in {1, 2}
     if page.photometric not in {WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, YCBCR} or (
@@ -344,7 +346,7 @@ def _check(page: Any) -> None:
     ):
         raise RefusedError(
             f"it has {_channels(page)} with colours of the kind {_name(page.photometric)}, "
-            "while bright-field RGB is expected"
+            f"while bright-field RGB is expected; {_SAVE}"
         )
     apart = page.planarconfig != 1 and page.samplesperpixel > 1
     if apart and (page.samplesperpixel != 3 or page.photometric != RGB):
