@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -32,6 +33,10 @@ _OTHERS = {
 #: Units that ImageJ writes in full.
 _IMAGEJ = {"micron": "µm", "microns": "µm", "inch": "in"}
 _TURNED = range(2, 9)
+#: Kinds of series of which tifffile guesses what is a level.
+_GUESSED = {"generic", "uniform"}
+#: Marks of a page (NewSubfileType): a smaller one of another, one of a document.
+_REDUCED, _OF_DOCUMENT = 1, 2
 _ASSOCIATED = ("label", "macro", "thumbnail", "overview")
 
 
@@ -97,7 +102,12 @@ def _understand(
             raise LeftError(f"{vendor} is left to OpenSlide")
     main = max((s for s in tif.series if not _is_associated(s)), key=_area, default=tif.series[0])
     _check_axes(main)
-    pages = tuple(_level(level, tables) for level in main.levels)
+    sure = str(main.kind) not in _GUESSED
+    pages = tuple(
+        _level(level, tables)
+        for level in main.levels
+        if sure or level is main or _may_be_level(tif, _page(level), _page(main))
+    )
     pages += tuple(_further_levels(tif, main, pages, tables))
     if not _page(main).is_tiled and _area(main) > MOST_STRIPED_PX:
         raise SlideError("it is neither tiled nor small, so that no part can be read on its own")
@@ -186,9 +196,26 @@ def _further_levels(
         shape = (int(page.imagelength), int(page.imagewidth))
         dy, dx = first.shape_px[0] / shape[0], first.shape_px[1] / shape[1]
         same_picture = abs(dy - dx) <= dy / shape[0] + dx / shape[1]
-        if page.is_tiled and same_picture and shape[0] < seen[0] and shape[1] < seen[1]:
+        smaller = shape[0] < seen[0] and shape[1] < seen[1]
+        if page.is_tiled and same_picture and smaller and _may_be_level(tif, page, _page(main)):
             seen = shape
             yield _level(level, tables)
+
+
+def _may_be_level(tif: tifffile.TiffFile, page: Any, first: Any) -> bool:
+    """Whether a page of the same aspect is a smaller one of the same picture as far as its tags tell. Where
+    they do not mark it, levels have the tiles of the first one, and are smaller by a power of two.
+    """
+    kind = int(page.subfiletype or 0)
+    if kind & (_REDUCED | _OF_DOCUMENT):
+        return bool(kind & _REDUCED)
+    if tif.is_svs or tif.is_ome or len(page.treeindex) > 1:  # a page within the first says so as well
+        return True
+    factor = math.log2(first.imagelength / page.imagelength)
+    rounding = 1.5 / min(page.imagelength, page.imagewidth) + 0.001
+    return (page.tilelength, page.tilewidth) == (first.tilelength, first.tilewidth) and (
+        abs(2 ** (factor - round(factor)) - 1) <= rounding
+    )
 
 
 def _elsewhere(tif: tifffile.TiffFile, series: Any, main: Any) -> bool:

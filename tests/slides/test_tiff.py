@@ -414,3 +414,23 @@ def test_three_channels_that_are_not_red_green_and_blue_are_refused(tmp_path, ch
     tifffile.imwrite(tmp_path / "a.ome.tif", planes, ome=True, tile=(128, 128), metadata=about)
     with pytest.raises(SlideError, match="a stack of images or channels"):
         open_slide(tmp_path / "a.ome.tif")
+
+
+@pytest.mark.parametrize(
+    ("shape", "more", "counts"),
+    [
+        ((600, 842), {"subfiletype": 0}, True),  # of Huron and others, which mark nothing
+        ((300, 421), {"subfiletype": 0}, True),
+        ((299, 420), {"subfiletype": 0}, True),
+        ((400, 561), {"subfiletype": 0}, False),
+        ((400, 561), {"subfiletype": 1}, True),
+        ((600, 842), {"subfiletype": 2}, False),
+        ((600, 842), {"subfiletype": 0, "tile": (128, 128)}, False),
+    ],
+)
+def test_an_unmarked_page_is_a_level_where_it_looks_like_one(tmp_path, shape, more, counts):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tif:
+        for image, about in ((picture(1200, 1684), {}), (picture(*shape, 3), more)):
+            tif.write(image, **{"tile": (64, 64), "photometric": "rgb", "metadata": None, **about})
+    with open_slide(tmp_path / "a.tif") as slide:
+        assert [level.shape_px for level in slide.levels] == [(1200, 1684), *[shape] * counts]
