@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -13,6 +14,7 @@ import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -130,7 +132,7 @@ def test_features_can_stay_on_disk(store):
     bag = some_bag()
     store.save_bag(bag)
     there = store.load_bag("s:1/a", "builtin-1", 50, 0.5, mapped=True)
-    assert isinstance(there.features.base, np.memmap)
+    assert not there.features.flags.owndata
     assert there.features.tobytes() == bag.features.tobytes()
     assert (there.grid.id, there.features.dtype) == (bag.grid.id, bag.features.dtype)
     with pytest.raises(ValueError, match="read-only"):
@@ -141,6 +143,44 @@ def test_features_can_stay_on_disk(store):
     file.write_bytes(b"\1" + file.read_bytes()[1:])
     with pytest.raises(ProjectError, match="the content of features does not give its checksum"):
         store.load_bag("s:1/a", "builtin-1", 50, 0.5, mapped=True)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such limit")
+def test_features_that_stay_on_disk_keep_no_files_open(store):
+    """A study has more slides than a program may have files open: 1,024 on most machines."""
+    store.save_bag(some_bag())
+    store.load_bag("s:1/a", "builtin-1", 50, 0.5, mapped=True)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(list(Path("/dev/fd").iterdir())) + 40, before[1]))
+    try:
+        held = [store.load_bag("s:1/a", "builtin-1", 50, 0.5, mapped=True) for _ in range(60)]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert {bag.features.tobytes() for bag in held} == {some_bag().features.tobytes()}
+    mapped = held[0].features[1:]
+    del held
+    assert mapped.tobytes() == some_bag().features[1:].tobytes()
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (OSError(errno.EMFILE, "Too many open files"), "Too many open files"),
+        (OSError(errno.EIO, "Input/output error"), "Input/output error"),
+        (MemoryError(), "there is not enough memory"),
+    ],
+)
+def test_what_the_system_refuses_is_no_damage(store, monkeypatch, error, why):
+    """Who is told that features are damaged deletes them, and a night's work with them."""
+    store.save_bag(some_bag())
+
+    def refused(*_words, **_more):
+        raise error
+
+    monkeypatch.setattr(store_module, "read_arrays", refused)
+    with pytest.raises(ProjectError, match=rf"cannot be read now: {why}; it need not be damaged") as said:
+        store.load_bag("s:1/a", "builtin-1", 50, 0.5)
+    assert "delete" not in str(said.value)
 
 
 @pytest.mark.parametrize("rows", [2, 100])

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mil import __version__
+from napari_mil.store.mapping import over_memory
 
 
 def write_arrays(
@@ -71,7 +72,8 @@ def _map(folder: Path) -> NDArray[Any] | None:
     ] == [("bytes", "little")]
     if not (plain and file.exists() and file.stat().st_size == math.prod(shape) * kind.itemsize):
         return None
-    return np.asarray(np.memmap(file, kind.newbyteorder("<"), "r", shape=shape))
+    values = over_memory(file, math.prod(shape) * kind.itemsize).view(kind.newbyteorder("<"))
+    return np.asarray(values.reshape(shape))
 
 
 def attributes(folder: Path) -> dict[str, Any]:

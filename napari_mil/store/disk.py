@@ -23,6 +23,11 @@ from napari_mil.errors import MILError, ProjectError, reason
 FORMAT = "napari-mil project"
 #: 2: the ledger lies elsewhere, at the address that the marker names; 1: in the folder
 VERSION = 2
+#: What the system refuses whatever is in a file
+_NO_DAMAGE = (
+    *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EPERM),
+    *(errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EINTR),
+)
 _FORGOTTEN_S = 7 * 24 * 3600
 
 
@@ -98,10 +103,18 @@ def said(folder: Path, act: str) -> Iterator[None]:
 
 @contextmanager
 def damage(project: Path, part: Path) -> Iterator[None]:
-    """Turn whatever a broken file leads to into one sentence that names it."""
+    """Turn whatever a broken file leads to into one sentence that names it; where the file may well be sound,
+    nobody is told to delete it.
+    """
     try:
         yield
     except Exception as error:
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) in _NO_DAMAGE:
+            why = "there is not enough memory" if isinstance(error, MemoryError) else reason(error)
+            raise ProjectError(
+                f"{part.relative_to(project)} of the project {project} cannot be read now: {why}; it need "
+                "not be damaged, mend this and try again."
+            ) from error
         remade = part.relative_to(project).parts[0] in {"bags", "maps"}
         mend = "delete it to have it made again" if remade else "restore it from a backup"
         raise ProjectError(
