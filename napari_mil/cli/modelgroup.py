@@ -11,6 +11,7 @@ import typer
 
 from napari_mil.cli.cards import card_lines, recording_lines
 from napari_mil.cli.running import AsJson, By, ExistingProject, opened, say_error, settings
+from napari_mil.cli.running import show as show_progress
 from napari_mil.errors import MILError, ModelError
 
 app = typer.Typer(
@@ -54,15 +55,33 @@ def show(project: ExistingProject, model: Name, *, as_json: AsJson = False) -> N
 
 
 @app.command(epilog="Example: `napari-mil models compare study/ mhim-1 mhim-1+1`")
-def compare(project: ExistingProject, model: Name, other: Name, *, as_json: AsJson = False) -> None:
-    """Say where two cards differ, and their held-out figures side by side."""
-    from napari_mil.workflow import compare_cards, find_card
+def compare(
+    project: ExistingProject,
+    model: Name,
+    other: Name,
+    *,
+    evaluate: Annotated[
+        bool,
+        typer.Option("--evaluate", help="Ask both about the same labelled cases that neither learned from."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say where two cards differ, and their held-out figures side by side; with --evaluate the figures of
+    both on the same cases, and their differences.
+    """
+    from napari_mil.workflow import compare_cards, compare_steps, find_card, not_alike
 
     with opened(project) as p:
         one, two = find_card(p, model), find_card(p, other)
+        if evaluate:
+            found = show_progress(compare_steps(p, one.id, two.id), as_json=as_json)
+            print(json.dumps({"result": found.to_record()}) if as_json else found.in_words())
+            return
     for what, mine, its in compare_cards(one, two):
         row = {"what": what, one.id: mine, two.id: its}
         print(json.dumps(row) if as_json else f"{what}: {mine or 'none'} | {its or 'none'}")
+    if sentence := not_alike(one, two):
+        say_error(sentence)
 
 
 @app.command(epilog="Example: `napari-mil models adopt study/ mhim-1+1`")

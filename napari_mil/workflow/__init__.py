@@ -17,6 +17,7 @@ from napari_mil.workflow.choosing import (
     why_not_train,
 )
 from napari_mil.workflow.colours import converts, set_colours
+from napari_mil.workflow.comparing import compare_steps, not_alike
 from napari_mil.workflow.contradictions import Contradiction, contradictions
 from napari_mil.workflow.difference import difference_steps
 from napari_mil.workflow.editing import (
@@ -111,6 +112,7 @@ __all__ = [
     "bag_steps",
     "class_list",
     "compare_cards",
+    "compare_steps",
     "conflict_rows",
     "conflict_words",
     "contradictions",
@@ -142,6 +144,7 @@ __all__ = [
     "mended",
     "method_choices",
     "news_of_others",
+    "not_alike",
     "note",
     "parse_mpp",
     "place_history",

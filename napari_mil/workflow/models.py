@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_mil.card import ModelCard
 from napari_mil.errors import ModelError, reason
+from napari_mil.workflow.comparing import held_out
 from napari_mil.workflow.figures import figure_words, told_value
 
 if TYPE_CHECKING:
@@ -62,16 +63,16 @@ def compare_cards(one: ModelCard, other: ModelCard) -> tuple[tuple[str, str, str
     about = [(what, getattr(one, what), getattr(other, what)) for what in ABOUT]
     about += [("classes", _leaves(one), _leaves(other))]
     for kind in ("config", "recipe"):
-        a, b = (_mapping(getattr(card, kind)) for card in (one, other))
+        a, b = (_options(card, kind) for card in (one, other))
         about += [(key, a.get(key, NO_OPTION), b.get(key, NO_OPTION)) for key in dict.fromkeys([*a, *b])]
     rows = [(what, _said(a), _said(b)) for what, a, b in about if a != b]
     figures = dict.fromkeys([*one.metrics, *other.metrics])
     told, beside = one.metrics, other.metrics
-    rows += [(key, _figure(key, told.get(key)), _figure(key, beside.get(key))) for key in figures]
-    held = [set(card.slides.get("test", ())) for card in (one, other)]
+    held = held_out(one), held_out(other)
     if figures and held[0] != held[1]:
         mine, its = (f"{len(h)}, {len(held[0] & held[1])} of them the other's too" for h in held)
         rows.append(("held-out slides", mine, its))
+    rows += [(key, _figure(key, told.get(key)), _figure(key, beside.get(key))) for key in figures]
     return tuple(rows)
 
 
@@ -79,8 +80,12 @@ def _leaves(card: ModelCard) -> str:
     return ", ".join(card.tree.path(leaf) for leaf in card.tree.leaves)
 
 
-def _mapping(value: Any) -> dict[str, Any]:
-    return dict(value) if isinstance(value, Mapping) else dataclasses.asdict(value)
+def _options(card: ModelCard, kind: str) -> dict[str, Any]:
+    """Its config or recipe; the recipe of a model that was trained elsewhere is told by no file."""
+    value = getattr(card, kind)
+    told = dict(value) if isinstance(value, Mapping) else dataclasses.asdict(value)
+    foreign = kind == "recipe" and not (card.made_with or card.slides)
+    return dict.fromkeys(told, "not told") if foreign else told
 
 
 def _said(value: Any) -> str:

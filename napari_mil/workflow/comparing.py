@@ -1,0 +1,128 @@
+"""Two models side by side: what their cards say, and what both answer for the same held-out cases."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from napari_mil.card import ModelCard
+from napari_mil.errors import BagError, ModelError
+from napari_mil.labeltree import Survival
+from napari_mil.steps import Progress, Steps
+from napari_mil.workflow.cases import cases_steps
+from napari_mil.workflow.figures import INTERVAL_FROM, figure_words, told_value
+from napari_mil.workflow.project import Project, find_card
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Compared:
+    """Two models judged on the same cases.
+
+    Attributes
+    ----------
+    one, other : their cards
+    mine, its : the figures of both, {name: (value, low, high)}
+    changes : the other's figures less the one's, with paired 95 % intervals; {} where they answer with other
+        classes or intervals of time
+    cases : how many cases all figures stand on
+    untold : names of models that do not say what they learned from
+    """
+
+    one: ModelCard
+    other: ModelCard
+    mine: Mapping[str, Any]
+    its: Mapping[str, Any]
+    changes: Mapping[str, Any]
+    cases: int
+    untold: tuple[str, ...] = ()
+
+    def in_words(self) -> str:
+        """A line for each figure, and what must be known to read them."""
+        many = f"{self.cases} case{'' if self.cases == 1 else 's'}"
+        lines = [f"{self.one.name} | {self.other.name}, both on the same {many} that neither learned from:"]
+        for key in dict.fromkeys([*self.mine, *self.its]):
+            words = [self._said(key, figures) for figures in (self.mine, self.its)]
+            lines.append(f"  {key}: {' | '.join(words)}{self._by(key)}")
+        return "\n".join([*lines, *(f"  {name} does not say what it learned from." for name in self.untold)])
+
+    def to_record(self) -> dict[str, Any]:
+        """The same as plain values."""
+        figures = {self.one.id: dict(self.mine), self.other.id: dict(self.its)}
+        return {"cases": self.cases, "figures": figures, "changes": dict(self.changes)} | {
+            "learned_from_unknown": list(self.untold)
+        }
+
+    def _said(self, key: str, figures: Mapping[str, Any]) -> str:
+        if key not in figures:
+            return "none"
+        value = told_value(key, figures[key])
+        few = self.cases < INTERVAL_FROM and isinstance(value, list | tuple)
+        return figure_words(value[0] if few else value)
+
+    def _by(self, key: str) -> str:
+        if key not in self.changes or not np.isfinite(self.changes[key]).all():
+            return ""
+        value, low, high = self.changes[key]
+        between = f" (95 % {low:+.3f} to {high:+.3f})" if self.cases >= INTERVAL_FROM else ""
+        return f", difference {value:+.3f}{between}"
+
+
+def held_out(card: ModelCard) -> frozenset[str]:
+    """The slides that the figures on a card are of: its test part, or where it has none its validation."""
+    return frozenset(card.slides.get("test", ()) or card.slides.get("validation", ()))
+
+
+def not_alike(one: ModelCard, other: ModelCard) -> str:
+    """The sentence that says why the figures on two cards do not compare, or "" where nothing is known
+    against it.
+    """
+    if not (one.metrics and other.metrics) or (mine := held_out(one)) == (its := held_out(other)):
+        return ""
+    return (
+        f"The figures on these cards were measured on different slides ({len(mine)} and {len(its)}, "
+        f"{len(mine & its)} of them the same) and do not compare; --evaluate asks both about the same ones."
+    )
+
+
+def compare_steps(project: Project, model: str, other: str) -> Steps[Compared]:
+    """Judge two models of a project on all its labelled cases that neither learned from nor was chosen by.
+
+    ModelError when one answers with time and the other with classes; BagError when there is no such case.
+    """
+    cards = find_card(project, model), find_card(project, other)
+    survival = [isinstance(card.tree, Survival) for card in cards]
+    if survival[0] != survival[1]:
+        raise ModelError(f"Of {cards[0].name} and {cards[1].name} one answers with time, the other not.")
+    seen = {s for card in cards for part in ("train", "validation") for s in card.slides.get(part, ())}
+    found = []
+    for card in cards:
+        known = yield from cases_steps(project, card.encoder, survival=survival[0])
+        found.append({c.case: c for c in known if not any(b.slide_id in seen for b in c.bags)})
+    names = [name for name in found[0] if name in found[1]]
+    if not names:
+        raise BagError(
+            f"No labelled case here was held out from both {cards[0].name} and {cards[1].name}; "
+            "label slides that neither has seen."
+        )
+    yield Progress("comparing", 0, 1)
+    compared = _judged(project, cards, [[cases[name] for name in names] for cases in found])
+    yield Progress("comparing", 1, 1)
+    return compared
+
+
+def _judged(project: Project, cards: tuple[ModelCard, ModelCard], cases: list[list[Any]]) -> Compared:
+    from napari_mil.evaluate import answers, changes, evaluate
+
+    said, figures = [], []
+    for card, mine in zip(cards, cases, strict=True):
+        network = project.model(card.id)
+        said.append(answers(network, mine))
+        warm = card.temperature if card.calibrated else None
+        figures.append(evaluate(network, mine, said=said[-1], temperature=warm))
+    alike = cards[0].tree == cards[1].tree
+    differ = changes(cases[0], said[0], said[1], cards[0].tree) if alike else {}
+    untold = tuple(card.name for card in cards if not card.slides)
+    return Compared(*cards, figures[0], figures[1], differ, len(cases[0]), untold)

@@ -1,0 +1,110 @@
+"""Two models compared: never figures of different slides without saying so."""
+
+import dataclasses
+import json
+import sys
+
+import numpy as np
+import pytest
+from quickstudy import QUICK, study
+
+from napari_mil.cli import main
+from napari_mil.errors import BagError
+from napari_mil.evaluate import evaluate
+from napari_mil.steps import drain
+from napari_mil.workflow import compare_cards, compare_steps, not_alike, train_model_steps
+from napari_mil.workflow.cases import cases_steps
+from napari_mil.workflow.comparing import held_out
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A project of 16 cases with three models: seeds 0 and 3 split otherwise, two methods of seed 0 alike."""
+    with study(tmp_path_factory.mktemp("compared"), 16) as project:
+        for name, method, seed in (("a", "mean", 0), ("b", "abmil", 0), ("c", "mean", 3)):
+            drain(train_model_steps(project, method, recipe={**QUICK, "seed": seed}, name=name))
+        return project.path
+
+
+@pytest.fixture
+def project(folder):
+    from napari_mil.workflow import Project
+
+    with Project(folder) as opened:
+        yield opened
+
+
+def named(project):
+    return {card.name: card for card in project.cards}
+
+
+def test_cards_of_other_slides_say_that_they_do_not_compare(project):
+    cards = named(project)
+    assert held_out(cards["a"]) == held_out(cards["b"]) != held_out(cards["c"])
+    assert not_alike(cards["a"], cards["b"]) == ""
+    sentence = not_alike(cards["a"], cards["c"])
+    assert "measured on different slides" in sentence
+    assert "do not compare; --evaluate" in sentence
+    assert not_alike(cards["a"], dataclasses.replace(cards["c"], metrics={})) == ""
+    rows = [what for what, *_ in compare_cards(cards["a"], cards["c"])]
+    assert rows.index("held-out slides") < rows.index("fine/auc")
+    assert "held-out slides" not in [what for what, *_ in compare_cards(cards["a"], cards["b"])]
+
+
+def test_figures_of_the_validation_part_are_not_taken_for_the_same(project):
+    card = named(project)["a"]
+    few = [
+        dataclasses.replace(card, slides={"train": ("x",), "validation": (v,), "test": ()})
+        for v in ("p", "q")
+    ]
+    assert "(1 and 1, 0 of them the same)" in not_alike(*few)
+    assert "held-out slides" in [what for what, *_ in compare_cards(*few)]
+
+
+def test_both_are_asked_about_the_same_cases_that_neither_has_seen(project):
+    cards = named(project)
+    found = drain(compare_steps(project, "a", "c"))
+    seen = {s for c in (cards["a"], cards["c"]) for p in ("train", "validation") for s in c.slides[p]}
+    held = [
+        c for c in drain(cases_steps(project, cards["a"].encoder)) if not {b.slide_id for b in c.bags} & seen
+    ]
+    assert found.cases == len(held) > 0
+    expected = evaluate(project.model("c"), held)
+    assert found.its["fine/balanced_accuracy"] == expected["fine/balanced_accuracy"]
+    for name, (value, low, high) in found.changes.items():
+        if np.isfinite(value):
+            assert value == pytest.approx(found.its[name][0] - found.mine[name][0], abs=1e-9)
+            assert low <= high
+    assert f"both on the same {found.cases} case" in found.in_words().splitlines()[0]
+    assert found.untold == ()
+
+
+def test_models_that_leave_no_case_are_refused(project, monkeypatch):
+    cards = named(project)
+    every = tuple(record.id for record in project.slides)
+    other = dataclasses.replace(cards["c"], slides={"train": every})
+    monkeypatch.setattr(
+        "napari_mil.workflow.comparing.find_card", lambda _, name: other if name == "c" else cards[name]
+    )
+    with pytest.raises(BagError, match="No labelled case here was held out from both a and c"):
+        drain(compare_steps(project, "a", "c"))
+
+
+def test_on_the_command_line(folder, monkeypatch, capsys):
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["napari-mil", "models", "compare", str(folder), *words])
+        with pytest.raises(SystemExit) as done:
+            main()
+        assert not done.value.code
+        return capsys.readouterr()
+
+    assert "do not compare" in run("a", "c").err
+    assert "do not compare" not in run("a", "b").err
+    said = run("a", "c", "--evaluate").out
+    assert "a | c, both on the same" in said
+    assert "fine/auc: " in said
+    record = json.loads(run("a", "c", "--evaluate", "--json").out.splitlines()[-1])["result"]
+    assert len(record["figures"]) == 2
+    assert record["cases"] > 0
