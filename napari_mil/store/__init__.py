@@ -105,15 +105,6 @@ class Store:
             grid, pixels = _grid(about["grid"], arrays["cells"]), about.get("pixel_hash", "")
             return Bag(about["slide_id"], grid, arrays["features"], about["encoder"], pixels)
 
-    def load_grid(self, slide_id: str, encoder: str, tile_px: int, mpp: float | None) -> TileGrid | None:
-        """The tiles of `load_bag` without their features, which may be large; None where none are kept."""
-        folder = self._bag_folder(slide_id, encoder, tile_px, mpp)
-        if not folder.exists():
-            return None
-        with damage(self.folder, folder):
-            about, arrays = read_arrays(folder, ("cells",))
-            return _grid(about["grid"], arrays["cells"])
-
     def save_bag(self, bag: Bag) -> None:
         """Keep the features of a slide's tiles; a bag of the same key is replaced."""
         grid = bag.grid
@@ -287,6 +278,16 @@ class Store:
         return (
             self.folder / "maps" / name_of(slide_id) / name_of(model_id) / f"{scope}-{name_of(grid_id, '')}"
         )
+
+
+def kept_tiles(store: Store, slide_id: str, encoder: str, tile_px: int, mpp: float | None) -> TileGrid | None:
+    """The tiles of `Store.load_bag` without their features, which may be large; None where none are kept."""
+    folder = store._bag_folder(slide_id, encoder, tile_px, mpp)  # noqa: SLF001 - of the same module
+    if not folder.exists():
+        return None
+    with damage(store.folder, folder):
+        about, arrays = read_arrays(folder, ("cells",))
+        return _grid(about["grid"], arrays["cells"])
 
 
 def _grid(about: Mapping[str, Any], cells: NDArray[Any]) -> TileGrid:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 FIGURES = {"lesion AUC": "lesion/auc", "class AUC": "fine/auc", "c-index": "survival/c_index"}
 #: Why nothing can be done before a project is open.
 PROJECT_FIRST = "Open a project first (1 Slides)."
-NO_MODEL = "This project has no model yet: train one (5 Retrain), or take one in: `napari-mil models import`."
+NO_MODEL = "This project has no model yet: train one (5 Retrain), or import a published one."
 NO_PARENT = "Retraining starts from a model; this project has none. Train a new one."
 #: What stands in the place of an answer that must not be seen yet.
 VEILED = "{} is hidden until you have given this slide a label (read blind first)."
@@ -86,6 +86,8 @@ def card_words(card: ModelCard) -> str:
     if aucs:
         lines.append("held out: " + ", ".join(f"{name} {figure(value)}" for name, value in aucs.items()))
     lines.append(calibration_words(card))
+    if card.assumed:
+        lines.append(f"<b>assumed</b>, since its file does not say: {'; '.join(card.assumed)}")
     return "<br>".join(lines + ([card.note] if card.note else []))
 
 

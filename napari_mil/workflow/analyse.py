@@ -16,6 +16,7 @@ from napari_mil.errors import MILError, TissueError
 from napari_mil.grid import TileGrid
 from napari_mil.prediction import Prediction
 from napari_mil.steps import ASIDE, Progress, Steps, told_as
+from napari_mil.store import kept_tiles
 from napari_mil.workflow.encoding import find_encoder
 from napari_mil.workflow.project import Box, Project, find_card
 
@@ -98,7 +99,7 @@ def kept_bag(
 
 def kept_grid(project: Project, record: SlideRecord, *, encoder: str = "builtin") -> TileGrid | None:
     """The tiles of `kept_bag`, or None; their features are not looked at."""
-    found = (project.store.load_grid(*key) for key in _bag_keys(project, record, encoder))
+    found = (kept_tiles(project.store, *key) for key in _bag_keys(project, record, encoder))
     return next((grid for grid in found if grid is not None and grid.slide_mpp == record.mpp), None)
 
 

@@ -12,6 +12,7 @@ from napari_mil.ui import acts
 from napari_mil.ui.allslides import AllSlides
 from napari_mil.ui.curves import HalvesPlot, SurvivalPlot
 from napari_mil.ui.desk import Desk
+from napari_mil.ui.importmodel import ImportModel
 from napari_mil.ui.state import State
 from napari_mil.ui.widgets import allow, button, clear, column, hint, row, text
 from napari_mil.ui.words import (
@@ -60,7 +61,7 @@ class ModelSection(QWidget):
         self._answer.setContentsMargins(0, 0, 0, 0)
         column(
             self,
-            self.choice,
+            row(self.choice, ImportModel(desk)),
             self.card,
             self.held_out,
             row(self.whole, self.visible, None),
