@@ -19,13 +19,14 @@ class SlideServer:
     drop : how many of the next answers end in the middle
     parts : whether it knows of ranges
     lists : whether it tells what is in a folder
+    weak : whether its marks of files are weak, and so match nothing
     refusal : status of all its answers, 0 for none
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.latency, self.drop, self.parts, self.lists = folder, 0.0, 0, True, True
         self.requests: list[str] = []
-        self.refusal = 0
+        self.refusal, self.weak = 0, False
         self._lock, self._server, self._port = threading.Lock(), None, 0
         self.start()
 
@@ -76,10 +77,17 @@ class _Handler(BaseHTTPRequestHandler):
             return
         there = file.stat()
         mark = f'"{there.st_ino:x}-{there.st_mtime_ns:x}-{there.st_size:x}"'
-        if self.headers.get("If-Match", mark) != mark:
+        mark = f"W/{mark}" * self.of.weak or mark
+        if "If-Match" in self.headers and (self.of.weak or self.headers["If-Match"] != mark):
             self.send_error(412)
             return
         found = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")) if self.of.parts else None
+        if found and int(found[1]) >= there.st_size:
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{there.st_size}")
+            self.send_header("ETag", mark)
+            self.end_headers()
+            return
         start, stop = (int(found[1]), int(found[2] or there.st_size - 1) + 1) if found else (0, there.st_size)
         with file.open("rb") as stream:
             stream.seek(start)

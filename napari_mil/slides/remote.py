@@ -31,6 +31,8 @@ CONNECT_S, READ_S = 5.0, 10.0
 PATIENCE_S = 15.0
 #: What belongs behind every address in a folder.
 _queries: dict[str, str] = {}
+#: No compression on the way, of which a part would be a part of something else.
+_AS_IT_IS = {"Accept-Encoding": "identity"}
 _NEEDS = {"http": "aiohttp", "https": "aiohttp", "s3": "s3fs"}
 _T = TypeVar("_T")
 
@@ -70,7 +72,9 @@ class RemoteFile:
     async def _asked(self) -> tuple[int, str | None]:
         """The same of a web server, whose answer shows as well whether it sends parts of files."""
         session = await self._system.set_session()
-        async with session.get(self._path, headers={"Range": "bytes=0-0"}) as answer:
+        async with session.get(self._path, headers={**_AS_IT_IS, "Range": "bytes=0-0"}) as answer:
+            if answer.status == 416:  # there is no first byte
+                return 0, answer.headers.get("ETag")
             answer.raise_for_status()
             size = answer.headers.get("Content-Range", "").rpartition("/")[2]
             if answer.status != 206 or not size.isdecimal():
@@ -144,22 +148,37 @@ class RemoteFile:
 
     def _part(self, start: int, stop: int) -> bytes:
         self.requests += 1
-        if self.address.text.startswith("s3") and self.mark:
-            from fsspec.asyn import sync
+        from fsspec.asyn import sync
 
+        if self.address.text.startswith("s3"):
             data: bytes = sync(self._system.loop, self._object, start, stop)
         else:
-            mark = {"headers": {"If-Match": self.mark}} if self.mark else {}
-            data = bytes(self._system.cat_file(self._path, start=start, end=stop, **mark))
+            data = sync(self._system.loop, self._range, start, stop)
         if len(data) != stop - start:
             raise ConnectionError(f"{len(data)} of {stop - start} bytes came")
         return data
 
+    async def _range(self, start: int, stop: int) -> bytes:
+        """A part of a file of a web server, if it is still the one that was opened. A weak mark (W/) is
+        compared here: a server that is asked whether it matches has to say no.
+        """
+        asked = {**_AS_IT_IS, "Range": f"bytes={start}-{stop - 1}"}
+        weak = self.mark is not None and self.mark.startswith("W/")
+        session = await self._system.set_session()
+        if self.mark and not weak:
+            asked["If-Match"] = self.mark
+        async with session.get(self._path, headers=asked) as answer:
+            answer.raise_for_status()
+            if weak and answer.headers.get("ETag") != self.mark:
+                raise _replaced(self.address)
+            return bytes(await answer.read())
+
     async def _object(self, start: int, stop: int) -> bytes:
         """A part of an object of S3, if it is still the one that was opened: s3fs has no word for that."""
         bucket, key, _ = self._system.split_path(self._path)
-        about = {"Bucket": bucket, "Key": key, "Range": f"bytes={start}-{stop - 1}", "IfMatch": self.mark}
-        answer = await self._system._call_s3("get_object", **about)  # noqa: SLF001
+        about = {"Bucket": bucket, "Key": key, "Range": f"bytes={start}-{stop - 1}"}
+        same = {"IfMatch": self.mark} if self.mark else {}
+        answer = await self._system._call_s3("get_object", **about, **same)  # noqa: SLF001
         try:
             return bytes(await answer["Body"].read())
         finally:
@@ -300,9 +319,7 @@ def trying(act: Callable[[], _T], address: Address) -> _T:
                     "configure or aws sso login."
                 ) from error
             if status == 412:
-                raise SlideError(
-                    f"{address.shown} was replaced by another file; open the slide again."
-                ) from error
+                raise _replaced(address) from error
             if not _of_the_network(error):
                 raise
             if pause is None or time.monotonic() - began > PATIENCE_S:
@@ -312,6 +329,10 @@ def trying(act: Callable[[], _T], address: Address) -> _T:
                 ) from error
             time.sleep(pause)
     raise AssertionError
+
+
+def _replaced(address: Address) -> SlideError:
+    return SlideError(f"{address.shown} was replaced by another file; open the slide again.")
 
 
 def _status(error: BaseException) -> int | None:

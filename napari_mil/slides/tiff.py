@@ -78,6 +78,8 @@ def open_source(path: SlidePath) -> TiffSource:
 def _parsed(
     file: Bytes, path: SlidePath
 ) -> tuple[tuple[Page | Planes, ...], dict[str, Any], dict[str, Page | Planes]]:
+    if isinstance(file, RemoteFile) and file.mark and not file.size:  # S3's folders have no mark
+        raise RefusedError("it is empty (0 bytes); copy the slide there again")
     if file.read(128, 4) == b"DICM":
         raise UnknownError("a DICOM file")
     try:

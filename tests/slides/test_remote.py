@@ -249,6 +249,24 @@ def test_a_file_that_was_replaced_is_said(server):
             slide.levels[0].read(0, 0, 9, 9)
 
 
+def test_marks_that_are_weak_tell_as_well(server):
+    server.weak = True
+    path = written(server.folder, "svs")
+    with open_slide(f"{server.address}/a.svs") as slide:
+        assert np.array_equal(slide.levels[0][:], IMAGE)
+        write_svs(path, picture(1500, 1100, 3), "raw")
+        slide.engine.cache.drop(slide.engine.token)
+        slide.engine.source.close()
+        with pytest.raises(SlideError, match=r"a\.svs was replaced by another file; open the slide again\."):
+            slide.levels[0].read(0, 0, 9, 9)
+
+
+def test_an_empty_file_is_said_to_be_empty(server):
+    (server.folder / "a.svs").touch()
+    with pytest.raises(SlideError, match=r"^a\.svs cannot be used as a slide: it is empty \(0 bytes\); copy"):
+        open_slide(f"{server.address}/a.svs")
+
+
 def test_neighbouring_blocks_are_one_request_and_are_kept(server):
     data = np.random.default_rng(0).bytes(5 * BLOCK + 100)
     (server.folder / "a").write_bytes(data)
