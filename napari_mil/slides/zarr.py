@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import re
+import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice, product
@@ -28,6 +30,7 @@ DOCUMENTS = ("zarr.json", ".zgroup", ".zattrs")
 _SMALLEST_TILE = 256
 _LARGEST_CHUNK = 2**25
 _MOST_LEVELS = 64
+_CLOCKS_S = 2.0  # may differ by so much
 _MOST_CHUNKS = 64  # of the coarsest level, in the fingerprint
 #: names of units, as UDUNITS has them, in µm
 _UM = {"nanometer": 1e-3, "micrometer": 1.0, "millimeter": 1e3, "centimeter": 1e4, "meter": 1e6}
@@ -62,6 +65,13 @@ class Plane:
         """(h, w)."""
         return tuple(int(self.array.shape[self.axes.index(a)]) for a in "yx")  # type: ignore[return-value]
 
+    def stored(self, y0: int, x0: int, y1: int, x1: int) -> Iterator[str]:
+        """The names of the files that hold a box of the level, from the image's folder on."""
+        inside, sizes = {"y": (y0, y1), "x": (x0, x1)}, self.array.shards or self.array.chunks
+        spans = (inside.get(axis, (0, n)) for axis, n in zip(self.axes, self.array.shape, strict=True))
+        cells = product(*(range(a // n, -(-b // n)) for (a, b), n in zip(spans, sizes, strict=True)))
+        return (f"{self.array.path}/{self.array.metadata.encode_chunk_key(cell)}" for cell in cells)
+
     def read(self, y0: int, x0: int, y1: int, x1: int) -> Pixels:
         """(h, w, 3) uint8; grey is tripled."""
         spans = {"y": slice(y0, y1), "x": slice(x0, x1), "c": slice(None)}
@@ -78,13 +88,15 @@ class ZarrSource:
 
     def __init__(self, path: SlidePath, planes: tuple[Plane, ...], info: SlideInfo) -> None:
         self._path, self._planes, self.info = path, planes, info
+        self._changed, self._latest_s = "", _latest_s(info.files)
 
     def tile(self, level: int, row: int, col: int) -> Pixels:
         """(h, w, 3) uint8; a chunk that is black all over was not scanned and shows the background."""
         plane = self._planes[level]
         (height, width), (th, tw) = plane.shape_px, self.info.levels[level].tile_px
         top, left = row * th, col * tw
-        read = partial(plane.read, top, left, min(height, top + th), min(width, left + tw))
+        box = (top, left, min(height, top + th), min(width, left + tw))
+        read = partial(plane.read, *box)
         try:
             pixels = trying(read, self._path) if isinstance(self._path, Address) else read()
         except SlideError:
@@ -94,11 +106,22 @@ class ZarrSource:
                 f"the chunk in row {row}, column {col} of the level of {width} × {height} px is damaged "
                 f"({reason(error)}); get an undamaged copy of the slide."
             ) from error
+        if isinstance(self._path, Path):
+            self._look_at(self._path, plane.stored(*box))
         for y, x in product(*(range(0, pixels.shape[i], plane.chunk_px[i]) for i in (0, 1))):
             chunk = pixels[y : y + plane.chunk_px[0], x : x + plane.chunk_px[1]]
             if not chunk.any():
                 chunk[:] = self.info.background
         return pixels
+
+    def _look_at(self, home: Path, names: Iterable[str]) -> None:
+        """SlideError where chunks that were read have been written since the slide was opened."""
+        for name in names:
+            with suppress(OSError):  # one that is not there was not scanned
+                if (home / name).stat().st_mtime > self._latest_s:
+                    self._changed = f"another program has changed the file {name}; open the slide again."
+        if self._changed:
+            raise SlideError(self._changed)
 
     def close(self) -> None:
         """Nothing is held open."""
@@ -280,6 +303,12 @@ def _scale(image: Mapping[str, Any], count: int) -> list[float]:
     return scale
 
 
+def _latest_s(files: Sequence[SlidePath]) -> float:
+    """Until when a slide's files were written: till now, by their disk's clock as far as they tell it."""
+    written = [file.stat().st_mtime for file in files if isinstance(file, Path)]
+    return max([time.time(), *written]) + _CLOCKS_S
+
+
 def _objective(path: SlidePath) -> float | None:
     """What the scanner's words say, which bioformats2raw keeps beside the images; Zarr's own metadata have
     no place for it.
@@ -307,10 +336,7 @@ def _files(path: SlidePath, group: Any, planes: Sequence[Plane]) -> list[SlidePa
     """
     folders = ["", *(f"{one.path}/" for one in (group, *(p.array for p in planes)) if one.path)]
     named = [f"{folder}{name}" for folder in folders for name in (*DOCUMENTS, ".zarray")]
-    last = planes[-1].array
-    stored = last.shards or last.chunks
-    cells = product(*(range(-(-n // c)) for n, c in zip(last.shape, stored, strict=True)))
-    named += [f"{last.path}/{last.metadata.encode_chunk_key(cell)}" for cell in islice(cells, _MOST_CHUNKS)]
+    named += islice(planes[-1].stored(0, 0, *planes[-1].shape_px), _MOST_CHUNKS)
     files: list[SlidePath] = [path / name for name in dict.fromkeys(named)]
     if isinstance(path, Path):
         return [file for file in files if isinstance(file, Path) and file.is_file()]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 
 import numpy as np
 import pytest
@@ -237,3 +239,20 @@ def test_dyes_are_no_colours(tmp_path, names, colours, rgb):
             SlideError, match=rf"its channels \({said}\) are no red, green and blue, while RGB"
         ):
             open_slide(path)
+
+
+@pytest.mark.parametrize(("shards", "name"), [(None, "0/c/0/5/0"), ((3, 512, 512), "0/c/0/1/0")])
+def test_a_chunk_that_is_written_while_the_slide_is_open_is_noticed(tmp_path, shards, name):
+    path = write_zarr(tmp_path / "a.zarr", IMAGE, levels=2, chunk=128, shards=shards)
+    with open_slide(path) as slide:
+        assert np.array_equal(slide.levels[0].read(0, 0, 128, 128), IMAGE[:128, :128])
+        os.utime(path / name, (time.time() + 5,) * 2)
+        slide.levels[0].read(0, 0, 128, 128)
+        with pytest.raises(SlideError, match=rf"another program has changed the file {name}; open the slide"):
+            slide.levels[0].read(600, 0, 700, 100)
+        slide.engine.cache.drop(slide.engine.token)
+        with pytest.raises(SlideError, match="another program has changed the file"):
+            slide.levels[0].read(0, 0, 128, 128)
+    os.utime(path / name)
+    with open_slide(path) as slide:
+        assert np.array_equal(slide.levels[0][:], IMAGE)
