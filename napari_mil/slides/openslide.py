@@ -23,7 +23,7 @@ from napari_mil.slides.cache import shared_cache
 from napari_mil.slides.copies import copied
 from napari_mil.slides.dicomfiles import first_dicom
 from napari_mil.slides.info import LevelInfo, Pixels, SlideInfo
-from napari_mil.slides.slide import RefusedError, UnknownError
+from napari_mil.slides.slide import RefusedError, UnknownError, refuse_fluorescence
 from napari_mil.slides.tiffpage import over
 
 #: What OpenSlide keeps by itself, of all handles together: so much, and no more than this part of the bound
@@ -149,7 +149,9 @@ def _refuse_boards(path: Path) -> None:
 
 def _understand(handle: openslide.OpenSlide, path: Path) -> SlideInfo:
     says = _properties(handle)
-    _refuse_fluorescence(says)
+    refuse_fluorescence(
+        ";".join(f"{key}={value}" for key, value in says.items() if key.startswith("hamamatsu."))
+    )
     levels = tuple(
         LevelInfo((height, width), _tile_px(says, i))
         for i, (width, height) in enumerate(handle.level_dimensions)
@@ -189,17 +191,6 @@ def _properties(handle: openslide.OpenSlide) -> dict[str, str]:
         with contextlib.suppress(KeyError, UnicodeDecodeError):
             said[key] = handle.properties[key]
     return said
-
-
-def _refuse_fluorescence(says: Mapping[str, str]) -> None:
-    """Hamamatsu names the fluorescence filter of a scan."""
-    words = ";".join(f"{key}={value}" for key, value in says.items() if key.startswith("hamamatsu."))
-    if "ExcitationName=" in words:
-        dye = re.search(r"\bName=([^;]+)", words)
-        raise RefusedError(
-            f"it is a fluorescence image (filter {dye[1].strip() if dye else 'unknown'}), "
-            "while a bright-field RGB slide is expected, such as an H&E scan"
-        )
 
 
 def _number(says: Mapping[str, str], key: str) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -36,6 +37,16 @@ class LeftError(SlideError):
 
 class UnknownError(SlideError):
     """It is nothing that this reader knows: what another one says of it says more."""
+
+
+def refuse_fluorescence(words: str) -> None:
+    """RefusedError where Hamamatsu's words of a scan, `;` between them, name the fluorescence filter."""
+    if "ExcitationName=" in words:
+        dye = re.search(r"\bName=([^;]+)", words)
+        raise RefusedError(
+            f"it is a fluorescence image (filter {dye[1].strip() if dye else 'unknown'}), "
+            "while a bright-field RGB slide is expected, such as an H&E scan"
+        )
 
 
 @dataclass(frozen=True)

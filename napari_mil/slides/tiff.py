@@ -17,7 +17,7 @@ from napari_mil.slides import omexml
 from napari_mil.slides.address import Address, SlidePath
 from napari_mil.slides.info import LevelInfo, Pixels, SlideInfo
 from napari_mil.slides.remote import RemoteFile
-from napari_mil.slides.slide import LeftError, RefusedError, UnknownError
+from napari_mil.slides.slide import LeftError, RefusedError, UnknownError, refuse_fluorescence
 from napari_mil.slides.tiffpage import JPEG2000, Bytes, File, Page, Planes
 from napari_mil.slides.tifftables import Tables
 
@@ -33,6 +33,7 @@ _OTHERS = {
 #: Units that ImageJ writes in full.
 _IMAGEJ = {"micron": "µm", "microns": "µm", "inch": "in"}
 _TURNED = range(2, 9)
+_WORDS_OF_NDPI = 65449
 #: Kinds of series of which tifffile guesses what is a level.
 _GUESSED = {"generic", "uniform"}
 #: Marks of a page (NewSubfileType): a smaller one of another, one of a document.
@@ -101,6 +102,8 @@ def _understand(
     """The pages of the pyramid, the fields of SlideInfo, and the associated images."""
     for flag, vendor in _OTHERS.items():
         if getattr(tif, f"is_{flag}"):
+            said = tif.pages.first.tags.valueof(_WORDS_OF_NDPI) if tif.is_ndpi else ""
+            refuse_fluorescence(";".join(str(said).splitlines()))  # before anything is copied from a server
             raise LeftError(f"{vendor} is left to OpenSlide")
     main = max((s for s in tif.series if not _is_associated(s)), key=_area, default=tif.series[0])
     _check_axes(main)

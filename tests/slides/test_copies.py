@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tifffile
 from slidefiles import picture
 from slideserver import serving
 from typer.testing import CliRunner
@@ -362,6 +363,23 @@ def test_two_that_want_the_same_slide_both_have_it(ndpi, own_home):
     open_slide(address).close()
     assert Path(drain(steps)).is_file()
     assert len(kept(own_home)) == 1
+
+
+def test_a_fluorescence_slide_is_refused_before_it_is_copied(server, bodies, monkeypatch):
+    write_ndpi(server.folder / "a.ndpi", IMAGE)
+    valueof = tifffile.TiffTags.valueof
+    monkeypatch.setattr(
+        tifffile.TiffTags,
+        "valueof",
+        lambda tags, code, **more: (
+            "Created=2011\r\nName=DAPI 2 (387)\r\nExcitationName=x\r\n"
+            if code == 65449
+            else valueof(tags, code, **more)
+        ),
+    )
+    with pytest.raises(SlideError, match=r"it is a fluorescence image \(filter DAPI 2 \(387\)\), while a br"):
+        open_slide(f"{server.address}/a.ndpi")
+    assert not bodies
 
 
 def test_an_unreachable_server_is_said_for_a_copy_too(server, ndpi, monkeypatch):
