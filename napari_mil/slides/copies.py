@@ -230,17 +230,16 @@ def _put(made: Path, folder: Path) -> None:
 def _blocks(file: RemoteFile) -> Generator[bytes]:
     """A file in its order, a few blocks on their way at once."""
     coming: deque[Future[bytes]] = deque()
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        try:
-            for start in range(0, file.size, BLOCK):
-                coming.append(pool.submit(file.fetch, start, min(file.size, start + BLOCK)))
-                if len(coming) == AT_ONCE:
-                    yield coming.popleft().result()
-            while coming:
+    pool = ThreadPoolExecutor(AT_ONCE)
+    try:
+        for start in range(0, file.size, BLOCK):
+            coming.append(pool.submit(file.fetch, start, min(file.size, start + BLOCK)))
+            if len(coming) == AT_ONCE:
                 yield coming.popleft().result()
-        finally:
-            for one in coming:
-                one.cancel()
+        while coming:
+            yield coming.popleft().result()
+    finally:  # who cancels does not wait for a server that is silent
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _look(address: Address, size: int, more: int, made: Path) -> None:

@@ -9,7 +9,10 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import platform
+import re
 import shutil
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +24,8 @@ from napari_mil.slides.home import cache_folder
 #: So much of the disk is left free.
 SPARE_BYTES = 2 * 2**30
 _numbers = itertools.count()
+_MACHINE = re.sub(r"\W", "-", platform.node())  # others may share this user's folder
+_BELIEVED_S = 86_400
 
 
 class FullError(SlideError):
@@ -88,7 +93,7 @@ class Shelf:
 
     def unfinished(self, folder: Path) -> Path:
         """A name for a folder that is still being made."""
-        return folder.with_name(f"{folder.name}.{next(_numbers)}.{os.getpid()}.part")
+        return folder.with_name(f"{folder.name}.{next(_numbers)}.{_own()}.part")
 
     def make_room(self, own: Path, full: str, *, more: int = 0, spare: int = SPARE_BYTES) -> None:
         """Delete what was used longest ago until the bound and the disk have room for so many bytes more;
@@ -127,9 +132,13 @@ def mark(folder: Path) -> Path:
     """Say that this process reads what lies in a folder, until the file that this returns is gone; OSError
     when the folder is gone.
     """
-    file = folder / f"{next(_numbers)}.{os.getpid()}.open"
+    file = folder / f"{next(_numbers)}.{_own()}.open"
     file.touch()
     return file
+
+
+def _own() -> str:
+    return f"{os.getpid()}@{_MACHINE}"
 
 
 def in_use(folder: Path) -> bool:
@@ -139,9 +148,13 @@ def in_use(folder: Path) -> bool:
 
 
 def _of_the_living(file: Path) -> bool:
-    """Whether the process that a file names still runs: one that began later only has the same number."""
-    pid = file.name.split(".")[-2]
+    """Whether the process that a file names still runs: one that began later only has the same number. One
+    of another machine is believed for a day.
+    """
+    pid, _, machine = file.name.split(".")[-2].partition("@")
     try:
+        if machine not in {"", _MACHINE}:
+            return time.time() - file.stat().st_mtime < _BELIEVED_S
         return pid.isdecimal() and psutil.Process(int(pid)).create_time() < file.stat().st_mtime + 5
     except (psutil.NoSuchProcess, OSError):
         return False

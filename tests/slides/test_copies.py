@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -153,6 +154,20 @@ def test_who_hears_of_it_can_end_it_and_nothing_is_left(ndpi, own_home):
     assert told == []
 
 
+def test_who_cancels_does_not_wait_for_a_server_that_is_silent(server, ndpi, own_home):
+    _, address = ndpi
+    steps = copies.copying(Address(address))
+    while not next(steps).done:
+        pass
+    server.latency = 5.0
+    next(steps)
+    began = time.monotonic()
+    steps.close()
+    assert time.monotonic() - began < 2
+    assert kept(own_home) == []
+    server.latency = 0.0
+
+
 def test_where_nobody_can_wait_nothing_is_copied_and_what_was_is_opened(bodies, ndpi, own_home):
     _, address = ndpi
     with (
@@ -295,6 +310,11 @@ def test_what_a_process_that_is_gone_left_goes(ndpi, own_home):
     (copy / f"0.{os.getpid()}.open").touch()
     assert shelf.in_use(copy)
     os.utime(copy / f"0.{os.getpid()}.open", (1e9, 1e9))  # of another one that had the same number
+    assert not shelf.in_use(copy)
+    other = copy / f"0.{child.pid}@elsewhere.open"
+    other.touch()
+    assert shelf.in_use(copy)  # of another machine, where nobody can look
+    os.utime(other, (time.time() - 90_000,) * 2)
     assert not shelf.in_use(copy)
     (copy / path.name).write_bytes(b"damaged")
     with open_slide(address) as there:
