@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from contextlib import contextmanager, suppress
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -20,13 +21,14 @@ class SlideServer:
     parts : whether it knows of ranges
     lists : whether it tells what is in a folder
     weak : whether its marks of files are weak, and so match nothing
+    dated : whether it tells when files were written in the place of marks
     refusal : status of all its answers, 0 for none
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.latency, self.drop, self.parts, self.lists = folder, 0.0, 0, True, True
         self.requests: list[str] = []
-        self.refusal, self.weak = 0, False
+        self.refusal, self.weak, self.dated = 0, False, False
         self._lock, self._server, self._port = threading.Lock(), None, 0
         self.start()
 
@@ -85,7 +87,7 @@ class _Handler(BaseHTTPRequestHandler):
         if found and int(found[1]) >= there.st_size:
             self.send_response(416)
             self.send_header("Content-Range", f"bytes */{there.st_size}")
-            self.send_header("ETag", mark)
+            self._mark(mark, there.st_mtime)
             self.end_headers()
             return
         start, stop = (int(found[1]), int(found[2] or there.st_size - 1) + 1) if found else (0, there.st_size)
@@ -96,7 +98,7 @@ class _Handler(BaseHTTPRequestHandler):
         if found:
             self.send_header("Content-Range", f"bytes {start}-{start + len(part) - 1}/{there.st_size}")
         self.send_header("Content-Length", str(len(part)))
-        self.send_header("ETag", mark)
+        self._mark(mark, there.st_mtime)
         self.end_headers()
         if body and len(part) > 1 and self.of.drops():
             self.wfile.write(part[: len(part) // 2])
@@ -105,6 +107,12 @@ class _Handler(BaseHTTPRequestHandler):
         elif body:
             with suppress(ConnectionError):  # who asked has heard enough
                 self.wfile.write(part)
+
+    def _mark(self, mark: str, written_s: float) -> None:
+        if self.of.dated:
+            self.send_header("Last-Modified", formatdate(written_s, usegmt=True))
+        else:
+            self.send_header("ETag", mark)
 
     def _list(self, folder: Path) -> None:
         names = sorted(quote(one.name) + "/" * one.is_dir() for one in folder.iterdir())

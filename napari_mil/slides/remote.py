@@ -9,7 +9,7 @@ import threading
 import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any, BinaryIO, TypeVar
 
@@ -44,8 +44,8 @@ class RemoteFile:
     same block, and the blocks used last are kept, in the cache that holds the tiles. When the server is gone
     a read ends in a SlideError, and the next read asks it again.
 
-    size, mark : of the file when it was opened; the mark (ETag) is another when it was replaced, None where
-        the server has none
+    size, mark : of the file when it was opened; the mark (ETag, else its date) is another when it was
+        replaced, None where the server has neither
     """
 
     def __init__(self, address: Address, *, cache: TileCache = shared_cache) -> None:
@@ -74,7 +74,7 @@ class RemoteFile:
         session = await self._system.set_session()
         async with session.get(self._path, headers={**_AS_IT_IS, "Range": "bytes=0-0"}) as answer:
             if answer.status == 416:  # there is no first byte
-                return 0, answer.headers.get("ETag")
+                return 0, _mark_in(answer.headers)
             answer.raise_for_status()
             size = answer.headers.get("Content-Range", "").rpartition("/")[2]
             if answer.status != 206 or not size.isdecimal():
@@ -82,7 +82,7 @@ class RemoteFile:
                     f"{self.address.server} does not send parts of files, by which a slide is read; copy the "
                     "slide to this machine."
                 )
-            return int(size), answer.headers.get("ETag")
+            return int(size), _mark_in(answer.headers)
 
     def read(self, offset: int, count: int) -> bytes:
         """`count` bytes from `offset`, fewer at the end of the file."""
@@ -159,17 +159,16 @@ class RemoteFile:
         return data
 
     async def _range(self, start: int, stop: int) -> bytes:
-        """A part of a file of a web server, if it is still the one that was opened. A weak mark (W/) is
-        compared here: a server that is asked whether it matches has to say no.
+        """A part of a file of a web server, if it is still the one that was opened. What is no strong mark is
+        compared here: a server that is asked whether a weak one matches has to say no.
         """
         asked = {**_AS_IT_IS, "Range": f"bytes={start}-{stop - 1}"}
-        weak = self.mark is not None and self.mark.startswith("W/")
-        session = await self._system.set_session()
-        if self.mark and not weak:
+        if strong := self.mark is not None and self.mark.startswith('"'):
             asked["If-Match"] = self.mark
+        session = await self._system.set_session()
         async with session.get(self._path, headers=asked) as answer:
             answer.raise_for_status()
-            if weak and answer.headers.get("ETag") != self.mark:
+            if self.mark and not strong and _mark_in(answer.headers) != self.mark:
                 raise _replaced(self.address)
             return bytes(await answer.read())
 
@@ -329,6 +328,11 @@ def trying(act: Callable[[], _T], address: Address) -> _T:
                 ) from error
             time.sleep(pause)
     raise AssertionError
+
+
+def _mark_in(headers: Mapping[str, str]) -> str | None:
+    """What a web server's answer tells a file from another by: its ETag, else when it was written."""
+    return headers.get("ETag") or headers.get("Last-Modified")
 
 
 def _replaced(address: Address) -> SlideError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
@@ -249,12 +250,14 @@ def test_a_file_that_was_replaced_is_said(server):
             slide.levels[0].read(0, 0, 9, 9)
 
 
-def test_marks_that_are_weak_tell_as_well(server):
-    server.weak = True
+@pytest.mark.parametrize("kind", ["weak", "dated"])
+def test_marks_that_are_weak_and_dates_tell_as_well(server, kind):
+    setattr(server, kind, True)
     path = written(server.folder, "svs")
     with open_slide(f"{server.address}/a.svs") as slide:
         assert np.array_equal(slide.levels[0][:], IMAGE)
         write_svs(path, picture(1500, 1100, 3), "raw")
+        os.utime(path, (1e9, 1e9))
         slide.engine.cache.drop(slide.engine.token)
         slide.engine.source.close()
         with pytest.raises(SlideError, match=r"a\.svs was replaced by another file; open the slide again\."):
