@@ -42,7 +42,8 @@ class Compared:
     def in_words(self) -> str:
         """A line for each figure, and what must be known to read them."""
         many = f"{self.cases} case{'' if self.cases == 1 else 's'}"
-        lines = [f"{self.one.name} | {self.other.name}, both on the same {many} that neither learned from:"]
+        learned = "is known to have learned" if self.untold else "learned"
+        lines = [f"{self.one.name} | {self.other.name}, both on the same {many} that neither {learned} from:"]
         for key in dict.fromkeys([*self.mine, *self.its]):
             words = [self._said(key, figures) for figures in (self.mine, self.its)]
             lines.append(f"  {key}: {' | '.join(words)}{self._by(key)}")
@@ -101,6 +102,9 @@ def compare_steps(project: Project, model: str, other: str) -> Steps[Compared]:
     for card in cards:
         known = yield from cases_steps(project, card.encoder, survival=survival[0])
         found.append({c.case: c for c in known if not any(b.slide_id in seen for b in c.bags)})
+    for card, held in zip(cards, found, strict=True):
+        for bag in (bag for case in held.values() for bag in case.bags):
+            card.check(bag)
     names = [name for name in found[0] if name in found[1]]
     if not names:
         raise BagError(

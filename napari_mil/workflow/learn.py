@@ -236,6 +236,8 @@ def evaluate_steps(project: Project, model: str, *, split: str = "test") -> Step
         raise BagError(
             f"No labelled case here belongs to the split {split!r} of {card.name}; try --split all."
         )
+    for bag in (bag for case in kept for bag in case.bags):
+        card.check(bag)
     temperature = card.temperature if card.calibrated else None
     found = evaluate(project.model(card.id), kept, temperature=temperature)
     return {"cases": len(kept), **found}

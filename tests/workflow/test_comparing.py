@@ -6,13 +6,22 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from quickstudy import QUICK, study
 
 from napari_mil.cli import main
-from napari_mil.errors import BagError
+from napari_mil.errors import BagError, ModelError
 from napari_mil.evaluate import evaluate
+from napari_mil.methods import official
 from napari_mil.steps import drain
-from napari_mil.workflow import compare_cards, compare_steps, not_alike, train_model_steps
+from napari_mil.workflow import (
+    compare_cards,
+    compare_steps,
+    evaluate_steps,
+    import_model,
+    not_alike,
+    train_model_steps,
+)
 from napari_mil.workflow.cases import cases_steps
 from napari_mil.workflow.comparing import held_out
 
@@ -90,6 +99,25 @@ def test_models_that_leave_no_case_are_refused(project, monkeypatch):
     )
     with pytest.raises(BagError, match="No labelled case here was held out from both a and c"):
         drain(compare_steps(project, "a", "c"))
+
+
+def test_a_model_of_other_tiles_is_not_asked(tmp_path):
+    with study(tmp_path, 8) as project:
+        card = drain(train_model_steps(project, "mean", recipe=QUICK, name="a"))
+        file = tmp_path / "theirs.pth"
+        torch.save(official.dump(project.model("a")), file)
+        about = {"encoder": "builtin", "mpp": card.mpp, "tile_px": card.tile_px}
+        import_model(project, file, about, name="theirs")
+        import_model(project, file, about | {"tile_px": 2 * card.tile_px}, name="larger")
+        found = drain(compare_steps(project, "a", "theirs"))
+        assert found.untold == ("theirs",)
+        assert found.mine == found.its
+        said = found.in_words().splitlines()
+        assert "that neither is known to have learned from" in said[0]
+        assert said[-1] == "  theirs does not say what it learned from."
+        for asked in (compare_steps(project, "a", "larger"), evaluate_steps(project, "larger", split="all")):
+            with pytest.raises(ModelError, match="larger was trained on tiles of"):
+                drain(asked)
 
 
 def test_on_the_command_line(folder, monkeypatch, capsys):
