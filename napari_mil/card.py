@@ -142,11 +142,13 @@ class ModelCard:
         if bag.width != self.in_features:
             return f"{self.name} reads {self.in_features} numbers per tile, these tiles have {bag.width}."
         if bag.grid.tile_px != self.tile_px or bag.grid.mpp != self.mpp:
-            mine, theirs = (
-                f"{self.tile_px} px at {self.mpp} µm/px",
-                f"{bag.grid.tile_px} px at {bag.grid.mpp} µm/px",
-            )
-            return f"{self.name} was trained on tiles of {mine}, these are {theirs}; tile the slide again."
+            mine, theirs = tiles_words(self.tile_px, self.mpp), tiles_words(bag.grid.tile_px, bag.grid.mpp)
+            mend = "tile the slide again"
+            if bag.grid.mpp is None:
+                mend = "say how many they are, `napari-mil mpp` does"
+            elif self.mpp is None:
+                mend = "choose another model"
+            return f"{self.name} was trained on tiles of {mine}, these are of {theirs}; {mend}."
         return None if len(bag) else "The bag is empty: no tissue was found on this slide."
 
     def check(self, bag: Bag) -> None:
@@ -177,6 +179,11 @@ class ModelCard:
         if wrong is not None:
             raise ModelError(f"This is no model card: its {wrong} is {getattr(card, wrong)!r}.")
         return card
+
+
+def tiles_words(tile_px: int, mpp: float | None) -> str:
+    """The size of tiles as sentences say it."""
+    return f"{tile_px} px, nobody knows of how many µm" if mpp is None else f"{tile_px} px at {mpp:g} µm/px"
 
 
 def _text(value: Any) -> bool:

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from napari_mil.bag import PHOTOGRAPH
+from napari_mil.card import ModelCard, tiles_words
 from napari_mil.correction import Correction, Target, tile_nodes
 from napari_mil.errors import LabelError, SlideError, TissueError
 from napari_mil.ledger import SlideRecord
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
     from napari_mil.evaluate import Split, TrainingCase
 
 
+#: encoder of the features, side of the tiles in px, µm per pixel: no model reads two kinds of bags
+Kind = tuple[str, int, float | None]
+
+
 def cases_steps(
     project: Project,
     encoder: str,
@@ -30,6 +36,7 @@ def cases_steps(
     everything: bool = False,
     survival: bool = False,
     aside: list[str] | None = None,
+    card: ModelCard | None = None,
 ) -> Steps[list[TrainingCase]]:
     """The project's cases with a label of the slide or of tiles (or all of them), embedding what is not yet
     embedded.
@@ -37,11 +44,12 @@ def cases_steps(
     When the slides of a case are labelled differently, the label that stands last in the tree counts for
     the case. For `survival` it is the cases with a follow-up time; labels of tiles say nothing of it. A slide
     without features that cannot be read, or has no tissue, is set aside: Progress of the stage ASIDE says
-    so, and its sentence is added to `aside`.
+    so, and its sentence is added to `aside`. So are slides whose tiles are of another kind (µm per pixel,
+    photographs) than those that the model of a `card` reads, or than most, since no model reads both.
     """
     from napari_mil.evaluate import TrainingCase
 
-    made, tree, names = [], project.tree, shown_names(project.slides)
+    found, made, tree, names = [], [], project.tree, shown_names(project.slides)
     by_case = _by_case(project)
     for n, (case, records) in enumerate(by_case.items()):
         said = _said(project, records, survival=survival)
@@ -49,12 +57,51 @@ def cases_steps(
         if not (everything or _teaches(target, said, survival=survival)):
             continue
         bags = yield from _case_bags_steps(project, records, encoder, names, aside)
-        nodes = [tile_nodes(said[bag.slide_id], bag.grid, tree) for bag in bags]
-        if bags:
-            tiles = tuple(known if known.any() else None for known in nodes)
-            made.append(TrainingCase(case, bags, target, tiles))
+        found.append((case, target, bags, said))
         yield Progress("cases", n + 1, len(by_case), case)
+    kind, others = of_one_kind([bag for _, _, bags, _ in found for bag in bags], names, card)
+    for sentence in others:
+        yield Progress(ASIDE, len(found), len(found), sentence)
+        if aside is not None:
+            aside.append(sentence)
+    for case, target, bags, said in found:
+        alike = tuple(bag for bag in bags if kind_of(bag) == kind)
+        nodes = [tile_nodes(said[bag.slide_id], bag.grid, tree) for bag in alike]
+        if alike:
+            tiles = tuple(known if known.any() else None for known in nodes)
+            made.append(TrainingCase(case, alike, target, tiles))
     return made
+
+
+def kind_of(bag: Bag) -> Kind:
+    """What a model must have been trained on to read a bag."""
+    return bag.encoder, bag.grid.tile_px, bag.grid.mpp
+
+
+def of_one_kind(
+    bags: Sequence[Bag], names: Mapping[str, str], card: ModelCard | None
+) -> tuple[Kind | None, list[str]]:
+    """The kind of bags that the model of a card reads, where there are any, else that of most; and a sentence
+    for each other kind.
+    """
+    kinds: dict[Kind, list[str]] = {}
+    for bag in bags:
+        kinds.setdefault(kind_of(bag), []).append(names[bag.slide_id])
+    kind = max(kinds, key=lambda one: len(kinds[one]), default=None)
+    if card is not None and (wanted := (card.encoder, card.tile_px, card.mpp)) in kinds:
+        kind = wanted
+    return kind, [_other_kind(one, them, kind) for one, them in kinds.items() if kind and one != kind]
+
+
+def _other_kind(other: Kind, names: Sequence[str], kind: Kind) -> str:
+    more = f" and {len(names) - 8:,} more" if len(names) > 8 else ""
+    many = f"{', '.join(names[:8])}{more} {'is' if len(names) == 1 else 'are'}"
+    theirs, those = (
+        f"tiles of {tiles_words(px, mpp)}{', of photographs' if PHOTOGRAPH in encoder else ''}"
+        for encoder, px, mpp in (other, kind)
+    )
+    mend = "; `napari-mil mpp` says how many" if other[2] is None and kind[2] is not None else ""
+    return f"{many} set aside: {theirs}, where a model is to read {those}{mend}."
 
 
 def answer_case_steps(

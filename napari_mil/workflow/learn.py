@@ -229,7 +229,7 @@ def evaluate_steps(project: Project, model: str, *, split: str = "test") -> Step
     if split not in ("train", "validation", "test", "all"):
         raise LabelError(f"{split!r} is no split; choose test, validation, train or all.")
     survival = isinstance(card.tree, Survival)
-    cases = yield from cases_steps(project, card.encoder, survival=survival)
+    cases = yield from cases_steps(project, card.encoder, survival=survival, card=card)
     chosen = set(card.slides.get(split, ()))
     kept = [c for c in cases if split == "all" or any(b.slide_id in chosen for b in c.bags)]
     if not kept:

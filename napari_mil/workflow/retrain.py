@@ -121,7 +121,7 @@ def retrain_here_steps(
     parent, network = find_card(project, model), project.model(model)
     left: list[str] = []
     survival = isinstance(parent.tree, Survival)
-    found = cases_steps(known, parent.encoder, survival=survival, aside=left)
+    found = cases_steps(known, parent.encoder, survival=survival, aside=left, card=parent)
     cases = yield from unless_told(found, stop)
     for case in cases:
         parent.check(case.bags[0])

@@ -107,8 +107,9 @@ def search_model_steps(
     chosen = with_recorded_ids(project, recipe_for(method, recipe, preset=preset))
     options = config_for(method, config, preset=preset)
     tries = len(combinations(method, grid))
-    cases = enough((yield from cases_steps(project, encoder, survival=survival)), survival=survival)
     aside: list[str] = []
+    found_here = cases_steps(project, encoder, survival=survival, aside=aside)
+    cases = enough((yield from found_here), survival=survival)
     split = split_of(project, cases, chosen.seed, aside)
     if not split.validation:
         raise LabelError("A search chooses by validation cases, and there are none; label more cases.")

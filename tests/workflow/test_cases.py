@@ -1,13 +1,14 @@
 """Which cases are learned from, and how they are split; small studies, and slides that are gone."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from quickstudy import QUICK, add, made_up, study
+from quickstudy import LABELS, QUICK, add, made_up, study, tiny
 
 from napari_mil.bag import Bag
-from napari_mil.errors import LabelError
+from napari_mil.errors import LabelError, ModelError
 from napari_mil.grid import TileGrid
 from napari_mil.steps import ASIDE, drain
 from napari_mil.train.cohort import prepare
@@ -30,6 +31,33 @@ def test_a_small_study_is_trained_and_says_what_its_figures_are_of(tmp_path, cas
         child = drain(retrain_here_steps(project, card.name, recipe={"epochs": 1, "min_epochs": 1})).card
         assert child.slides["validation"] == card.slides["validation"]
         assert child.note == card.note
+
+
+def test_slides_whose_pixel_size_nobody_knows_are_not_mixed_with_those_of_which_it_is_known(tmp_path):
+    """The first slide's size was taken for that of all, and the model then refused all others."""
+    with study(tmp_path, 0) as project:
+        for n in range(9):
+            unknown = n in (0, 4)
+            path = tiny(tmp_path / "s" / f"s{n}.tif", n, None if unknown else (0.5, 0.5))
+            slide = project.add(path, case=f"c{n}", label=LABELS[n % 2])
+            bag = made_up(slide.fingerprint, n)
+            if unknown:
+                bag = replace(bag, grid=replace(bag.grid, slide_mpp=None, mpp=None))
+            project.store.save_bag(bag)
+        told = []
+        said = (
+            "s0, s4 are set aside: tiles of 256 px, nobody knows of how many µm, where a model is to read "
+            "tiles of 256 px at 0.5 µm/px; `napari-mil mpp` says how many."
+        )
+        card = drain(train_model_steps(project, "mean", recipe=QUICK), told.append)
+        assert [now.note for now in told if now.stage == ASIDE] == [said]
+        assert (card.mpp, said in card.note, sum(map(len, card.slides.values()))) == (0.5, True, 7)
+        assert project.analyse("s1", model=card.name).scope == "slide"
+        with pytest.raises(ModelError, match=r"are of 256 px, nobody knows of how many µm; say how many"):
+            project.analyse("s0", model=card.name)
+        assert drain(evaluate_steps(project, card.name, split="all"))["cases"] == 7
+        child = drain(retrain_here_steps(project, card.name, recipe={"epochs": 1, "min_epochs": 1})).card
+        assert said in child.note
 
 
 @pytest.mark.parametrize(
