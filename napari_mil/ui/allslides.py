@@ -42,10 +42,9 @@ class AllSlides(QWidget):
         self._done = 0
         self._look: tuple[str, Any] = ("", False)
         self.button = button("Run on all slides", self.run, ALL)
-        self.more = QPushButton("⋯")
+        self.more = button("⋯", lambda: None, "More ways to run, and the same as command lines")
         self.more.setFixedWidth(34)
         self.more.setStyleSheet("QPushButton::menu-indicator { image: none; }")
-        self.more.setToolTip("More ways to run, and the same as command lines")
         self.more.setAccessibleName("More ways to run")
         self.menu = QMenu(self)
         self.again = self._entry("Run on all slides, answered ones too", lambda: self.run(again=True))
@@ -162,7 +161,7 @@ class AllSlides(QWidget):
     def _enable(self, state: State) -> None:
         why = why_no_model(state)
         allow(self.button, why or (RUNS if self._job is not None else ""))
-        self.more.setEnabled(not why)
+        allow(self.more, why)
         self.again.setEnabled(self._job is None)
 
     def _copy_one(self) -> None:
