@@ -209,7 +209,7 @@ def read_tiles(path: str | Path, tree: LabelTree, *, by: str = "") -> tuple[Corr
     """The labelled tiles of a table as painted cells, one correction per slide, pitch and label.
 
     Only `slide_id, row, col, pitch_y_px, pitch_x_px, label` are needed. LabelError when they are missing,
-    when the tree lacks a label, or when a number is none.
+    when the tree lacks a label, when a number is none, or when two rows call a tile differently.
     """
     path = Path(path)
     return _of_tiles(path, _rows(path, needs=("slide_id", *_TILE_NEEDS)), tree, by)
@@ -219,6 +219,7 @@ def _of_tiles(
     path: Path, rows: Iterable[tuple[int, dict[str, str | None]]], tree: LabelTree, by: str
 ) -> tuple[Correction, ...]:
     cells: dict[tuple[str, float, float, str], list[tuple[int, int]]] = {}
+    called: dict[tuple[Any, ...], tuple[int, str]] = {}
     for number, row in rows:
         if missing := [name for name in _TILE_NEEDS if name not in row]:
             raise LabelError(
@@ -238,7 +239,14 @@ def _of_tiles(
             )
         except ValueError as error:
             raise LabelError(f"{path.name}, row {number}: {reason(error)}.") from error
-        cells.setdefault(key, []).append(where)
+        before, other = called.setdefault((*key[:3], where), (number, label))
+        if other != label:
+            raise LabelError(
+                f"{path.name}, row {number} calls the tile in row {where[0]}, column {where[1]} {label}, and "
+                f"row {before} calls it {other}; leave one of them out."
+            )
+        if before == number:  # said twice is said once
+            cells.setdefault(key, []).append(where)
     return tuple(
         Correction(
             slide, Cells(np.array(sorted(where)), (pitch_y, pitch_x)), label, by=by, tool="import",

@@ -194,3 +194,16 @@ def test_tables_without_the_names_of_slides_are_read_as_before(path, state):
     with path.open("w", newline="", encoding="utf-8") as stream:
         csv.writer(stream).writerows([row[:1] + row[2:] for row in rows])
     assert list(map(to_record, csv_labels.read(path, TREE))) == list(map(to_record, whole))
+
+
+def test_a_tile_with_two_labels_is_an_error_that_names_both_rows(tmp_path):
+    path = tmp_path / "tiles.csv"
+    head = "slide_id,row,col,pitch_y_px,pitch_x_px,label\n"
+    path.write_text(head + "s,1,2,256,256,IC\ns,1,3,256,256,N\nt,1,2,256,256,N\ns,1,2,256,256,N\n")
+    with pytest.raises(
+        LabelError, match=r"row 5 calls the tile in row 1, column 2 .*N, and row 2 calls it .*IC"
+    ):
+        csv_labels.read_tiles(path, TREE)
+    path.write_text(head + "s,1,2,256,256,IC\ns,1,2,256,256,IC\n")  # said twice is said once
+    [said] = csv_labels.read_tiles(path, TREE)
+    assert said.place.cells.tolist() == [[1, 2]]
