@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from napari_mil.correction import Cells, Place
-from napari_mil.errors import printable
+from napari_mil.errors import LabelError, printable
 from napari_mil.ledger import SlideRecord
 from napari_mil.slides.address import SlidePath, slide_path
 
@@ -80,6 +80,17 @@ class Asked:
         """How a command line names it: SLIDE for the whole slide, SLIDE@ROW,COL for a tile."""
         at = "@{},{}".format(*self.place.cells[0]) if isinstance(self.place, Cells) else ""
         return self.name + at
+
+
+def place_of(records: Sequence[SlideRecord], key: str) -> tuple[str, tuple[int, int] | None]:
+    """`split_key` of what somebody typed: LabelError where it names a slide and a place that is none."""
+    name, _, at = key.rpartition("@")
+    if name and split_key(key)[1] is None and not called(records, key) and called(records, name):
+        raise LabelError(
+            f"{key!r} names no place of {name}: {at!r} is no tile; write SLIDE@ROW,COL, such as "
+            f"{name}@12,40, or {name} for the whole slide."
+        )
+    return split_key(key)
 
 
 def split_key(key: str) -> tuple[str, tuple[int, int] | None]:

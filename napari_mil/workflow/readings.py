@@ -29,7 +29,7 @@ from napari_mil.grid import TileGrid
 from napari_mil.interop.files import text_to
 from napari_mil.labeltree import agree
 from napari_mil.ledger import SlideRecord
-from napari_mil.workflow.naming import Asked, shown_names, split_key
+from napari_mil.workflow.naming import Asked, place_of, shown_names
 from napari_mil.workflow.project import Project, find_record
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def labelled_place(project: Project, key: str) -> tuple[SlideRecord, Place]:
     """The place that a key of `place_key` names: a slide, or a tile that somebody painted. LabelError when
     nobody did.
     """
-    name, cell = split_key(key)
+    name, cell = place_of(project.slides, key)
     record = find_record(project, name)
     if cell is None:
         return record, WholeSlide()

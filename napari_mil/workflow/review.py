@@ -30,7 +30,7 @@ from napari_mil.review.places import WHOLE
 from napari_mil.steps import ASIDE, Progress, Steps
 from napari_mil.store.shortlists import load_shortlist, save_shortlist
 from napari_mil.workflow.analyse import kept_bag
-from napari_mil.workflow.naming import Asked, shown_names, split_key
+from napari_mil.workflow.naming import Asked, place_of, shown_names
 from napari_mil.workflow.project import Project, current_card, find_card, find_record
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def question_at(project: Project, key: str, *, model: str | None = None) -> Ques
     LabelError when the key names no tile of the answer, ModelError when there is no answer.
     """
     card = _card(project, model)
-    name, cell = split_key(key)
+    name, cell = place_of(project.slides, key)
     record = find_record(project, name)
     kept = _kept(project, card, record)
     if kept is None:

@@ -63,6 +63,9 @@ def test_answers_are_kept_all_or_none(folder, run):
     before = run("labels", "log", folder)[1]
     for words, said in (
         (("--accept", "s0", "--accept", "nobody"), "is no slide"),
+        (("--accept", "s0", "--accept", "s1@x"), "names no place of s1: 'x' is no tile; write SLIDE@ROW,COL"),
+        (("--accept", "s0", "--skip", "s1@-1,2"), "names no place of s1"),
+        (("--second", "--by", "B", "--relabel", "s1@x=IC"), "names no place of s1"),
         (("--accept", "s0", "--relabel", "s1=Sarkoma"), "'Sarkoma' is no label"),
         (("--accept", "s0", "--relabel", "s1"), "says no label; write PLACE=LABEL"),
         (("--second", "--accept", "s0"), "A second reading is blind"),
