@@ -60,9 +60,10 @@ class Arrivals:
         self._desk.asks.ask("add slides", self._work, self._tell, unwanted=self._keep)
 
     def _work(self) -> list[Arrived]:
+        """Take what waits; of a window that closes no more is taken, and what was begun is whole."""
         done = []
-        while self._waiting:
-            done.append(_taken(self._waiting.popleft()))
+        while self._waiting and not self._desk.asks.closed:
+            done.append(_taken(self._waiting.popleft(), lambda: self._desk.asks.closed))
         return done
 
     def _keep(self, done: list[Arrived]) -> None:
@@ -77,9 +78,11 @@ class Arrivals:
         self._then([slide for one in here for slide in one.found], [e for one in here for e in one.sentences])
 
 
-def _taken(batch: Batch) -> Arrived:
+def _taken(batch: Batch, over: Callable[[], bool]) -> Arrived:
     found, sentences, later = [], [], []
     for path in _files(batch):
+        if over():
+            break
         try:
             slide = batch.project.add(path, mpp=batch.mpp)
             found.append(slide)

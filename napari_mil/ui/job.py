@@ -148,7 +148,7 @@ class Lane(QObject):
 
     @property
     def closed(self) -> bool:
-        """Whether it takes no more work."""
+        """Whether it takes no more work: it is being closed, or is."""
         return self._closed
 
     def close(self, timeout_s: float | None = None) -> None:
@@ -289,6 +289,9 @@ class AskLane(_FollowedLane):
                     found = work()
             except BaseException as error:  # noqa: BLE001 - told by the GUI thread
                 return partial(deliver, error, failed or self.tell)
+            if self.closed:  # perhaps nobody is there any more to let go of it
+                unwanted(found)
+                return lambda: None
             return partial(deliver, found, then)
 
         def deliver(found: Any, follow: Callable[[Any], None]) -> None:

@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QApplication
 
 from napari_mil.ui import acts, writing
 from napari_mil.ui.dialogs import MppDialog
+from napari_mil.workflow import Project
 from tests.ui.test_reader import write_pyramid
 
 pytestmark = pytest.mark.skipif(
@@ -108,3 +109,25 @@ def test_every_slide_that_is_asked_for_lies_beside(quick_bench, tmp_path):
         for record in others[:2]:
             acts.show_beside(quick_bench.desk, record)
     assert {slide.fingerprint for slide in quick_bench.desk.state.beside} == {r.id for r in others[:2]}
+
+
+def test_a_window_that_closes_takes_what_it_has_begun_and_no_more(quick_bench, tmp_path, monkeypatch):
+    paths = [write_pyramid(tmp_path / f"n{i}.tif", shape=(1024, 1280 + i)) for i in range(4)]
+    began, gate, project = threading.Event(), threading.Event(), quick_bench.desk.state.project
+    add = Project.add
+
+    def slow(self, path, **about):
+        began.set()
+        gate.wait(10)
+        return add(self, path, **about)
+
+    monkeypatch.setattr(Project, "add", slow)
+    quick_bench.slides.add(list(paths[:2]))
+    quick_bench.slides.add(list(paths[2:]))
+    assert began.wait(10)
+    threading.Timer(0.2, gate.set).start()
+    quick_bench.shut()
+    monkeypatch.undo()
+    with Project(project.path) as again:
+        assert [record.name for record in again.slides][2:] == ["n0"]
+    assert quick_bench.told == []

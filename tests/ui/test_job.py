@@ -177,6 +177,23 @@ def test_who_asks_is_told_of_errors_and_of_answers_that_nobody_wants(qtbot):
     assert (answers, unwanted) == ([], ["old", "late"])
 
 
+def test_what_comes_after_the_lane_is_gone_is_let_go_of_in_its_thread(qapp):
+    """A server that answered too late: no event loop runs any more that could close the slide."""
+    lane, began, gate, unwanted = AskLane(), threading.Event(), threading.Event(), []
+
+    def work():
+        began.set()
+        gate.wait(5)
+        return "slide"
+
+    lane.ask("slide", work, lambda _slide: None, unwanted=unwanted.append)
+    assert began.wait(5)
+    lane.close(0.01)
+    gate.set()
+    lane._thread.join(5)
+    assert unwanted == ["slide"]
+
+
 def test_what_is_said_is_kept_in_order_before_the_lane_closes(qtbot):
     lane, gate, kept, followed = WriteLane(), threading.Event(), [], []
     lane.write(lambda: gate.wait(5), followed.append, followed.append)
