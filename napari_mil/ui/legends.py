@@ -12,6 +12,7 @@ from napari_mil.prediction import TileMap
 from napari_mil.ui import ramps
 from napari_mil.ui.layers import colours_of, title_of
 from napari_mil.ui.ramps import is_signed, limits_of
+from napari_mil.ui.words import minus
 
 NOTHING_CALLED = "No tile is called: the model is not sure enough of any."
 
@@ -49,9 +50,9 @@ def legend(tile_map: TileMap, tree: LabelTree | None = None, *, style: str = "ra
         low, high = limits_of(tile_map)
         if is_signed(tile_map):
             less, more = ("less", "more") if tile_map.name.startswith("difference") else ("against", "for")
-            words, ramp = (f"{low:.3g} {less}", f"{high:.3g} {more}"), ramps.signed_ramp()
+            words, ramp = (f"{minus(f'{low:.3g}')} {less}", f"{high:.3g} {more}"), ramps.signed_ramp()
         else:
-            words, ramp = (f"{low:.3g}", f"{high:.3g}"), ramps.score_ramp()
+            words, ramp = (minus(f"{low:.3g}"), minus(f"{high:.3g}")), ramps.score_ramp()
         return Legend(title, *words, ramp, note=tile_map.note)
     values = np.asarray(tile_map.values, np.int64)
     entries = []

@@ -8,11 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from napari_mil.correction import Cells, Correction, Polygon, WholeSlide
+from napari_mil.correction import Cells, Correction, Polygon, WholeSlide, tiles_of
 from napari_mil.labeltree import Survival, level_names
 
 if TYPE_CHECKING:
     from napari_mil.card import ModelCard
+    from napari_mil.grid import TileGrid
     from napari_mil.ui.state import State
 
 
@@ -74,6 +75,8 @@ def answer_remarks(state: State) -> list[str]:
 
 def card_words(card: ModelCard) -> str:
     """A model's card in one look."""
+    from napari_mil.workflow.figures import no_c_index
+
     classes = ", ".join(card.tree.path(leaf).rsplit("/", 1)[-1] for leaf in card.tree.leaves)
     pixels = f"{card.tile_px} px at {card.mpp} µm" if card.mpp else f"{card.tile_px} px"
     trained = len(card.slides.get("train", ()))
@@ -85,6 +88,8 @@ def card_words(card: ModelCard) -> str:
     aucs = {words: card.metrics[key] for words, key in FIGURES.items() if key in card.metrics}
     if aucs:
         lines.append("held out: " + ", ".join(f"{name} {figure(value)}" for name, value in aucs.items()))
+    elif why := no_c_index(card):
+        lines.append(f"held out: {why}")
     lines.append(calibration_words(card))
     if card.assumed:
         lines.append(f"<b>assumed</b>, since its file does not say: {'; '.join(card.assumed)}")
@@ -113,11 +118,11 @@ def figure(value: Any) -> str:
 
 
 def change(value: Any) -> str:
-    """By how much a figure changed, such as +0.02 [-0.01, +0.05]; "" where that is not known."""
+    """By how much a figure changed, such as +0.02 [−0.01, +0.05]; "" where that is not known."""
     if value is None:
         return ""
     mean, low, high = value
-    return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
+    return minus(f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]")
 
 
 def why_no_model(state: State) -> str:
@@ -183,6 +188,22 @@ def amount_words(corrections: Sequence[Correction]) -> str:
             slides.add(c.slide_id)  # said twice of a slide is one slide
     counts = {"tile": tiles, "region": regions, "slide": len(slides)}
     return ", ".join(f"{n:,} {what}{'' if n == 1 else 's'}" for what, n in counts.items() if n)
+
+
+def read_words(file: str, read: Sequence[Correction], lattice: TileGrid | None) -> str:
+    """How much was read from a label file, and how many tiles of the slide in front it became."""
+    if not read:
+        return f"Nothing new was read from {file}: what it says is known already."
+    areas = [c.place for c in read if c.label is not None and not is_whole(c)]
+    on = [tiles_of(place, lattice) for place in areas if lattice is not None]
+    n = len(set().union(*(here.tolist() for here in on)))
+    became = f", which label {n:,} tile{'' if n == 1 else 's'}" if on else ""
+    return f"{amount_words(read)} read from {file}{became}; what was known already is not doubled."
+
+
+def minus(figure: str) -> str:
+    """A figure with the sign that is as wide as a plus, not a hyphen."""
+    return figure.replace("-", "−")
 
 
 def is_whole(correction: Correction) -> bool:

@@ -72,7 +72,18 @@ def held_out_lines(
     if called is not None:
         metrics = {words: card.metrics[key] for key, words in called.items() if key in card.metrics}
     lines = figure_lines(metrics, cases=held.get("test") or validation, validation=validation)
+    lines += [f"  {why}"] if (why := no_c_index(card)) else []
     return lines + [f"  note: {card.note}"] * bool(card.note)
+
+
+def no_c_index(card: ModelCard) -> str:
+    """Why the card of a model of survival has no c-index, "" where it has one or no case was held out."""
+    value = card.metrics.get("survival/c_index")
+    known = value is not None and not (isinstance(value, float) and math.isnan(value))
+    held = card.slides.get("test") or card.slides.get("validation")
+    if known or not held or not isinstance(card.tree, Survival):
+        return ""
+    return "no c-index: of no two held-out cases is it known whose event came first"
 
 
 def survival_lines(card: ModelCard) -> list[str]:

@@ -114,7 +114,7 @@ def test_what_speaks_for_and_against_fades_at_zero_in_the_middle(grid, tree):
     assert ramp[len(ramp) // 2][3] == 0
     assert ramp[0][3] == ramp[-1][3] == 1
     made = legend(evidence)
-    assert (made.low, made.high, made.ramp) == ("-0.6 against", "0.6 for", ramp)
+    assert (made.low, made.high, made.ramp) == ("−0.6 against", "0.6 for", ramp)
     _, options, _ = map_layer(evidence, grid, tree, style="rank")
     assert options["contrast_limits"] == (0, 1)
     assert options["colormap"]["colors"][0][3] == 0

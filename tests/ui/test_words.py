@@ -9,11 +9,21 @@ import numpy as np
 
 from napari_mil.card import ModelCard
 from napari_mil.correction import Cells, Correction, Polygon, WholeSlide
+from napari_mil.grid import TileGrid
 from napari_mil.labeltree import LabelTree, Survival
 from napari_mil.prediction import Prediction, TileMap
 from napari_mil.ui.sections.instances import ordered_groups
 from napari_mil.ui.state import State
-from napari_mil.ui.words import amount_words, answer_remarks, card_words, history_entry, percent, since_words
+from napari_mil.ui.words import (
+    amount_words,
+    answer_remarks,
+    card_words,
+    change,
+    history_entry,
+    percent,
+    read_words,
+    since_words,
+)
 
 TREE = LabelTree.from_paths(["Benign/N", "Malignant/IC"], normal=["Benign/N"])
 CARD = ModelCard("m", "mhim-1", "mhim", {}, "builtin-1", 4, 256, 0.5, TREE)
@@ -46,6 +56,34 @@ def tiles(n):
 
 def said(place, label="Malignant/DCIS"):
     return Correction("slide", place, label)
+
+
+def test_a_card_of_survival_says_why_it_has_no_c_index():
+    task = Survival.from_times([3, 9, 14, 30], [True] * 4, bins=2, unit="months")
+    held = dataclasses.replace(CARD, tree=task, slides={"test": ("s",)}, metrics={})
+    assert "held out: no c-index: of no two held-out cases is it known whose event came first" in card_words(
+        held
+    )
+    assert "c-index" not in card_words(dataclasses.replace(held, slides={}))  # nothing was held out
+    told = dataclasses.replace(held, metrics={"survival/c_index": [0.7, 0.6, 0.8]})
+    assert "held out: c-index 0.70 [0.60, 0.80]" in card_words(told)
+
+
+def test_a_change_has_its_minus():
+    assert change([-0.02, -0.05, 0.01]) == "−0.02 [−0.05, +0.01]"
+
+
+def test_what_was_read_is_counted_in_tiles(grid):
+    read = [
+        said(Cells(grid.cells[:3], grid.pitch_px)),
+        said(Cells(grid.cells[1:5], grid.pitch_px), "Benign/N"),
+    ]
+    whole = TileGrid.full((1501, 2011), (0.5, 0.5), tile_px=256, mpp=0.5)
+    words = read_words("x.csv", read, whole)
+    assert words == "7 tiles read from x.csv, which label 5 tiles; what was known already is not doubled."
+    slide = read_words("x.csv", [said(WholeSlide())], whole)
+    assert slide == "1 slide read from x.csv; what was known already is not doubled."
+    assert read_words("x.csv", [], whole) == "Nothing new was read from x.csv: what it says is known already."
 
 
 def test_percent_never_claims_certainty():

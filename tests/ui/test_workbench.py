@@ -485,7 +485,9 @@ def test_unknown_classes_of_a_file_are_asked_for(bench, tmp_path):
     dialog.accept()
     assert bench.wait(20)
     assert sorted(c.label for c in bench.desk.state.corrections) == ["Atypical/ADH", "Malignant/IC"]
-    assert "2 labels read" in bench.export.done.text()
+    assert "2 regions read from qupath.geojson, which label " in bench.export.done.text()
+    nodes = bench.desk.state.nodes
+    assert f"which label {np.count_nonzero(nodes)} tiles" in bench.export.done.text()
     assert "left aside" in bench.export.done.text()
 
 

@@ -16,7 +16,7 @@ from napari_mil.ui.dialogs import MappingDialog
 from napari_mil.ui.labelfile import read_as, unknown_classes
 from napari_mil.ui.state import State
 from napari_mil.ui.widgets import allow, button, column, hint, row, text
-from napari_mil.ui.words import PROJECT_FIRST, amounts_by_label, hidden_words, is_whole
+from napari_mil.ui.words import PROJECT_FIRST, amounts_by_label, hidden_words, is_whole, read_words
 
 #: What can be written: (words, suffix, of one slide or of all).
 CHOICES = (
@@ -105,7 +105,8 @@ class ExportSection(QWidget):
             read, remarks = found
             if self.desk.state.slide is slide:
                 self.desk.apply(**acts.said(project, slide, self.desk.state))
-            words = f"{len(read):,} labels read from {path.name}; what was known already is not doubled."
+            here = self.desk.state.lattice if self.desk.state.slide is slide else None
+            words = read_words(path.name, read, here)
             self.done.setText(" ".join([words, *remarks]))
 
         if self.desk.writes.busy:
