@@ -30,6 +30,10 @@ HALVES = {"lower": CURVES["validation score"], "higher": CURVES["loss"]}
 HEIGHTS = {"loss": 100, "validation score": 122}
 
 
+#: Ticks are at least so far apart, as a share of the axis, that their figures stay apart.
+LEAST_APART = 0.11
+
+
 class _Plot(pg.PlotWidget):
     """A small plot in the viewer's colours that nobody drags by accident."""
 
@@ -76,7 +80,18 @@ class SurvivalPlot(_Plot):
         self.times = np.array([0.0, *task.edges[1:]])
         self.survival = np.array([1.0, *curve])
         self.axes_of(task)
+        self.getAxis("bottom").setTicks([ends_of(self.times)])
         self.step(self.times, self.survival, CURVES["validation score"])
+
+
+def ends_of(times: Any) -> list[tuple[float, str]]:
+    """Where intervals end, as ticks of an axis: the first and the last, and those with room around them."""
+    first, *others, last = np.asarray(times, float).tolist()
+    room, shown = LEAST_APART * (last - first), [last]
+    for time in reversed(others):
+        if shown[-1] - time >= room and time - first >= room:
+            shown.append(time)
+    return [(time, f"{time:.3g}") for time in (first, *reversed(shown))]
 
 
 class HalvesPlot(_Plot):

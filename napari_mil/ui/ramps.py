@@ -20,6 +20,8 @@ from napari_mil.prediction import TileMap
 SCORE = ("#2a788e", "#21908c", "#22a884", "#43bf71", "#7ad151", "#bcdf27", "#fde725")
 #: Below zero from navy to blue, above zero from green to yellow; what lies near zero fades.
 SIGNED = ("#08306b", "#1a4f9c", "#3f7fd0", "#43bf71", "#7ad151", "#bcdf27", "#fde725")
+#: Names of maps that speak for and against whatever values they have.
+BOTH_WAYS = ("evidence/", "difference/")
 #: How fast a ramp becomes opaque: opacity is the distance from its transparent value, to this power.
 FADE = 0.6
 #: Stained tissue as legends paint it under a ramp.
@@ -85,18 +87,21 @@ def ranks(values: NDArray[Any]) -> NDArray[np.float32]:
 def limits_of(tile_map: TileMap) -> tuple[float, float]:
     """The range that the colours of a score map span: its own, or that of its finite values, never empty.
 
-    Of values on both sides of zero it is the same on either side, so that zero is in the middle.
+    Of a map that speaks for and against it is the same on either side, so that zero is in the middle.
     """
     low, high = _reach(tile_map)
-    if low < 0 < high:
-        return -max(-low, high), max(-low, high)
+    if is_signed(tile_map):
+        far = max(-low, high) or 1e-6
+        return -far, far
     return (low, high) if high > low else (low, low + max(abs(low), 1.0) * 1e-6)
 
 
 def is_signed(tile_map: TileMap) -> bool:
-    """Whether a score map speaks for and against: it has values on both sides of zero."""
+    """Whether a score map speaks for and against: it has values on both sides of zero, or is evidence or a
+    difference, of which every tile may speak for the same side: what is least against is not for.
+    """
     low, high = _reach(tile_map)
-    return low < 0 < high
+    return tile_map.name.startswith(BOTH_WAYS) or low < 0 < high
 
 
 def _reach(tile_map: TileMap) -> tuple[float, float]:

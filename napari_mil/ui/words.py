@@ -31,9 +31,14 @@ READ_AGAIN = "{} is hidden until you end the second reading."
 def answer_words(project: Any, answer: Any) -> str:
     """The model's finest answer with its probability, or its risk, in a few words."""
     if answer.risk is not None:
-        return f"risk {answer.risk:.2f}"
+        return minus(f"risk {answer.risk:.2f}")
     node, p = answer.best(project.tree)[-1]
     return f"{project.tree.path(node)} {percent(p)}"
+
+
+def risk_words(risk: float) -> str:
+    """A risk, and how to read it."""
+    return minus(f"<b>risk {risk:.2f}</b> (higher: the event is expected sooner)")
 
 
 def percent(p: float) -> str:

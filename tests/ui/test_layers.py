@@ -113,6 +113,12 @@ def test_what_speaks_for_and_against_fades_at_zero_in_the_middle(grid, tree):
     ramp = options["colormap"]["colors"]
     assert ramp[len(ramp) // 2][3] == 0
     assert ramp[0][3] == ramp[-1][3] == 1
+    against = TileMap("evidence/risk", "score", np.linspace(-0.4, -0.3, 30))  # the least against is not for
+    _, options, _ = map_layer(against, grid, tree)
+    assert options["contrast_limits"] == pytest.approx((-0.4, 0.4))
+    assert (legend(against).low, legend(against).high) == ("−0.4 against", "0.4 for")
+    nothing = TileMap("evidence/risk", "score", np.zeros(30))
+    assert map_layer(nothing, grid, tree)[1]["contrast_limits"][0] < 0
     made = legend(evidence)
     assert (made.low, made.high, made.ramp) == ("−0.6 against", "0.6 for", ramp)
     _, options, _ = map_layer(evidence, grid, tree, style="rank")

@@ -35,6 +35,7 @@ class Table(QObject):
     """A desk without a viewer."""
 
     changed = Signal(object, object)
+    answered = Signal(str, object)
 
     def __init__(self):
         super().__init__()

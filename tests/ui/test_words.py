@@ -12,16 +12,19 @@ from napari_mil.correction import Cells, Correction, Polygon, WholeSlide
 from napari_mil.grid import TileGrid
 from napari_mil.labeltree import LabelTree, Survival
 from napari_mil.prediction import Prediction, TileMap
+from napari_mil.ui.curves import ends_of
 from napari_mil.ui.sections.instances import ordered_groups
 from napari_mil.ui.state import State
 from napari_mil.ui.words import (
     amount_words,
     answer_remarks,
+    answer_words,
     card_words,
     change,
     history_entry,
     percent,
     read_words,
+    risk_words,
     since_words,
 )
 
@@ -67,6 +70,16 @@ def test_a_card_of_survival_says_why_it_has_no_c_index():
     assert "c-index" not in card_words(dataclasses.replace(held, slides={}))  # nothing was held out
     told = dataclasses.replace(held, metrics={"survival/c_index": [0.7, 0.6, 0.8]})
     assert "held out: c-index 0.70 [0.60, 0.80]" in card_words(told)
+
+
+def test_a_risk_has_its_minus():
+    assert answer_words(None, SimpleNamespace(risk=-1.162)) == "risk −1.16"
+    assert risk_words(-1.162) == "<b>risk −1.16</b> (higher: the event is expected sooner)"
+
+
+def test_the_ends_of_intervals_are_told_apart_on_the_axis():
+    assert ends_of([0, 7, 11, 13.25]) == [(0, "0"), (7, "7"), (11, "11"), (13.25, "13.2")]
+    assert [words for _, words in ends_of([0, 1, 12, 12.5, 60])] == ["0", "12.5", "60"]
 
 
 def test_a_change_has_its_minus():

@@ -759,7 +759,7 @@ def test_a_worse_model_is_adopted_at_the_second_click_and_one_click_goes_back(be
     decision.fill(worse(bench))
     assert "Worse on slides held out" in decision.verdict.text()
     assert "case 'a' was left out." in decision.verdict.text()
-    assert decision.table.item(0, 2).text() == "-0.20\n[-0.30, -0.10]"
+    assert decision.table.item(0, 2).text() == "−0.20\n[−0.30, −0.10]"
     decision.adopt_button.click()
     assert bench.desk.state.card.name == "hmil-1"
     assert decision.adopt_button.text() == "Yes, adopt the worse model"

@@ -21,6 +21,7 @@ from napari_mil.ui.words import (
     estimate_words,
     hidden_words,
     percent,
+    risk_words,
     why_no_model,
 )
 
@@ -191,8 +192,7 @@ class ModelSection(QWidget):
             return
         tree = state.project.tree
         if state.answer.risk is not None and state.answer.survival is not None and state.card is not None:
-            risk = f"<b>risk {state.answer.risk:.2f}</b> (higher: the event is expected sooner)"
-            self._answer.addWidget(text(risk))
+            self._answer.addWidget(text(risk_words(state.answer.risk)))
             self._answer.addWidget(SurvivalPlot(self.desk, state.card.tree, state.answer.survival))
         for node, p in state.answer.best(tree):
             self._answer.addWidget(text(f"<b>{tree.path(node)}</b> {percent(p)}"))
