@@ -8,6 +8,16 @@ places, D numbers of a feature.
 
 from napari_mil.review.order import RANDOM_SHARE, Item, queue, thinned
 from napari_mil.review.places import CRITERIA, Places
-from napari_mil.review.signals import Seen, shortlist
+from napari_mil.review.signals import Seen, refuse_risk, shortlist
 
-__all__ = ["CRITERIA", "RANDOM_SHARE", "Item", "Places", "Seen", "queue", "shortlist", "thinned"]
+__all__ = [
+    "CRITERIA",
+    "RANDOM_SHARE",
+    "Item",
+    "Places",
+    "Seen",
+    "queue",
+    "refuse_risk",
+    "shortlist",
+    "thinned",
+]

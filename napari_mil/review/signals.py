@@ -159,6 +159,15 @@ class Whole:
         return cls(levels, found, shared)
 
 
+def refuse_risk(answer: Prediction) -> None:
+    """ModelError when a model answers with a risk, so that there is no label to ask about."""
+    if not answer.probabilities:
+        raise ModelError(
+            "This model answers with a risk, and nobody can say of a place whether that is right; choose a "
+            "model that answers with labels."
+        )
+
+
 def shortlist(seen: Seen, tree: LabelTree, *, seed: int = 0) -> Places:
     """The places of a slide that may be worth a question: the slide itself, and a few of its tiles.
 
@@ -166,11 +175,7 @@ def shortlist(seen: Seen, tree: LabelTree, *, seed: int = 0) -> Places:
     compared with them. Deterministic for a seed. ModelError when the model answers with a risk, not with
     labels.
     """
-    if not seen.answer.probabilities:
-        raise ModelError(
-            "This model answers with a risk, and nobody can say of a place whether that is right; choose a "
-            "model that answers with labels."
-        )
+    refuse_risk(seen.answer)
     rng = np.random.default_rng([seed, *seen.answer.slide_id.encode()[:32]])
     tiles, told = Tiles.of(seen, tree), _told(seen, tree)
     free = _free(seen, told)

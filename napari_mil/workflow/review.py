@@ -25,7 +25,17 @@ from napari_mil.correction import (
 from napari_mil.errors import LabelError, ModelError
 from napari_mil.labeltree import LabelTree
 from napari_mil.ledger import SlideRecord
-from napari_mil.review import CRITERIA, RANDOM_SHARE, Item, Places, Seen, queue, shortlist, thinned
+from napari_mil.review import (
+    CRITERIA,
+    RANDOM_SHARE,
+    Item,
+    Places,
+    Seen,
+    queue,
+    refuse_risk,
+    shortlist,
+    thinned,
+)
 from napari_mil.review.places import WHOLE
 from napari_mil.steps import ASIDE, Progress, Steps
 from napari_mil.store.shortlists import load_shortlist, save_shortlist
@@ -129,7 +139,7 @@ def review_steps(
 def question_at(project: Project, key: str, *, model: str | None = None) -> Question:
     """The question that a key names: SLIDE, or SLIDE@ROW,COL; its model's answer is read anew.
 
-    LabelError when the key names no tile of the answer, ModelError when there is no answer.
+    LabelError when the key names no tile of the answer, ModelError when there is no answer, or it is a risk.
     """
     card = _card(project, model)
     name, cell = place_of(project.slides, key)
@@ -138,6 +148,7 @@ def question_at(project: Project, key: str, *, model: str | None = None) -> Ques
     if kept is None:
         raise ModelError(_missing_words(card, [record.name]))
     answer, bag = kept
+    refuse_risk(answer)
     node, sure = answer.best(card.tree)[-1]
     if cell is not None:
         row = np.flatnonzero((bag.grid.cells == cell).all(1))

@@ -92,3 +92,14 @@ def test_a_second_reader_is_compared_with_the_first(folder, run, tmp_path):
     assert (tmp_path / "kappa.csv").read_text().startswith("row,of,what,n,agreed")
     found = rows(run("review", folder, "--agreement", "--json")[1])
     assert {r["row"] for r in found} == {"agreement", "disagreement"}
+
+
+def test_a_model_that_answers_with_a_risk_is_asked_for_no_label(folder, run):
+    with Project(folder) as project:
+        for record in project.slides:
+            project.add(record.path, survival=(3.0 + int(record.name[1:]), True))
+        drain(train_model_steps(project, "mean", recipe=QUICK, name="life", survival=True, bins=2))
+    assert run("predict", folder, "--model", "life", "--by", "slide")[0] == 0
+    for words in ((), ("--accept", "s0"), ("--accept", "s0@0,1"), ("--skip", "s0"), ("--relabel", "s0=IC")):
+        status, _, err = run("review", folder, "--model", "life", *words)
+        assert (status, err.startswith("napari-mil: This model answers with a risk")) == (2, True), err
