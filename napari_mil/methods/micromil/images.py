@@ -82,11 +82,12 @@ def assign(features: Tensor, layer: nn.Linear, centres: nn.Parameter, attention:
     images = Rows(features, None, layer, _Same(), Dropout(0.0))
     graph = torch.is_grad_enabled()
     hold = graph and known_memory().rows is None
+    share = _Shared.apply if graph and not images.few else _shared
     read = (centres, attention.weight, attention.bias)
 
     def head(x: Tensor) -> tuple[Tensor, ...]:
-        told = _Shared.apply(x, *read) if graph else _shared(x, *read)  # type: ignore[no-untyped-call]
-        return (*told, x) if hold else tuple(told)
+        told: tuple[Tensor, Tensor] = share(x, *read)
+        return (*told, x) if hold else told
 
     parts = images.each(head, read)
     z, score = (torch.cat([part[i] for part in parts]) for i in (0, 1))
@@ -100,7 +101,8 @@ def shares(f: Tensor, centres: Tensor) -> Tensor:
     """
     middle = centres.mean(0)  # nothing depends on it but rounding
     f, centres = f - middle, centres - middle
-    square = f.square().sum(1, keepdim=True) - 2 * f @ centres.T + centres.square().sum(1)
+    square = torch.linalg.vector_norm(f, dim=1, keepdim=True).square() + centres.square().sum(1)
+    square = torch.addmm(square, f, centres.T, alpha=-2)
     near = 1 / (1 + square.clamp_min(0))
     return near / near.sum(1, keepdim=True)
 
