@@ -448,3 +448,15 @@ def test_attributes_are_plain_json(store):
     store.save_prediction(some_answer())
     about = json.loads(first(store, "maps/*/*/*/zarr.json").read_text())["attributes"]
     assert about["maps"][0]["name"] == "attention/fine/ADH"
+
+
+def test_cards_are_read_once_until_their_file_changes(store, monkeypatch):
+    store.save_model(CARD, b"weights")
+    read, plain = [], ModelCard.from_json
+    monkeypatch.setattr(ModelCard, "from_json", lambda text: read.append(1) or plain(text))
+    assert [[card.id for card in store.cards()] for _ in range(3)] == [["m-1"]] * 3
+    assert len(read) == 1
+    file = store.folder / "models" / "m-1" / "card.json"
+    file.write_text(file.read_text() + " ")
+    assert store.cards() == ()
+    assert "models/m-1 cannot be read" in store.damaged_cards()[0]

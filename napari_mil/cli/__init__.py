@@ -1,12 +1,14 @@
 """The command line: the same verbs as the window and Python, for five hundred slides overnight.
 
 Exit status: 0 all went well, 1 some slides failed (the summary says which and why), 2 the input was not
-usable, 130 interrupted. Running again resumes: what is kept in the project is not computed twice.
+usable, 130 interrupted, 143 ended by the system or a queue. Running again resumes: what is kept in the
+project is not computed twice.
 """
 
 from __future__ import annotations
 
 import io
+import signal
 import sys
 import warnings
 from typing import Annotated, Any
@@ -16,7 +18,7 @@ from typer.core import TyperGroup
 
 from napari_mil import __version__
 from napari_mil.cli import export, labelgroup, modelgroup, models, pixels, project, review, slides, window
-from napari_mil.cli.running import disk_sentence, say_error
+from napari_mil.cli.running import EndedError, disk_sentence, say_error
 from napari_mil.errors import MILError, SaidWarning
 
 
@@ -80,6 +82,12 @@ def main() -> None:
     except (KeyboardInterrupt, _InterruptedError):
         say_error("Interrupted; what was finished is kept, run the same line again to go on.")
         sys.exit(130)
+    except EndedError as error:
+        name = signal.Signals(error.args[0]).name
+        say_error(
+            f"Ended from outside ({name}); what was finished is kept, run the same line again to go on."
+        )
+        sys.exit(128 + error.args[0])
     except OSError as error:
         say_error(disk_sentence(error))
         sys.exit(2)

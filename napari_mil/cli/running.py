@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -110,6 +112,31 @@ def _record(now: Progress) -> dict[str, Any]:
     return record
 
 
+class EndedError(BaseException):
+    """The system, a queue or a closed connection ends the program; nothing catches it on the way."""
+
+
+@contextmanager
+def ended_gently() -> Iterator[None]:
+    """Let a signal that ends the program end it as Ctrl+C does: what was done is kept on the way out. One
+    that is ignored, as by `nohup`, stays ignored.
+    """
+
+    def end(number: int, _frame: Any) -> None:
+        raise EndedError(number)
+
+    here = threading.current_thread() is threading.main_thread()
+    wanted = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if here and hasattr(signal, name)]
+    mine = [number for number in wanted if signal.getsignal(number) is signal.SIG_DFL]
+    try:
+        for number in mine:
+            signal.signal(number, end)
+        yield
+    finally:
+        for number in mine:
+            signal.signal(number, signal.SIG_DFL)
+
+
 @contextmanager
 def opened(path: Path, *, by: str = "") -> Iterator[Any]:
     """The project at `path`, which must exist already; models that cannot be read are named."""
@@ -117,7 +144,7 @@ def opened(path: Path, *, by: str = "") -> Iterator[Any]:
 
     if not (path / "project.json").exists():
         raise ProjectError(f"{path} is no napari-mil project; `napari-mil import {path} SLIDE...` makes one.")
-    with Project(path, by=by) as project:
+    with ended_gently(), Project(path, by=by) as project:
         for sentence in project.store.damaged_cards():
             say_error(sentence)
         yield project

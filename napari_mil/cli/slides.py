@@ -18,6 +18,7 @@ from napari_mil.cli.running import (
     chosen,
     each,
     each_of,
+    ended_gently,
     label_mapping,
     line,
     opened,
@@ -83,7 +84,8 @@ def import_(
         if now.payload is not None:
             tell(now.payload)
 
-    rows = show(import_paths_steps(project, paths or [], by=by, **about), as_json=as_json, heard=heard)
+    with ended_gently():
+        rows = show(import_paths_steps(project, paths or [], by=by, **about), as_json=as_json, heard=heard)
     for row in rows[len(told) :]:
         tell(row)
     failed = sum(not row["ok"] for row in rows)
@@ -168,7 +170,7 @@ def predict(
 
         def act(record: Any, name: str) -> dict[str, Any]:
             alone: dict[str, Any] = {"again": again, "watched": lambda: False}
-            steps = analyse_steps(p, p.slide(record), model=card.id, **alone)
+            steps = analyse_steps(p, record, model=card.id, **alone)
             said = show(steps, as_json=as_json, slide=name)
             return {**answer_numbers(said, card), "model": card.name}
 

@@ -80,6 +80,7 @@ class Store:
             raise ProjectError(
                 f"The project {self.folder} is damaged: ledger.sqlite is missing; restore it from a backup."
             )
+        self._cards: dict[Path, tuple[list[tuple[int, int]], ModelCard]] = {}
         self.ledger = Ledger(address)
         try:
             self.tree = self._tree() if known else self._new_tree(tree)
@@ -244,9 +245,18 @@ class Store:
         for folder in (self.folder / "models").glob("[!.]*"):
             try:
                 with damage(self.folder, folder):
-                    yield ModelCard.from_json(checked(folder, "card.json"))
+                    yield self._card(folder)
             except ProjectError as error:
                 yield str(error)
+
+    def _card(self, folder: Path) -> ModelCard:
+        """The card of a model, read once until its file changes: five hundred slides ask for every card."""
+        files = [(folder / name).stat() for name in ("card.json", "checksums.json")]
+        now = [(file.st_mtime_ns, file.st_size) for file in files]
+        known = self._cards.get(folder)
+        if known is None or known[0] != now:
+            known = self._cards[folder] = (now, ModelCard.from_json(checked(folder, "card.json")))
+        return known[1]
 
     @property
     def current(self) -> str | None:

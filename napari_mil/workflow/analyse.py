@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from napari_mil.bag import Bag
 from napari_mil.errors import MILError, TissueError
 from napari_mil.grid import TileGrid
+from napari_mil.ledger import SlideRecord
 from napari_mil.prediction import Prediction
 from napari_mil.steps import ASIDE, Progress, Steps, told_as
 from napari_mil.store import kept_tiles
@@ -22,7 +23,6 @@ from napari_mil.workflow.project import Box, Project, find_card
 
 if TYPE_CHECKING:
     from napari_mil.encoders import Encoder
-    from napari_mil.ledger import SlideRecord
     from napari_mil.slides import Slide
     from napari_mil.store.parts import Parts
 
@@ -187,7 +187,7 @@ def _from_the_middle(grid: TileGrid, view: Box) -> NDArray[np.int64]:
 
 def analyse_steps(
     project: Project,
-    slide: Slide,
+    slide: Slide | SlideRecord,
     *,
     model: str,
     region: Box | None = None,
@@ -195,7 +195,8 @@ def analyse_steps(
     again: bool = False,
     watched: Callable[[], bool] = lambda: True,
 ) -> Steps[Prediction]:
-    """A model's answer for a slide, or for a region of it, with every map.
+    """A model's answer for a slide, or for a region of it, with every map. Of a record the file is not opened
+    where the features of the whole slide are kept.
 
     While tiles are being embedded, Progress carries a PartialAnswer about once a second, as long as somebody
     is there to see it (`watched`); the last one is whole. A slide's answer is kept in the project, and given
@@ -226,11 +227,16 @@ def analyse_steps(
             return replace(now, payload=None)
         return replace(now, payload=PartialAnswer(now.payload.grid, ask(now.payload, "region")))
 
-    asked = bag_steps(project, slide, encoder=card.encoder, region=region, view=view)
+    if isinstance(slide, SlideRecord) and region is None:
+        slide_id, asked = slide.id, slide_bag_steps(project, slide, encoder=card.encoder)
+    else:
+        opened = project.slide(slide)
+        slide_id = opened.fingerprint
+        asked = bag_steps(project, opened, encoder=card.encoder, region=region, view=view)
     bag = yield from told_as(asked, retell)
     card.check(bag)
     if region is None and not again:
-        kept = project.store.load_prediction(slide.fingerprint, bag.grid.id, card.id)
+        kept = project.store.load_prediction(slide_id, bag.grid.id, card.id)
         if kept is not None:
             yield Progress("answer", 1, 1, "from the project", PartialAnswer(bag.grid, kept))
             return kept

@@ -16,6 +16,7 @@ from napari_mil.steps import drain
 from napari_mil.workflow import Project, find_card, train_model_steps
 
 SAID = "napari-mil: Interrupted; what was finished is kept, run the same line again to go on.\n"
+ENDED = "napari-mil: Ended from outside ({}); what was finished is kept, run the same line again to go on.\n"
 
 
 def test_an_interrupted_command_says_so(tmp_path, run, monkeypatch):
@@ -29,9 +30,37 @@ def test_an_interrupted_command_says_so(tmp_path, run, monkeypatch):
     assert run("labels", "show", folder) == (130, "", SAID)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="signals of another kind")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_command_that_is_ended_from_outside_says_so_and_an_ignored_signal_stays_ignored(
+    tmp_path, run, monkeypatch, name
+):
+    with study(tmp_path, 1) as project:
+        folder = project.path
+    number, kept = getattr(signal, name), []
+
+    def ended(*_words, **_more):
+        os.kill(os.getpid(), number)
+        kept.append(name)
+        return []
+
+    monkeypatch.setattr("napari_mil.workflow.label_rows", ended)
+    assert run("labels", "show", folder) == (128 + number, "", ENDED.format(name))
+    assert (kept, signal.getsignal(number)) == ([], signal.SIG_DFL)
+    signal.signal(number, signal.SIG_IGN)
+    try:
+        assert run("labels", "show", folder) == (0, "", "")
+    finally:
+        signal.signal(number, signal.SIG_DFL)
+    assert kept == [name]
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals of another kind")
-def test_an_interrupted_embedding_keeps_its_tiles(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "status", "said"), [("SIGINT", 130, SAID), ("SIGTERM", 143, ENDED.format("SIGTERM"))]
+)
+def test_an_interrupted_embedding_keeps_its_tiles(tmp_path, name, status, said):
     with study(tmp_path, 0) as project:
         stained = np.random.default_rng(0).normal((190, 110, 170), 8, (256, 256, 3)).astype(np.uint8)
         middle = np.pad(np.tile(stained, (12, 12, 1)), ((256,) * 2, (256,) * 2, (0, 0)), constant_values=240)
@@ -40,10 +69,10 @@ def test_an_interrupted_embedding_keeps_its_tiles(tmp_path):
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
         for words in child.stdout:
             if '"features"' in words and json.loads(words)["done"] >= 64:  # what was done is kept by then
-                child.send_signal(signal.SIGINT)
+                child.send_signal(getattr(signal, name))
                 break
         _, err = child.communicate(timeout=60)
-    assert (child.returncode, err) == (130, SAID)
+    assert (child.returncode, err) == (status, said)
     assert list((project.path / "parts").rglob("*.npz"))
     with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as again:
         first = next(words for words in again.stdout if '"features"' in words)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -14,7 +15,14 @@ from napari_mil.methods import official
 from napari_mil.prediction import Prediction, TileMap
 from napari_mil.samples import SAMPLE_TREE
 from napari_mil.steps import drain
-from napari_mil.workflow import Project, answer_columns, answer_numbers, find_card, train_model_steps
+from napari_mil.workflow import (
+    Project,
+    answer_columns,
+    answer_numbers,
+    find_card,
+    find_record,
+    train_model_steps,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -28,6 +36,11 @@ def folder(tmp_path):
         drain(train_model_steps(project, "mean", recipe=QUICK, name="m"))
         drain(train_model_steps(project, "mean", recipe=QUICK, name="life", survival=True, bins=2))
     return project.path
+
+
+def slide_id(folder, name):
+    with Project(folder) as project:
+        return find_record(project, name).id
 
 
 def read(path):
@@ -81,6 +94,7 @@ def test_rows_are_there_when_the_run_is_not_over_and_slides_that_fail_say_why(
 
     monkeypatch.setattr("napari_mil.workflow.tables.PAUSE_S", -1.0)
     (tmp_path / "slides" / "s1.tif").unlink()
+    shutil.rmtree(folder / "bags" / slide_id(folder, "s1"))  # else its answer needs no file
     real, seen = workflow.analyse_steps, []
 
     def watched(project, slide, **about):
@@ -91,7 +105,7 @@ def test_rows_are_there_when_the_run_is_not_over_and_slides_that_fail_say_why(
 
     monkeypatch.setattr(workflow, "analyse_steps", watched)
     assert run("predict", folder, "--model", "m", "--csv", tmp_path / "x.csv")[0] == 130
-    assert seen == [[], ["s0", "s1"], ["s0", "s1", "s2"]]
+    assert seen == [[], ["s0"], ["s0", "s1"], ["s0", "s1", "s2"]]
     rows = read(tmp_path / "x.csv")
     assert [bool(row["error"]) for row in rows] == [False, True, False]
     assert (rows[1]["case"], rows[1]["label"]) == ("c1", "")
@@ -171,3 +185,16 @@ def test_slides_are_asked_anew_when_that_is_asked_for(folder, run):
     assert times() == first
     assert run("predict", folder, "--model", "m", "--again")[0] == 0
     assert all(later > before for later, before in zip(times(), first, strict=True))
+
+
+def test_slides_whose_features_are_kept_need_no_file(folder, tmp_path, run, monkeypatch):
+    def opened(*_words, **_more):
+        raise AssertionError("no slide is to be opened")
+
+    before = run("predict", folder, "--model", "m", "--csv", tmp_path / "1.csv")
+    monkeypatch.setattr("napari_mil.slides.open_slide", opened)
+    for file in (tmp_path / "slides").iterdir():
+        file.unlink()
+    assert run("predict", folder, "--model", "m", "--csv", tmp_path / "2.csv") == before
+    assert before[0] == 0
+    assert read(tmp_path / "1.csv") == read(tmp_path / "2.csv")
