@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -82,6 +83,7 @@ def open_slide(
     path = slide_path(path)
     given = None if mpp is None else given_mpp(mpp)
     if isinstance(path, Path):
+        path = path if path.name not in {"", ".."} else path.resolve()  # slides are called by the name
         _refuse_nothing(path)
     said: list[tuple[Reader, SlideError | OSError]] = []
     for reader in READERS:
@@ -160,13 +162,18 @@ def _found(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
 def _refuse_nothing(path: Path) -> None:
     """Raise SlideError when nothing is there, or nothing that can be read."""
     if not os.path.lexists(path):
+        if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+:[/\\]", str(path)):
+            raise SlideError(f"{path} cannot be opened: addresses of slides begin with https:// or s3://.")
         raise SlideError(f"There is no file {path}; check the path.")
     try:
-        first = next(path.iterdir(), None) if path.is_dir() else _head(path, 1)
+        channel = path.is_fifo() or path.is_socket()  # nothing may ever come out of it
+        first = None if channel else next(path.iterdir(), None) if path.is_dir() else _head(path, 1)
         if isinstance(first, Path):
             first.lstat()  # a folder may be listed, and what is in it not looked at
     except OSError as error:
         raise SlideError(f"{path.name} cannot be read ({error.strerror}); check its permissions.") from error
+    if channel:
+        raise SlideError(f"{path.name} is no file but a channel between programs; give a slide's file.")
     if not first:
         what = "an empty folder" if path.is_dir() else "empty (0 bytes)"
         raise SlideError(f"{path.name} is {what}; copy the slide again.")

@@ -10,6 +10,8 @@ from urllib.parse import unquote
 SCHEMES = ("http", "https", "s3")
 _ADDRESS = re.compile(rf"({'|'.join(SCHEMES)}):/+(.+)", re.IGNORECASE)
 
+_HERE = re.compile(r"file:/+(?:localhost/+)?(.+)", re.IGNORECASE)
+
 
 @dataclass(frozen=True, slots=True)
 class Address:
@@ -84,12 +86,19 @@ SlidePath = Path | Address
 
 
 def slide_path(text: str | Path | Address) -> SlidePath:
-    """A path, or the address that a text is; pathlib's way of writing an address is understood as well.
+    """A path, or the address that a text is; pathlib's way of writing an address is understood as well, and
+    how others write that of a file of this machine.
 
     >>> slide_path("https://host/a.svs"), slide_path(Path("https://host/a.svs"))
     (Address(text='https://host/a.svs'), Address(text='https://host/a.svs'))
+    >>> slide_path("file:///data/a%20b.svs").as_posix()
+    '/data/a b.svs'
     """
     if isinstance(text, Address):
         return text
-    found = _ADDRESS.fullmatch(str(text).replace("\\", "/"))
+    plain = str(text).replace("\\", "/")
+    if here := _HERE.fullmatch(plain):
+        name = unquote(here[1])
+        return Path(name if re.match(r"[a-zA-Z]:/", name) else f"/{name}")
+    found = _ADDRESS.fullmatch(plain)
     return Address(f"{found[1].lower()}://{found[2]}") if found else Path(text)

@@ -34,6 +34,35 @@ def test_a_missing_file(tmp_path):
     assert refusal(tmp_path / "a.svs") == f"There is no file {tmp_path / 'a.svs'}; check the path."
 
 
+@pytest.mark.parametrize("address", ["gs://bucket/a.svs", "ftp://host/a.svs"])
+def test_an_address_of_another_kind(address):
+    assert refusal(address).endswith(
+        "a.svs cannot be opened: addresses of slides begin with https:// or s3://."
+    )
+
+
+def test_the_address_of_a_file_here(tmp_path):
+    path = write_svs(tmp_path / "a b.svs", picture(300, 400), "raw")
+    with open_slide(path.as_uri()) as slide:
+        assert slide.path == path
+
+
+@pytest.mark.parametrize("here", [".", ".."])
+def test_the_folder_where_one_is_has_its_name(tmp_path, here, monkeypatch):
+    (tmp_path / "P017" / "deeper").mkdir(parents=True)
+    Image.fromarray(picture(300, 400)).save(tmp_path / "P017" / "1.png")
+    monkeypatch.chdir(tmp_path / "P017" / ("deeper" if here == ".." else ""))
+    with open_slide(here) as slide, open_slide(tmp_path / "P017") as same:
+        assert slide.name == "P017"
+        assert slide.fingerprint == same.fingerprint
+
+
+@pytest.mark.skipif(os.name != "posix", reason="of this system alone")
+def test_a_channel_between_programs_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.svs")
+    assert refusal(tmp_path / "a.svs").startswith("a.svs is no file but a channel between programs; give")
+
+
 def test_an_empty_file(tmp_path):
     (tmp_path / "a.svs").touch()
     assert refusal(tmp_path / "a.svs") == "a.svs is empty (0 bytes); copy the slide again."
