@@ -114,6 +114,18 @@ def write_bif(path: Path, image: np.ndarray, *, levels: int = 2, mpp: float = 0.
     return path
 
 
+def write_trestle(path: Path, image: np.ndarray, *, levels: int = 2, overlap_px: int = 32) -> Path:
+    """A Trestle TIFF, whose tiles of 128 px overlap."""
+    overlaps = " ".join(f"{overlap_px >> i} {overlap_px >> i}" for i in range(levels))
+    words = f"Background Color=FFFFFF;Objective Power=20;JPEG Quality=90;OverlapsXY= {overlaps} "
+    with tifffile.TiffWriter(path) as tif:
+        for i in range(levels):
+            about = {"description": words} if i == 0 else {"subfiletype": 1}
+            tif.write(image, tile=(128, 128), photometric="rgb", metadata=None, software="MedScan", **about)
+            image = half(image)
+    return path
+
+
 def _xmp(text: str) -> tuple:
     data = text.encode()
     return (700, 1, len(data), data, True)

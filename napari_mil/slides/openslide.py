@@ -110,7 +110,7 @@ def _opened(path: Path, kept: Path | None = None) -> OpenSlideSource:
         if (
             path.suffix.lower() == mirax.SUFFIX
         ):  # the file itself is a picture of the slide as photographs are
-            raise RefusedError(_why_no_mirax(path.with_suffix(""), error)) from error
+            raise RefusedError(_why_no_mirax(path, error)) from error
         if isinstance(error, openslide.OpenSlideUnsupportedFormatError):
             raise UnknownError("not a format that it knows") from error
         raise SlideError(reason(error)) from error
@@ -124,7 +124,10 @@ def _opened(path: Path, kept: Path | None = None) -> OpenSlideSource:
         raise
 
 
-def _why_no_mirax(folder: Path, error: Exception) -> str:
+def _why_no_mirax(path: Path, error: Exception) -> str:
+    folder = path.with_suffix("")
+    if path.suffix != mirax.SUFFIX:
+        return f"OpenSlide knows MIRAX by the ending {mirax.SUFFIX}, in small letters; rename {path.name}"
     if (folder / mirax.SLIDEDAT).is_file():
         why = reason(error)
         return f"the files in its folder {folder.name} are damaged or not all there ({why}); copy both again"

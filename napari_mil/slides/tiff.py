@@ -105,6 +105,10 @@ def _understand(
             said = tif.pages.first.tags.valueof(_WORDS_OF_NDPI) if tif.is_ndpi else ""
             refuse_fluorescence(";".join(str(said).splitlines()))  # before anything is copied from a server
             raise LeftError(f"{vendor} is left to OpenSlide")
+    if str(tif.pages.first.software).startswith("MedScan") and "OverlapsXY" in str(
+        tif.pages.first.description
+    ):
+        raise LeftError("Trestle TIFF, whose tiles overlap, is left to OpenSlide")
     main = max((s for s in tif.series if not _is_associated(s)), key=_area, default=tif.series[0])
     _check_axes(main)
     sure = str(main.kind) not in _GUESSED

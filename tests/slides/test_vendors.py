@@ -7,7 +7,7 @@ import openslide
 import pytest
 from PIL import Image
 from slidefiles import half, picture
-from vendorslides import write_bif, write_mirax, write_ndpi, write_philips, write_scn
+from vendorslides import write_bif, write_mirax, write_ndpi, write_philips, write_scn, write_trestle
 
 from napari_mil.errors import SlideError
 from napari_mil.slides import open_slide
@@ -95,3 +95,18 @@ def test_a_mirax_slide_whose_folder_is_missing_or_damaged_is_not_its_thumbnail(t
         SlideError, match=r"^m\.mrxs cannot be used .* needs the folder m with Slidedat\.ini be"
     ):
         open_slide(path)
+
+
+def test_the_tiles_of_trestle_overlap(tmp_path):
+    path = write_trestle(tmp_path / "t.tif", IMAGE[:512, :768])
+    with open_slide(path) as slide, openslide.OpenSlide(path) as handle:
+        assert slide.properties["openslide.vendor"] == "trestle"
+        assert slide.objective_power == 20
+        assert slide.shape_px == (512 - 3 * 32, 768 - 5 * 32)
+        seen = np.asarray(handle.read_region((0, 0), 0, handle.dimensions))
+        assert np.array_equal(slide.levels[0][:], seen[..., :3])
+
+
+def test_a_mirax_slide_in_capitals_is_to_be_renamed(tmp_path):
+    with pytest.raises(SlideError, match=r"MIRAX by the ending \.mrxs, in small letters; rename A\.MRXS\.$"):
+        open_slide(write_mirax(tmp_path / "A.MRXS", PART))
