@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import subprocess
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
-from qtpy.QtWidgets import QApplication
+from qtpy.QtWidgets import QApplication, QPushButton
 
 from napari_mil.errors import MILError
 from napari_mil.labeltree import Survival
+from napari_mil.ui.widgets import button
 
 if TYPE_CHECKING:
     from napari_mil.card import ModelCard
@@ -28,6 +31,46 @@ def predict_line(
     words += ["--model", model_word(project, card)]
     words += ["--by", "slide"] if isinstance(card.tree, Survival) else []  # the window answers for slides
     return line_of([*words, *(["--again"] if again else [])])
+
+
+def retrain_line(project: Project, card: ModelCard) -> str:
+    """The line that trains a child of a model on everything that was said."""
+    return line_of(["napari-mil", "retrain", str(project.path), "--model", model_word(project, card)])
+
+
+def train_line(project: Project, about: Mapping[str, Any]) -> str:
+    """The line that trains a new model; `about` holds the keywords of `workflow.train_apart_steps`."""
+    words = ["napari-mil", "train", str(project.path), "--method", about["method"], "--name", about["name"]]
+    words += ["--preset", about["preset"]] if about["preset"] else []
+    words += ["--encoder", about["encoder"]] if about["encoder"] != "builtin" else []
+    if about["survival"]:
+        words += ["--survival", "--bins", str(about["bins"])]
+        words += ["--unit", about["unit"]] if about["unit"] else []
+    recipe = dict(about["recipe"])
+    for name in recipe.pop("record", ()):
+        words += ["--record", name]
+    for option, values in (("-s", about["config"]), ("-r", recipe)):
+        for key, value in values.items():
+            words += [option, f"{key}={value if isinstance(value, str) else json.dumps(value)}"]
+    return line_of(words)
+
+
+def export_line(project: Project, record: SlideRecord | None, file: str) -> str:
+    """The line that writes the labels of a slide, or of all of them, to a file."""
+    which = [] if record is None else ["--slide", slide_word(project, record)]
+    return line_of(["napari-mil", "export", str(project.path), file, *which])
+
+
+def copier(desk: Desk, make: Callable[[], str], why_not: Callable[[], str]) -> QPushButton:
+    """A button that puts the line of `make()` on the clipboard, or says why there is none."""
+
+    def act() -> None:
+        if why := why_not():
+            desk.tell(why)
+        else:
+            copy(desk, make())
+
+    return button("Copy as a command line", act, "Put the line that does the same on the clipboard")
 
 
 def line_of(words: list[str]) -> str:

@@ -59,12 +59,14 @@ class _Found:
 
 
 class NewModelDialog(QDialog):
-    """Asks how a new model is to be trained. `asked` carries the keywords of `workflow.train_apart_steps`.
+    """Asks how a new model is to be trained. `asked` carries the keywords of `workflow.train_apart_steps`,
+    `copied` the same for a command line.
 
     choices : the methods, as `workflow.method_choices` has them
     """
 
     asked = Signal(object)
+    copied = Signal(object)
 
     def __init__(self, desk: Desk, choices: Sequence[MethodChoice]) -> None:
         super().__init__(compat.main_window(desk.viewer))
@@ -175,12 +177,20 @@ class NewModelDialog(QDialog):
         self.start = box.addButton("Start", QDialogButtonBox.ButtonRole.AcceptRole)
         self.start.setToolTip(START)
         self.start.setDefault(True)
+        self.copy = box.addButton("Copy as a command line", QDialogButtonBox.ButtonRole.ActionRole)
+        self.copy.clicked.connect(lambda _checked=False: self._copy())
         box.accepted.connect(self.accept)
         box.rejected.connect(self.reject)
         column(self, area, self.known, self.wrong, box, margins=(10, 10, 10, 10))
         keep_calm(self)
         self._fit(opened=False)
         self.options.heading.toggled.connect(lambda opened: self._fit(opened=opened))
+
+    def _copy(self) -> None:
+        try:
+            self.copied.emit(self.value())
+        except MILError as error:
+            self._say(str(error))
 
     def _fit(self, *, opened: bool) -> None:
         """As high as what is on show asks for, where the screen has room; the rest is scrolled to."""

@@ -135,6 +135,11 @@ def why_no_model(state: State) -> str:
     return PROJECT_FIRST if state.project is None else "" if state.card else NO_MODEL
 
 
+def why_no_parent(state: State) -> str:
+    """Why there is no model to go on from, "" where there is one."""
+    return PROJECT_FIRST if state.project is None else "" if state.card else NO_PARENT
+
+
 def estimate_words(tiles: int, tiles_per_s: float, *, kept: bool) -> str:
     """What a run on a whole slide takes, before it begins."""
     if kept:

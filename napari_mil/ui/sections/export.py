@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qtpy.QtWidgets import QComboBox, QFileDialog, QWidget
 
 from napari_mil.errors import MILError
-from napari_mil.ui import acts, compat, writing
+from napari_mil.ui import acts, commandline, compat, writing
 from napari_mil.ui.desk import Desk
 from napari_mil.ui.dialogs import MappingDialog
 from napari_mil.ui.labelfile import read_as, unknown_classes
 from napari_mil.ui.state import State
 from napari_mil.ui.widgets import allow, button, column, hint, row, text
 from napari_mil.ui.words import PROJECT_FIRST, amounts_by_label, hidden_words, is_whole, read_words
+
+if TYPE_CHECKING:
+    from napari_mil.ledger import SlideRecord
 
 #: What can be written: (words, suffix, of one slide or of all).
 CHOICES = (
@@ -43,7 +46,10 @@ class ExportSection(QWidget):
         self.import_button = button(
             "Import labels…", self.choose_source, "Read a GeoJSON or CSV file of this slide"
         )
-        column(self, self.what, self.preview, row(self.export_button, self.import_button), self.done)
+        self.copy = commandline.copier(desk, self._line, self._why_not)
+        column(
+            self, self.what, self.preview, row(self.export_button, self.import_button), self.copy, self.done
+        )
         desk.key("Ctrl+Shift+E", self.choose_target, "Export labels")
         acts.whenever(desk, ("project", "record", "corrections", "blind", "second"), self._preview)
         acts.whenever(desk, ("heard",), self._preview_of_all)
@@ -119,7 +125,7 @@ class ExportSection(QWidget):
         if state.project is None:
             return
         words, suffix, one = CHOICES[self.what.currentIndex()]
-        name = f"{state.record.name if one and state.record else state.project.path.name}{suffix}"
+        name = self._name(state.record if one else None, suffix)
         window = compat.main_window(self.desk.viewer)
         path, _ = QFileDialog.getSaveFileName(window, words, name, f"*{suffix}")
         if path:
@@ -133,6 +139,20 @@ class ExportSection(QWidget):
         )
         if path:
             self.read(path)
+
+    def _line(self) -> str:
+        _, suffix, one = CHOICES[self.what.currentIndex()]
+        record = self.desk.state.record if one else None
+        return commandline.export_line(self.desk.state.project, record, self._name(record, suffix))
+
+    def _why_not(self) -> str:
+        state = self.desk.state
+        slide_first = "" if state.record else "Choose a slide first (1 Slides)."
+        return PROJECT_FIRST if state.project is None else slide_first
+
+    def _name(self, record: SlideRecord | None, suffix: str) -> str:
+        """What a file is called unless somebody says otherwise."""
+        return f"{self.desk.state.project.path.name if record is None else record.name}{suffix}"
 
     def _failed(self, error: BaseException) -> None:
         self.done.setText("")
@@ -148,9 +168,8 @@ class ExportSection(QWidget):
 
     def _preview(self, state: State) -> None:
         self.done.setText("")
-        first = "" if state.project is not None else PROJECT_FIRST
-        why = first or ("" if state.record is not None else "Choose a slide first (1 Slides).")
-        allow(self.export_button, first)
+        why = self._why_not()
+        allow(self.export_button, PROJECT_FIRST if state.project is None else "")
         allow(self.import_button, why)
         if why:
             self.preview.setText(why)

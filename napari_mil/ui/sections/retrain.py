@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtWidgets import QWidget
 
 from napari_mil.steps import ASIDE
-from napari_mil.ui import acts, writing
+from napari_mil.ui import acts, commandline, writing
 from napari_mil.ui.curves import Curves
 from napari_mil.ui.decision import Decision
 from napari_mil.ui.desk import Desk
@@ -18,7 +18,7 @@ from napari_mil.ui.figuretable import FIGURES
 from napari_mil.ui.newmodel import NewModelDialog
 from napari_mil.ui.state import State
 from napari_mil.ui.widgets import allow, button, column, hint, row, text
-from napari_mil.ui.words import NO_PARENT, PROJECT_FIRST, hidden_words, since_words
+from napari_mil.ui.words import PROJECT_FIRST, hidden_words, since_words, why_no_parent
 
 if TYPE_CHECKING:
     from napari_mil.card import ModelCard
@@ -46,7 +46,7 @@ class RetrainSection(QWidget):
             self,
             self.since,
             row(self.start_button, self.new_button),
-            row(self.stop_button),
+            row(self.stop_button, commandline.copier(desk, self._line, lambda: why_no_parent(desk.state))),
             self.plot,
             self.note,
             self.decision,
@@ -85,6 +85,9 @@ class RetrainSection(QWidget):
             if self.desk.state.project is project and self._job is None:
                 self.dialog = NewModelDialog(self.desk, choices)
                 self.dialog.asked.connect(lambda about: self.train(**about))
+                self.dialog.copied.connect(
+                    lambda about: commandline.copy(self.desk, commandline.train_line(project, about))
+                )
                 self.dialog.open()
 
         def failed(error: BaseException) -> None:
@@ -147,6 +150,9 @@ class RetrainSection(QWidget):
             allow(self.stop_button, "It stops already.")
             self._job.cancel()
 
+    def _line(self) -> str:
+        return commandline.retrain_line(self.desk.state.project, self.desk.state.card)
+
     def _progressed(self, now: Progress) -> None:
         if now.stage == ASIDE:
             self.note.setText(now.note)
@@ -166,14 +172,9 @@ class RetrainSection(QWidget):
         self.note.setText(f"The training was stopped; {words}.")
 
     def _enable(self, state: State) -> None:
-        why = (
-            PROJECT_FIRST
-            if state.project is None
-            else ""
-            if self._job is None
-            else "A training runs already."
-        )
-        allow(self.start_button, why or ("" if state.card else NO_PARENT))
+        why = "" if self._job is None else "A training runs already."
+        why = PROJECT_FIRST if state.project is None else why
+        allow(self.start_button, why or why_no_parent(state))
         allow(self.new_button, why)
         allow(self.stop_button, "Nothing is being trained." if self._job is None else "")
 
@@ -181,7 +182,7 @@ class RetrainSection(QWidget):
         project, card = state.project, state.card
         self._enable(state)
         if project is None or card is None:
-            self.since.setText(PROJECT_FIRST if project is None else NO_PARENT)
+            self.since.setText(why_no_parent(state))
             return
 
         if state.second:
