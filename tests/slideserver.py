@@ -22,13 +22,14 @@ class SlideServer:
     lists : whether it tells what is in a folder
     weak : whether its marks of files are weak, and so match nothing
     dated : whether it tells when files were written in the place of marks
+    absent : status of what is not there
     refusal : status of all its answers, 0 for none
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.latency, self.drop, self.parts, self.lists = folder, 0.0, 0, True, True
         self.requests: list[str] = []
-        self.refusal, self.weak, self.dated = 0, False, False
+        self.refusal, self.absent, self.weak, self.dated = 0, 404, False, False
         self._lock, self._server, self._port = threading.Lock(), None, 0
         self.start()
 
@@ -75,7 +76,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._list(file)
             return
         if not file.is_file():
-            self.send_error(404)
+            self.send_error(self.of.absent)
             return
         there = file.stat()
         mark = f'"{there.st_ino:x}-{there.st_mtime_ns:x}-{there.st_size:x}"'

@@ -308,7 +308,7 @@ def trying(act: Callable[[], _T], address: Address) -> _T:
             status = _status(error)
             if isinstance(error, FileNotFoundError) or status in {404, 410}:
                 raise SlideError(f"there is no file {address.shown}; check the address.") from error
-            if isinstance(error, PermissionError) or status in {401, 403}:
+            if forbidden(error):
                 raise SlideError(
                     f"{address.server} does not let you read {address.name}; check your access."
                 ) from error
@@ -328,6 +328,11 @@ def trying(act: Callable[[], _T], address: Address) -> _T:
                 ) from error
             time.sleep(pause)
     raise AssertionError
+
+
+def forbidden(error: BaseException) -> bool:
+    """Whether a server lets one not read something, or says so."""
+    return isinstance(error, PermissionError) or _status(error) in {401, 403}
 
 
 def _mark_in(headers: Mapping[str, str]) -> str | None:

@@ -147,16 +147,18 @@ def open_source(path: SlidePath) -> ZarrSource:
 
 
 def _from_server(address: Address) -> ZarrSource:
-    from zarr.storage import FsspecStore
+    from napari_mil.slides.zarrserved import ServedStore
 
     system, home = folder_system(address)
-    store = FsspecStore(system, read_only=True, path=home)
+    store = ServedStore(system, read_only=True, path=home)
 
     def read() -> ZarrSource:
         try:
             return _understand(address, store)
         except FileNotFoundError as error:
             if type(error).__name__ == "GroupNotFoundError":  # the server answered, and there is none
+                if store.refused is not None:
+                    raise store.refused from error
                 raise UnknownError("not a Zarr group") from error
             raise
 
@@ -342,5 +344,13 @@ def _files(path: SlidePath, group: Any, planes: Sequence[Plane]) -> list[SlidePa
         return [file for file in files if isinstance(file, Path) and file.is_file()]
     system, _ = file_system(path)
     with ThreadPoolExecutor(8) as pool:
-        there = pool.map(lambda file: system.exists(str(file)), files)
+        there = pool.map(partial(_exists, system), files)
         return [file for file, found in zip(files, there, strict=True) if found]
+
+
+def _exists(system: Any, file: SlidePath) -> bool:
+    """Whether a server has a file, as far as it tells."""
+    try:
+        return bool(system.exists(str(file)))
+    except PermissionError:  # so S3 says it of a folder that nobody may list
+        return False

@@ -264,6 +264,26 @@ def test_marks_that_are_weak_and_dates_tell_as_well(server, kind):
             slide.levels[0].read(0, 0, 9, 9)
 
 
+@pytest.mark.parametrize("kind", ["0.4", "0.5"])
+def test_what_is_not_there_may_be_said_to_be_forbidden(server, kind):
+    path = written(server.folder, kind)
+    chunk = path / {"0.4": "0/0/5/0", "0.5": "0/c/0/5/0"}[kind]
+    chunk.unlink()
+    server.absent = 403
+    with open_slide(path) as here, open_slide(f"{server.address}/{path.name}") as there:
+        assert there.fingerprint == here.fingerprint
+        assert np.array_equal(there.levels[0][:], here.levels[0][:])
+        assert (there.levels[0][1280:1500, :256] == 255).all()
+        there.engine.cache.drop(there.engine.token)
+        server.refusal = 403  # all of it, as when a key has run out
+        with pytest.raises(
+            SlideError, match=r"127.* does not let you read a\.ome\.zarr; check your access\."
+        ):
+            there.levels[0].read(1280, 0, 1300, 20)
+    with pytest.raises(SlideError, match=r"does not let you read a\.ome\.zarr; check your access"):
+        open_slide(f"{server.address}/{path.name}")
+
+
 def test_an_empty_file_is_said_to_be_empty(server):
     (server.folder / "a.svs").touch()
     with pytest.raises(SlideError, match=r"^a\.svs cannot be used as a slide: it is empty \(0 bytes\); copy"):
