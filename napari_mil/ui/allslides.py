@@ -39,7 +39,7 @@ class AllSlides(QWidget):
         self._job: Job | None = None
         self._card: ModelCard | None = None
         self._project: Project | None = None
-        self._done = 0
+        self._done, self._wanted, self._again = 0, "", False
         self._look: tuple[str, Any] = ("", False)
         self.button = button("Run on all slides", self.run, ALL)
         self.more = button("⋯", lambda: None, "More ways to run, and the same as command lines")
@@ -71,9 +71,11 @@ class AllSlides(QWidget):
         def make() -> Any:
             from napari_mil.workflow import answer_slides_steps
 
-            return answer_slides_steps(project, model=card.id, again=again, seen=self._seen)
+            about = {"again": again, "seen": self._seen, "wanted": lambda: self._wanted}
+            return answer_slides_steps(project, model=card.id, **about)
 
         self._done, self._card, self._project = 0, card, project
+        self._wanted, self._again = "", again
         self._say([])
         self._look = self._looking()
         self._job = self.desk.run(
@@ -86,6 +88,19 @@ class AllSlides(QWidget):
         self._job.cancelled.connect(self._cancelled)
         self._enable(self.desk.state)
         return self._job
+
+    def comes_next(self) -> bool:
+        """Whether all slides are being asked, by the model that is chosen, so that the slide in front need
+        only be the next; it is then, and that is said.
+        """
+        record, card = self.desk.state.record, self.desk.state.card
+        if self._job is None or record is None or card is not self._card:
+            return False
+        self._wanted = record.id
+        self.desk.said.emit(
+            f"All slides are being asked; {record.name} is next, unless it was asked already."
+        )
+        return True
 
     def _entry(self, words: str, act: Callable[[], Any]) -> Any:
         made = self.menu.addAction(words)
@@ -135,7 +150,8 @@ class AllSlides(QWidget):
 
     def _cancelled(self) -> None:
         if self.desk.state.project is self._project:
-            self._say([f"Stopped: {_slides(self._done)} answered. Run it again to go on."])
+            rest = "" if self._again else " Run it again to go on."
+            self._say([f"Stopped: {_slides(self._done)} answered{' anew' if self._again else ''}.{rest}"])
 
     def _finished(self) -> None:
         self._job = None

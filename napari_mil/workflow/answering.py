@@ -61,6 +61,7 @@ def answer_slides_steps(
     slides: Sequence[SlideRecord] | None = None,
     again: bool = False,
     seen: Callable[[str], Box | bool] = lambda _slide_id: False,
+    wanted: Callable[[], str] = lambda: "",
 ) -> Steps[Answered]:
     """A model's answer for every slide of the project, or for those given, as `analyse_steps` has it.
 
@@ -72,6 +73,7 @@ def answer_slides_steps(
     seen : asked as a slide's turn comes, and while it lasts: the box of that slide (by its id) that somebody
         looks at, whose tiles are then done first, or True or False for whether anybody does. Only then
         Progress carries PartialAnswers.
+    wanted : asked before every turn: the id of a slide that shall come next, where its turn is still to come
 
     Yields Progress of the stage `STAGE`, which counts them; when one is done its payload is a SlideAnswer.
 
@@ -91,7 +93,10 @@ def answer_slides_steps(
     if not again:
         found.kept = len(known)
     turn = [r for r in records if r.id not in known] + [r for r in records if again and r.id in known]
-    for n, record in enumerate(turn):
+    for n in range(len(turn)):
+        asked = wanted()
+        turn[n:] = sorted(turn[n:], key=lambda r: r.id != asked)  # the others stay as they are
+        record = turn[n]
         done = yield from _one(project, record, card, n, len(turn), names[record.id], seen, again=again)
         if done.error:
             found.failed.append((done.name, done.error))

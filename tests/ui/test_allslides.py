@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import threading
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from slidefiles import write_pyramid
 
 from napari_mil import encode
 from napari_mil.steps import drain
-from napari_mil.workflow import analyse_steps, find_card, train_model_steps
+from napari_mil.workflow import analyse_steps, answering, find_card, train_model_steps
 
 pytestmark = pytest.mark.skipif(
     os.environ.get("QT_QPA_PLATFORM") == "offscreen", reason="needs a screen, real or virtual (xvfb-run)"
@@ -225,3 +226,41 @@ def test_those_that_were_answered_can_be_asked_anew(bench_on):
     assert bench.wait(120)
     assert bench.model.all.said.text() == "6 slides are answered now."
     assert project.store.latest_answer(project.slides[0].id, card.id).at > before
+
+
+def test_a_run_on_the_slide_in_front_comes_next_while_all_are_asked(bench_on, monkeypatch):
+    monkeypatch.setattr(encode, "encode_steps", partial(encode.encode_steps, batch=1))
+    bench = bench_on()
+    order = []
+    bench.desk.answered.connect(lambda slide_id, _what: order.append(slide_id))
+    held, go = threading.Event(), threading.Event()
+    real = answering._one
+
+    def one(project, record, *others, **more):
+        if record.name == "s1":
+            held.set()
+            go.wait(30)
+        return (yield from real(project, record, *others, **more))
+
+    monkeypatch.setattr(answering, "_one", one)
+    bench.model.all.run()
+    while not held.wait(0.01):
+        QApplication.processEvents()
+    bench.slides.open("s5")
+    while bench.desk.state.record.name != "s5":
+        QApplication.processEvents()
+    assert bench.model.run() is None
+    assert bench.heard[-1] == "All slides are being asked; s5 is next, unless it was asked already."
+    go.set()
+    assert bench.wait(120)
+    names = {record.id: record.name for record in bench.desk.state.project.slides}
+    assert [names[i] for i in order] == ["s0", "s1", "s5", "s2", "s3", "s4"]
+    assert bench.desk.state.answer.slide_id == bench.desk.state.record.id
+
+
+def test_stopped_while_asking_anew_it_promises_nothing(bench_on, monkeypatch):
+    bench = bench_on()
+    job = bench.model.all.run(again=True)
+    job.progressed.connect(lambda now: now.note.startswith("s4") and bench.desk.jobs.cancel())
+    assert bench.wait(120)
+    assert bench.model.all.said.text() == "Stopped: 4 slides are answered anew."

@@ -115,3 +115,14 @@ def test_progress_counts_slides_and_moves_within_them(project, monkeypatch):
     assert any("features" in now.note and now.note.startswith("s5") for now in slides)
     early = [now for now in slides if isinstance(now.payload, PartialAnswer)]
     assert {now.payload.prediction.slide_id for now in early} == {front}  # nobody looks at the others
+
+
+def test_a_slide_that_is_wanted_comes_next_and_the_others_keep_their_order(project):
+    came = []
+
+    def wanted():
+        return ids(project)[3] if came else ""
+
+    for now in answer_slides_steps(project, model="m", wanted=wanted):
+        came += [now.payload.name] if isinstance(now.payload, SlideAnswer) else []
+    assert came == ["s0", "s3", "s1", "s2"]

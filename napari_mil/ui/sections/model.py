@@ -60,16 +60,8 @@ class ModelSection(QWidget):
         self.answer = QWidget()
         self._answer = QVBoxLayout(self.answer)
         self._answer.setContentsMargins(0, 0, 0, 0)
-        column(
-            self,
-            row(self.choice, ImportModel(desk)),
-            self.card,
-            self.held_out,
-            row(self.whole, self.visible, None),
-            self.estimate,
-            self.all,
-            self.answer,
-        )
+        above = (row(self.choice, ImportModel(desk)), self.card, self.held_out)
+        column(self, *above, row(self.whole, self.visible, None), self.estimate, self.all, self.answer)
         desk.key("Ctrl+Return", self.run, "Run the model on the slide, or on what is in view")
         acts.whenever(desk, ("project", "changed_models", "card"), self._show_cards)
         acts.whenever(desk, ("card", "slide", "bag"), self._estimate)
@@ -92,6 +84,8 @@ class ModelSection(QWidget):
             return None
         box = self.desk.view_box_px()
         region = self.visible.isChecked() if region is None else region
+        if not region and self.all.comes_next():
+            return None
         if region and box is None:
             self.desk.tell("The slide is not in view; move it into the window, or run the whole slide.")
             return None
