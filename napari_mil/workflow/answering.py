@@ -94,8 +94,8 @@ def answer_slides_steps(
         found.kept = len(known)
     turn = [r for r in records if r.id not in known] + [r for r in records if again and r.id in known]
     for n in range(len(turn)):
-        asked = wanted()
-        turn[n:] = sorted(turn[n:], key=lambda r: r.id != asked)  # the others stay as they are
+        if asked := wanted():
+            turn[n:] = sorted(turn[n:], key=lambda r: r.id != asked)  # the others stay as they are
         record = turn[n]
         done = yield from _one(project, record, card, n, len(turn), names[record.id], seen, again=again)
         if done.error:
