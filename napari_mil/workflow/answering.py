@@ -148,7 +148,7 @@ def _one(
         view = seen(record.id)
         steps = analyse_steps(
             project,
-            project.slide(record),
+            record if isinstance(view, bool) else project.slide(record),
             model=card.id,
             view=None if isinstance(view, bool) else view,
             again=again,
