@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import sqlite3
@@ -17,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sqlalchemy as sa
+from anotheruser import as_one_who_may_not
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -459,6 +461,28 @@ def test_a_read_only_ledger_can_be_read_but_not_written(ten):
         assert len(ledger.corrections()) == 10
         with pytest.raises(ProjectError, match="is read-only; nothing was written"):
             ledger.correct(cell(11))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permissions of another kind")
+def test_a_ledger_where_nothing_can_be_written_can_be_read(ten):
+    """A project on a share or a disc that is read-only: SQLite wants to put files beside it."""
+    with as_one_who_may_not(ten.parent):
+        before = ten.parent.stat().st_mode & 0o7777
+        assert not ten.with_name(f"{ten.name}-wal").exists()
+        if os.geteuid() == ten.stat().st_uid:
+            ten.parent.chmod(0o555)
+        try:
+            with Ledger(ten) as ledger:
+                assert len(ledger.corrections()) == 10
+                assert ledger.verify().ok
+                with pytest.raises(ProjectError, match="is read-only; nothing was written"):
+                    ledger.correct(cell(11))
+        finally:
+            if os.geteuid() == ten.stat().st_uid:
+                ten.parent.chmod(before)
+    with Ledger(ten) as ledger:
+        ledger.correct(cell(11))
+        assert len(ledger.corrections()) == 11
 
 
 def test_a_closed_ledger_says_so(path):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sqlite3
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -20,14 +23,21 @@ SENTENCES = {
     "malformed": "is damaged; verify tells what can still be read, or restore it from a backup",
     "could not decode": "is damaged; verify tells what can still be read, or restore it from a backup",
     "unable to open": "cannot be opened; check that its folder exists and that you may write there",
-    "disk i/o error": "cannot be read or written because the disk fails; check the disk and try again",
+    "disk i/o error": "cannot be read or written: the disk is full or fails; free some space or check it",
     "no such table": "is damaged: tables are missing; restore it from a backup",
 }
 
 
 def engine(url: sa.URL, timeout_s: float) -> sa.Engine:
-    """WAL, and every commit on disk before it returns."""
-    made = sa.create_engine(url, connect_args={"timeout": timeout_s})
+    """WAL, and every commit on disk before it returns. Where nothing can be written, it can still be read."""
+    file = Path(url.database or "")
+    pool: dict[str, Any] = {"poolclass": sa.NullPool} if _only_read(file) else {}  # each look looks anew
+    made = sa.create_engine(url, connect_args={"timeout": timeout_s}, **pool)
+
+    @sa.event.listens_for(made, "do_connect")
+    def connect(_dialect: Any, _record: Any, _words: Any, about: dict[str, Any]) -> Any:
+        address = f"{file.absolute().as_uri()}?immutable=1"
+        return sqlite3.connect(address, uri=True, **about) if _only_read(file) else None
 
     @sa.event.listens_for(made, "connect")
     def prepare(connection: Any, _record: Any) -> None:
@@ -41,6 +51,16 @@ def engine(url: sa.URL, timeout_s: float) -> sa.Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return made
+
+
+def _only_read(file: Path) -> bool:
+    """Whether a ledger lies where nothing can be written, and is whole: SQLite then has to be told to do
+    without the files that it puts beside it.
+    """
+    beside = file.with_name(f"{file.name}-wal")
+    unwritten = beside.exists() and beside.stat().st_size > 0
+    writable = os.access(file.parent, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
+    return file.exists() and not writable and not unwritten
 
 
 def options(mode: str) -> dict[str, Any]:
