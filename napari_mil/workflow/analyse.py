@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from napari_mil.encoders import Encoder
     from napari_mil.slides import Slide
     from napari_mil.store.parts import Parts
+
+T = TypeVar("T", Bag, TileGrid)
 
 #: Seconds between two answers from the tiles done so far.
 REFRESH_S = 1.0
@@ -62,20 +64,17 @@ def bag_steps(
     from napari_mil.encode import features_id
     from napari_mil.tissue import tissue_grid
 
+    _check_region(region)
     machine = find_encoder(project, encoder)
     mpp = None if slide.mpp is None else machine.mpp
     kept = project.store.load_bag(slide.fingerprint, features_id(machine, slide), machine.tile_px, mpp)
     if kept is not None and kept.grid.slide_mpp == slide.mpp:
         yield Progress("features", len(kept), len(kept), "from the project")
-        return kept.crop(region) if region else kept
+        return kept if region is None else _some_tissue(kept.crop(region))
     yield Progress("tissue", 0, 1)
     grid = tissue_grid(slide, tile_px=machine.tile_px, mpp=machine.mpp)
     if region is not None:
-        grid = grid.crop(region)
-        if not len(grid):
-            raise TissueError(
-                "There is no tissue in this region; move the view over tissue, or run the whole slide."
-            )
+        grid = _some_tissue(grid.crop(region))
     things = "tiles" if slide.montage is None else "photographs"
     yield Progress("tissue", 1, 1, f"{len(grid):,} {things}")
     if region is not None:
@@ -85,6 +84,27 @@ def bag_steps(
     project.store.save_bag(bag)
     parts.clear()
     return bag
+
+
+def _check_region(region: Box | None) -> None:
+    try:
+        y0, x0, y1, x1 = map(float, (0, 0, 1, 1) if region is None else region)
+        possible = y0 < y1 and x0 < x1
+    except (TypeError, ValueError):
+        possible = False
+    if not possible:
+        raise TissueError(
+            f"{region!r} is no region; give y0, x0, y1, x1 in level-0 pixels, the smaller ones first."
+        )
+
+
+def _some_tissue(part: T) -> T:
+    """What a region holds, when it holds anything."""
+    if not len(part):
+        raise TissueError(
+            "There is no tissue in this region; move the view over tissue, or run the whole slide."
+        )
+    return part
 
 
 def kept_bag(

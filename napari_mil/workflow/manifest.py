@@ -61,16 +61,12 @@ class Row:
         if not time and not event:
             return None
         try:
-            number, seen = float(time or ""), _EVENT[event]
-            possible = math.isfinite(number) and number >= 0
+            return follow_up((float(time or ""), _EVENT[event]))
         except (ValueError, KeyError):
-            possible = False
-        if not possible:
             raise LabelError(
                 f"The manifest says time {time!r} and event {event!r} of {self.slide}; "
                 "a number from 0 on and 1 (observed) or 0 (censored) are expected."
-            )
-        return number, seen
+            ) from None
 
 
 @dataclass(slots=True)
@@ -89,6 +85,24 @@ class Matched:
     by_name: set[SlidePath] = field(default_factory=set)
     refused: dict[SlidePath, str] = field(default_factory=dict)
     unused: list[tuple[Row, Row | None]] = field(default_factory=list)
+
+
+def follow_up(said: Any) -> tuple[float, bool]:
+    """A follow-up time and whether the event was observed; LabelError when they cannot be."""
+    try:
+        time, event = said
+        if event in (0, 1) and math.isfinite(time) and time >= 0:
+            return float(time), bool(event)
+    except (TypeError, ValueError):
+        pass
+    raise LabelError(f"{said!r} is no follow-up; give a time from 0 on, and whether the event was observed.")
+
+
+def part_of_split(name: str) -> str:
+    """The name of a part of a split, "" = not fixed; LabelError when there is no such part."""
+    if name not in ("", *PARTS):
+        raise LabelError(f"{name!r} is no part of a split; choose one of {', '.join(PARTS)}.")
+    return name
 
 
 def read_manifest(path: Path) -> tuple[Row, ...]:

@@ -17,6 +17,7 @@ from napari_mil.labeltree import LabelTree
 from napari_mil.ledger import SlideRecord
 from napari_mil.steps import Progress, drain
 from napari_mil.store import Store
+from napari_mil.workflow.manifest import follow_up, part_of_split
 from napari_mil.workflow.naming import called, shown_names
 from napari_mil.workflow.pool import SlidePool
 
@@ -117,16 +118,17 @@ class Project:
             slide = slide.with_mpp(mpp_if_unsaid)
         elif mpp is None and known and known.mpp:
             slide = slide.with_mpp(known.mpp)
-        time, event = survival or ((known.time, known.event) if known else (None, None))
+        kept = (known.time, known.event) if known else (None, None)
+        time, event = follow_up(survival) if survival is not None else kept
         self.ledger.add_slide(
             SlideRecord(
                 id=slide.fingerprint,
                 path=str(slide_path(path).absolute()),
                 name=printable(slide.name),
-                case=case or (known.case if known else self._own_case(slide)),
+                case=str(case or "") or (known.case if known else self._own_case(slide)),
                 label=text or (known.label if known else None),
                 mpp=slide.mpp,
-                split=split or (known.split if known else ""),
+                split=part_of_split(split) or (known.split if known else ""),
                 time=time,
                 event=event,
             )
@@ -204,6 +206,8 @@ class Project:
         """
         record = self._record(slide)
         slide_id = record.id
+        if not isinstance(place, Place):
+            raise LabelError(f"{place!r} is no place; give WholeSlide(), Polygon(…) or Cells(…).")
         text = self.tree.path(self.tree.node(label)) or None
         if "was" not in about:
             about["was"] = label_before(self, record, place)
@@ -280,6 +284,7 @@ def find_record(project: Project, which: str | SlideRecord) -> SlideRecord:
     """
     if isinstance(which, SlideRecord):
         return which
+    which = str(which)
     found = called(project.slides, which)
     if len(found) > 1:
         paths = ", ".join(r.path for r in found)
