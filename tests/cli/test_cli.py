@@ -20,7 +20,7 @@ from napari_mil.cli.running import show
 from napari_mil.device import describe
 from napari_mil.slides import copies
 from napari_mil.steps import Progress
-from napari_mil.workflow import Project
+from napari_mil.workflow import Project, find_record
 from napari_mil.workflow.doctor import OPTIONAL
 
 COMMANDS = sorted(get_command(app).commands)
@@ -163,7 +163,10 @@ def test_an_overnight_run(cohort, tmp_path, capsys, monkeypatch):
     assert status == 0
     assert len(table.read_text().splitlines()) == 7
     first = min(slides.glob("case*"))
-    first.unlink()  # one slide is gone: its answer is kept, but the slide cannot be opened again
+    with Project(project) as opened:
+        known = find_record(opened, first.stem).id
+    shutil.rmtree(project / "bags" / known)
+    first.unlink()  # of one slide neither the file nor its features are left
     status, out, err = run(capsys, monkeypatch, "predict", project, "--model", "m", "--json")
     assert status == 1
     rows = [json.loads(line) for line in out.splitlines()]
