@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 ALL = "Ask the model about every slide of the project that it has not answered yet; each fails alone"
 RUNS = "All slides are being asked already; Cancel below stops it."
+RETRY = "; run it again to retry:"
 #: So many slides that failed are named in the section; its tooltip names all.
 NAMED = 5
 
@@ -82,7 +83,7 @@ class AllSlides(QWidget):
             card.name,
             make,
             progressed=self._progressed,
-            returned=lambda found: self._say(sentences(found)),
+            returned=self._returned,
             finished=self._finished,
         )
         self._job.cancelled.connect(self._cancelled)
@@ -148,6 +149,12 @@ class AllSlides(QWidget):
         self._take(said, answer.grid, partial=partial)
         return True
 
+    def _returned(self, found: Answered) -> None:
+        if self.desk.state.project is self._project:
+            lines = sentences(found)
+            self._say(lines)  # the section may be folded away
+            self.desk.said.emit(lines[0].replace(RETRY, "; section 2 names them."))
+
     def _cancelled(self) -> None:
         if self.desk.state.project is self._project:
             rest = "" if self._again else " Run it again to go on."
@@ -196,7 +203,7 @@ def sentences(found: Answered) -> list[str]:
     had = f" {_slides(found.kept)} answered already." if found.kept else ""
     if not found.asked and not found.failed:
         return ["Every slide is answered already." if found.kept else "The project has no slides yet."]
-    failed = f" {len(found.failed):,} failed; run it again to retry:" if found.failed else ""
+    failed = f" {len(found.failed):,} failed{RETRY}" if found.failed else ""
     return [
         f"{_slides(found.asked)} answered now.{had}{failed}",
         *(f"{name}: {why}" for name, why in found.failed),

@@ -101,8 +101,8 @@ class ImportModel(QWidget):
         dialog = self.dialog
 
         def show(asked: Asked) -> None:
-            if dialog is self.dialog and dialog is not None and dialog.isVisible():
-                dialog.ask(asked.questions, asked.encoders)
+            if dialog is self.dialog:
+                _if_there(dialog, lambda d: d.ask(asked.questions, asked.encoders))
 
         self.desk.openings.ask("checkpoint", lambda: _asked(project, path, method), show)
 

@@ -73,7 +73,7 @@ def test_every_slide_is_answered_and_the_list_tells(bench_on):
     assert bench.wait(120)
     project, card = bench.desk.state.project, bench.desk.state.card
     assert bench.told == []
-    assert bench.model.all.said.text() == "6 slides are answered now."
+    assert bench.model.all.said.text() == bench.heard[-1] == "6 slides are answered now."
     assert all(project.store.latest_answer(r.id, card.id) is not None for r in project.slides)
     assert all("%" in words for words in rows(bench))
     assert bench.model.all.button.isEnabled()
@@ -125,6 +125,7 @@ def test_one_that_fails_is_named_with_its_reason_and_the_others_are_answered(ben
     assert first == "5 slides are answered now. 1 failed; run it again to retry:"
     assert second.startswith("s5: ")
     assert "s5.tif" in second
+    assert bench.heard[-1] == "5 slides are answered now. 1 failed; section 2 names them."
     assert rows(bench)[5] == "model: could not be asked"
     tip = bench.slides.list.found.index(5, 0).data(Qt.ItemDataRole.ToolTipRole)
     assert tip.splitlines()[-1] == second.removeprefix("s5: ")
