@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from napari_mil.cli.running import ExistingProject, opened
+from napari_mil.cli.running import AsJson, ExistingProject, opened
 
 app = typer.Typer()
 
@@ -20,7 +21,10 @@ def export(
     ],
     slide: Annotated[str | None, typer.Option(help="The slide; a CSV may hold all slides.")] = None,
     format: Annotated[str | None, typer.Option(help="geojson or csv; default: by suffix.")] = None,
+    *,
+    as_json: AsJson = False,
 ) -> None:
     """Write labels: GeoJSON for QuPath, or CSV."""
     with opened(project) as p:
-        print(f"Wrote {p.export(path, slide=slide, format=format)}.")
+        file = str(p.export(path, slide=slide, format=format))
+    print(json.dumps({"result": {"file": file}}) if as_json else f"Wrote {file}.")

@@ -92,22 +92,29 @@ def adopt(
     although_worse: Annotated[
         bool, typer.Option("--although-worse", help="Adopt a model that became worse on held-out cases.")
     ] = False,
+    as_json: AsJson = False,
     by: By = "",
 ) -> None:
     """Make a model the one that answers from now on; one that became worse must be asked for twice."""
     from napari_mil.workflow import adopt as adopt_model
 
     with opened(project, by=by) as p:
-        print(f"{adopt_model(p, model, although_worse=although_worse).name} answers from now on.")
+        card = adopt_model(p, model, although_worse=although_worse)
+    _say_answering(card, f"{card.name} answers from now on.", as_json=as_json)
 
 
 @app.command(epilog="Example: `napari-mil models rollback study/`")
-def rollback(project: ExistingProject, by: By = "") -> None:
+def rollback(project: ExistingProject, by: By = "", *, as_json: AsJson = False) -> None:
     """Go back to the model that was adopted before, further back each time."""
     from napari_mil.workflow import roll_back
 
     with opened(project, by=by) as p:
-        print(f"{roll_back(p).name} answers again.")
+        card = roll_back(p)
+    _say_answering(card, f"{card.name} answers again.", as_json=as_json)
+
+
+def _say_answering(card: Any, words: str, *, as_json: bool) -> None:
+    print(json.dumps({"id": card.id, "name": card.name, "adopted": True}) if as_json else words)
 
 
 @app.command(

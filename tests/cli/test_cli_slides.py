@@ -6,8 +6,11 @@ import subprocess
 import sys
 
 import pytest
-from quickstudy import add, study, tiny
+from quickstudy import QUICK, add, study, tiny
 from slidefiles import picture, write_pyramid
+
+from napari_mil.steps import drain
+from napari_mil.workflow import train_model_steps
 
 
 def test_slides_of_one_name_are_told_apart_and_an_unclear_one_is_refused(tmp_path, run):
@@ -79,3 +82,21 @@ def test_a_name_like_markup_is_shown_as_it_is(tmp_path, run, monkeypatch):
         )  # told apart as [/x]y: rich takes it for the end of a style
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     assert run("import", tmp_path / "p", tmp_path)[0] == 0
+
+
+@pytest.mark.slow
+def test_export_and_adoption_have_words_for_machines(tmp_path, run):
+    with study(tmp_path, 4) as project:
+        for name in ("a", "b"):
+            recipe = {**QUICK, "seed": ord(name)}
+            drain(train_model_steps(project, "mean", recipe=recipe, name=name))
+    said = [
+        run("models", "adopt", project.path, "a", "--json"),
+        run("models", "adopt", project.path, "b", "--json"),
+        run("models", "rollback", project.path, "--json"),
+    ]
+    assert [(status, json.loads(out)["name"], err) for status, out, err in said] == [
+        (0, name, "") for name in "aba"
+    ]
+    status, out, _ = run("export", project.path, tmp_path / "all.csv", "--json")
+    assert (status, json.loads(out)) == (0, {"result": {"file": str(tmp_path / "all.csv")}})
