@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from napari_mil.correction import Cells, Correction, Place, WholeSlide, from_record, place_from
@@ -49,21 +49,24 @@ def log_rows(project: Project, *, slide: str | None = None) -> list[dict[str, An
     """Every event in its order, of a slide or of the whole project: who, when, what."""
     names = shown_names(project.slides)
     wanted = {r.id for r in _records(project, slide)}
+    rows = _log_of(project.ledger.events(), names)
+    return [row for e, row in rows if slide is None or e.slide_id in wanted]
+
+
+def _log_of(events: Iterable[Event], names: Mapping[str, str]) -> Iterator[tuple[Event, dict[str, Any]]]:
+    """Events that need no others to be told, each with its row."""
     said: dict[str, list[str]] = {}
     by_number: dict[int, str] = {}
     numbers: dict[str, int] = {}
-    rows = []
-    for e in project.ledger.events():
+    for e in events:
         if e.kind == "correct":
             c = from_record(e.payload["correction"])
             by_number[e.seq], numbers[c.id] = said_words(c), e.seq
             said.setdefault(act_of(e), []).append(by_number[e.seq])
         elif e.kind == "withdraw":
             said[act_of(e)] = [f"withdrawal of {by_number[seq]}" for seq in e.payload["events"]]
-        if slide is None or e.slide_id in wanted:
-            about = {"event": e.seq, "at": str(e.at), "by": e.by, "kind": e.kind}
-            rows.append(about | {"slide": names.get(e.slide_id, "")} | _what(e, said, by_number, numbers))
-    return rows
+        about = {"event": e.seq, "at": str(e.at), "by": e.by, "kind": e.kind}
+        yield e, about | {"slide": names.get(e.slide_id, "")} | _what(e, said, by_number, numbers)
 
 
 def _what(
@@ -113,12 +116,14 @@ def undo_row(project: Project, slide: str) -> dict[str, Any]:
     """
     record = find_record(project, slide)
     event = project.ledger.undo(record.id, project.by)
-    about: dict[str, Any] = {"slide": shown_names(project.slides)[record.id]}
+    names = shown_names(project.slides)
+    about: dict[str, Any] = {"slide": names[record.id]}
     if event is None:
         whose = f" of {project.by}" if project.by else ""
         return about | {"undo": f"there is nothing{whose} to undo on this slide"}
-    row = next(r for r in reversed(log_rows(project, slide=record.id)) if r["event"] == event.seq)
-    acts = [e for e in project.ledger.events(slide_id=record.id) if e.payload.get("act") == act_of(event)]
+    here = project.ledger.events(slide_id=record.id)  # of a long ledger only what was said of this slide
+    row = next(row for e, row in _log_of(here, names) if e.seq == event.seq)
+    acts = [e for e in here if e.payload.get("act") == act_of(event)]
     return about | {"undo": row["act"], "by": acts[0].by, "at": str(acts[0].at)}
 
 

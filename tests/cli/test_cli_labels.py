@@ -266,3 +266,19 @@ def test_a_project_tells_what_it_holds_and_is_shared(folder, run, postgres):
     assert run("labels", "verify", folder)[0] == 0
     assert run("project", "unshare", folder)[0] == 0
     assert not json.loads(run("project", "info", folder, "--json")[1])["shared"]
+
+
+def test_an_undo_tells_what_it_took_back_and_reads_no_more_than_the_slide(tmp_path, run, monkeypatch):
+    """Of a ledger of 100,000 events it had read all, and told an act's parts on other slides as well."""
+    with study(tmp_path, 3, bag=False) as project:
+        folder = project.path
+    assert run("labels", "set", folder, "IC", "--slide", "s0", "--slide", "s1")[0] == 0
+    plain = Ledger.events
+
+    def of_one_slide(ledger, **about):
+        assert about.get("slide_id") or about.get("kind")
+        return plain(ledger, **about)
+
+    monkeypatch.setattr(Ledger, "events", of_one_slide)
+    status, out, _ = run("labels", "undo", folder, "--slide", "s0", "--json")
+    assert (status, json.loads(out)["undo"]) == (0, "whole slide → Malignant/IC")
