@@ -110,9 +110,10 @@ def answer_case_steps(
     """A model's answer for a case, whose slides are asked as one bag, as they are when models are trained and
     evaluated. It has no maps, belongs to no slide, and is not kept.
 
-    Slides that cannot be read, or have no tissue, are set aside as in `cases_steps`.
+    Slides that cannot be read, have no tissue, or tiles that the model does not read, are set aside as in
+    `cases_steps`.
 
-    SlideError when none is left; ModelError when the model does not fit a slide's tiles.
+    SlideError when none is left.
     """
     from napari_mil.evaluate import TrainingCase, answers
 
@@ -120,13 +121,16 @@ def answer_case_steps(
     network = project.model(card.id)
     missed: list[str] = []
     records = [record for record in project.slides if record.case == case]
-    bags = yield from _case_bags_steps(project, records, card.encoder, names, missed)
+    found = yield from _case_bags_steps(project, records, card.encoder, names, missed)
+    bags = tuple(bag for bag in found if card.why_not(bag) is None)
+    for bag in found:
+        if why := card.why_not(bag):
+            missed.append(f"{names[bag.slide_id]} is set aside: {why}")
+            yield Progress(ASIDE, len(found), len(found), missed[-1])
     if aside is not None:
         aside += missed
     if not bags:
         raise SlideError(f"The case {case!r} has no slide that can be asked: {' '.join(missed)}")
-    for bag in bags:
-        card.check(bag)
     yield Progress("answer", 0, 1)
     said = answers(network, [TrainingCase(case, bags)], temperature=card.temperature)[case]
     yield Progress("answer", 1, 1)

@@ -8,12 +8,12 @@ import pytest
 from quickstudy import LABELS, QUICK, add, made_up, study, tiny
 
 from napari_mil.bag import Bag
-from napari_mil.errors import LabelError, ModelError
+from napari_mil.errors import LabelError, ModelError, SlideError
 from napari_mil.grid import TileGrid
 from napari_mil.steps import ASIDE, drain
 from napari_mil.train.cohort import prepare
 from napari_mil.workflow import evaluate_steps, retrain_here_steps, train_model_steps
-from napari_mil.workflow.cases import cases_steps, split_words, told_split
+from napari_mil.workflow.cases import answer_case_steps, cases_steps, split_words, told_split
 
 
 def trained(project, **about):
@@ -58,6 +58,12 @@ def test_slides_whose_pixel_size_nobody_knows_are_not_mixed_with_those_of_which_
         assert drain(evaluate_steps(project, card.name, split="all"))["cases"] == 7
         child = drain(retrain_here_steps(project, card.name, recipe={"epochs": 1, "min_epochs": 1})).card
         assert said in child.note
+        project.add(tmp_path / "s" / "s0.tif", case="c1")  # a case is answered for by its other slides
+        aside = []
+        assert drain(answer_case_steps(project, "c1", model=card.name, aside=aside)).scope == "case"
+        assert [words.split(":")[0] for words in aside] == ["s0 is set aside"]
+        with pytest.raises(SlideError, match="has no slide that can be asked: s4 is set aside: mean-1 was"):
+            drain(answer_case_steps(project, "c4", model=card.name))
 
 
 @pytest.mark.parametrize(
