@@ -47,7 +47,7 @@ def rows_of(given: argparse.Namespace, names: Sequence[str]) -> dict[str, list[r
     wanted = [
         (name, arm, seed, fold)
         for name in names
-        for seed in range(given.seeds)
+        for seed in range(given.first, given.first + given.seeds)
         for fold in range(measured.SETS[name].folds)
         for arm in (summary.swept(name) if given.sweep else measured.SETS[name].arms)
         if not given.arms or arm in given.arms
@@ -68,12 +68,16 @@ def _fits(row: runs.Row) -> bool:
     )
 
 
+def _seeds(given: argparse.Namespace) -> str:
+    return f"seeds {given.first}–{given.first + given.seeds - 1}"
+
+
 def heading(given: argparse.Namespace, names: Sequence[str], found: dict[str, list[runs.Row]]) -> str:
     spent = sum(row["seconds"] for rows in found.values() for row in rows) / 60
     return (
         "## Quality on planted and real sets\n\n"
         f"`python benchmarks/quality.py --sets {' '.join(dict.fromkeys(n.split()[0] for n in names))}`, "
-        f"{surroundings()}; seeds 0–{given.seeds - 1}, {spent:.0f} CPU minutes in all. Narrow networks "
+        f"{surroundings()}; {_seeds(given)}, {spent:.0f} CPU minutes in all. Narrow networks "
         "(`hidden` 128) and short trainings (15 epochs at 1e-3, 6 of stage 1), the same for all methods "
         "where the arm or the set does not say otherwise. ± is the standard deviation over the seeds. "
         "Differences are paired by seed and fold: mean over the seeds, 95 % interval from 1000 resamplings "
@@ -85,7 +89,7 @@ def about_sweep(given: argparse.Namespace, names: Sequence[str]) -> str:
     return (
         "## What decides whether MHIM beats its baseline\n\n"
         f"`python benchmarks/quality.py --sets {' '.join(dict.fromkeys(n.split()[0] for n in names))} "
-        f"--sweep --seeds {given.seeds}`, {surroundings()}; seeds 0–{given.seeds - 1}.\n\n"
+        f"--sweep --seeds {given.seeds}`, {surroundings()}; {_seeds(given)}.\n\n"
     )
 
 
@@ -117,6 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "napari-mil-quality")
     parser.add_argument("--data", type=Path, default=Path(data) if data else None)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first", type=int, default=0, help="the first seed, not of the sample cohort")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--arms", nargs="*", default=[], help="all where none is named")
     parser.add_argument("--docs", type=Path, default=Path(__file__).parents[1] / "docs" / "benchmarks.md")

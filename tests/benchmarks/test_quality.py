@@ -183,6 +183,10 @@ def test_the_command_writes_its_section_and_goes_on_where_it_stopped(tiny, tmp_p
     assert "2 runs, 0 of them done" in capsys.readouterr().out
     assert quality.main([*given, "--seeds", "2"]) == 0
     assert "4 runs, 2 of them done" in capsys.readouterr().out
+    assert quality.main([*given, "--first", "1", "--seeds", "1", "--no-docs"]) == 0
+    told = capsys.readouterr().out
+    assert "2 runs, 2 of them done" in told
+    assert "; seeds 1–1," in told
     page = docs.read_text(encoding="utf-8")
     assert page.startswith("# Before\n\nWords.\n")
     assert page.count("<!-- quality-sets: begin -->") == page.count("### Redundant photographs") == 1
