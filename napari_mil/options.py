@@ -69,8 +69,8 @@ def build(kind: type[C], values: Mapping[str, Any] | C | None, owner: str) -> C:
         for key in values:
             if key not in known:
                 near = difflib.get_close_matches(str(key), known, n=1)
-                hint = f" Did you mean {near[0]!r}?" if near else ""
-                raise ModelError(f"{owner} has no option {key!r}; it knows {', '.join(known)}.{hint}")
+                hint = f" (perhaps {near[0]!r} is meant)" if near else ""
+                raise ModelError(f"{owner} has no option {key!r}{hint}; it knows {', '.join(known)}.")
         made = kind(**values)
     else:
         raise ModelError(
