@@ -65,7 +65,10 @@ def test_thousands_of_damaged_files(name, originals):
     ],
 )
 def test_every_fault_is_found_with_its_seed(fault, says, tmp_path):
-    tally = fuzz(fault, originals_of(fault, tmp_path), range(3), module="planted_faults", hang_s=1)
+    waits = (
+        {"hang_s": 1} if fault == "hang" else {}
+    )  # where others use the processor, what is slow takes longer
+    tally = fuzz(fault, originals_of(fault, tmp_path), range(3), module="planted_faults", **waits)
     first = 0 if fault in {"whole refused", "no sentence"} else 1
     assert [f.split(":")[0] for f in tally.findings[:1]] == [f"{fault} seed {first}"]
     assert says in tally.findings[0]

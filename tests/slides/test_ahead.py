@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from slidefiles import picture, write_pyramid
 from slowsource import slow_slide, until
 
-from napari_mil.slides import ahead
-from napari_mil.slides import picture as picture_module
+from napari_mil.slides import ahead, boxes
 from napari_mil.slides.boxes import halves
 from napari_mil.slides.info import LevelInfo, SlideInfo
 from napari_mil.slides.picture import Picture
@@ -135,7 +134,7 @@ def test_a_tile_that_failed_unseen_is_hatched_and_told_when_it_is_looked_at(slid
     for _ in range(2):
         drawn = made.draw(1, (600, 700, 1150, 1300))
     assert made._missing == {(1, 8, 6)}
-    assert (drawn[8 * 128 - 600 + 40, 6 * 128 - 700 :][:128] == picture_module._HATCH).all(1).any()
+    assert (drawn[8 * 128 - 600 + 40, 6 * 128 - 700 :][:128] == boxes._HATCH).all(1).any()
     assert [str(error) for error in made.errors] == [
         "a.tif: the tile in row 8, column 6 is damaged; get another copy."
     ]
