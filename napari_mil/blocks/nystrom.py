@@ -2,59 +2,86 @@
 
 Shape letters: n tokens, D their width, H heads, d width of a head, m landmarks. With K1 (n, m), K2 (m, m) and
 K3 (m, n) the softmaxes of tokens with landmarks, landmarks with landmarks and landmarks with tokens, values
-v become (K1 K2⁺)(K3 v). That is computed as K1 (K2⁺ (K3 v)): the same, with fewer operations. Neither K1 nor
-K3 is ever whole in memory: the softmax of K1 runs over landmarks, so tokens go in pieces; that of K3 runs
-over tokens, so landmarks do.
+v become (K1 K2⁺)(K3 v). That is computed as K1 (K2⁺ (K3 v)): the same, with fewer operations. What a single
+token takes is computed as ((K1 K2⁺) K3) v, with v = x W as (… x) W: then nobody's values are asked for.
+Neither K1 nor K3 is ever whole in memory: the softmax of K1 runs over landmarks, so tokens go in pieces; that
+of K3 runs over tokens, so landmarks do.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import linear, scaled_dot_product_attention
+from torch.nn.functional import linear
 
 from napari_mil.blocks.basics import Dropout
 from napari_mil.blocks.depthwise import along
+from napari_mil.blocks.softmax import attend, blend, pieces
 from napari_mil.device import wide, working
 
-#: tokens, and landmarks of one head, that are worked on together where no gradient is kept
-TOKENS, LANDMARKS = 4096, 128
+#: tokens that are worked on together where no gradient is kept
+TOKENS = 4096
 #: iterations of the pseudo-inverse, and taps of the convolution over neighbouring tokens, as published
 ITERATIONS, TAPS = 6, 33
 #: eigenvalues that differ by less are taken for one, where the slope between them is asked
 NEAR = 1e-8
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Attended:
-    """What attention made of n tokens: what the landmarks read of them, and what a token takes from it once
-    somebody asks.
+    """What attention made of n tokens: what a token takes from the others once somebody asks.
 
     Attributes
     ----------
     row : (H, n − 1) how the first token looked at the others, without gradient; (H, 0) where nobody asked.
         A Nyström row approximates a softmax: entries may be negative and do not sum to 1
-    attention, x, onto, k_mean, v, read : whose it is, the tokens (n', D) as they attend, filled up in front,
-        what they were (n, D), the landmarks' keys (H, m, d), values (H, n', d), and what landmarks read
-        (H, m, d)
+    attention, x, onto, k, q_mean, k_mean, inverse : whose it is, the tokens (n', D) as they attend, filled up
+        in front, what they were (n, D), keys (H, n', d), the landmarks' queries and keys (H, m, d), and K2⁺
+        (H, m, m)
     """
 
     row: Tensor
     attention: NystromAttention
     x: Tensor
     onto: Tensor
+    k: Tensor
+    q_mean: Tensor
     k_mean: Tensor
-    v: Tensor
-    read: Tensor
+    inverse: Tensor
+
+    @cached_property
+    def v(self) -> Tensor:
+        """(H, n', d) values."""
+        return self.attention.values(self.x)
+
+    @cached_property
+    def read(self) -> Tensor:
+        """(H, m, d) K2⁺ of what the landmarks read of the tokens."""
+        return self._weighed(attend(self.q_mean, self.k, self.v))
+
+    def _weighed(self, read: Tensor) -> Tensor:
+        return (self.inverse.to(read.dtype) @ read).to(self.k.dtype)
 
     @property
     def values(self) -> Tensor:
         """(H, n − 1, d) what the first token looked at."""
         return self.v[:, len(self.x) - len(self.onto) + 1 :]
+
+    def seen(self) -> Attended:
+        """The same with its `row`, for which the tokens are looked at once where no gradient is kept."""
+        start = len(self.x) - len(self.onto)
+        first = self.attention.queries(self.x[start : start + 1])
+        read, row = _look(first, self.k, self.v, self.q_mean, self.k_mean, self.inverse)
+        found = replace(self, row=row[:, start + 1 :])
+        vars(found)["v"] = self.v
+        if not torch.is_grad_enabled():
+            vars(found)["read"] = self._weighed(read)
+        return found
 
     def tokens(self, begin: int = 0, end: int | None = None) -> Tensor:
         """(…, D) the tokens from `begin` to `end`: what they were, plus what they take. Where no gradient is
@@ -70,14 +97,27 @@ class Attended:
 
     def _taken(self, begin: int, end: int) -> Tensor:
         """(tokens, D) what tokens take from landmarks, and from the values of their neighbours."""
-        attention, v, start = self.attention, self.v, len(self.x) - len(self.onto)
+        attention, start = self.attention, len(self.x) - len(self.onto)
         begin, end, reach = start + begin, start + end, TAPS // 2
         low, high = max(0, begin - reach), min(len(self.x), end + reach)
+        if end - begin == 1 < len(self.x) and "read" not in vars(self):
+            far, v = self._alone(begin), attention.values(self.x[low:high])
+        else:
+            far, v = attend(attention.queries(self.x[begin:end]), self.k_mean, self.read), self.v[:, low:high]
         kernel = attention.res_conv.weight.flatten(1).repeat_interleave(v.shape[2], 0)
-        near = along(v[:, low:high].transpose(0, 1).flatten(1), kernel)[begin - low : end - low]
-        far = _attend(attention.queries(self.x[begin:end]), self.k_mean, self.read)
+        near = along(v.transpose(0, 1).flatten(1), kernel)[begin - low : end - low]
         taken: Tensor = attention.to_out(far.transpose(0, 1).flatten(1) + near)
         return taken
+
+    def _alone(self, at: int) -> Tensor:
+        """(H, 1, d) what one token takes from landmarks, of which nobody knows what they read."""
+        attention = self.attention
+        asks = attention.queries(self.x[at : at + 1])
+        with torch.autocast(self.x.device.type, enabled=False):
+            weights = torch.softmax(wide(asks) @ wide(self.k_mean).mT, -1)
+            weights = weights @ self.inverse.to(weights.dtype)
+        row = blend(weights[:, 0], self.q_mean, self.k)
+        return attention.values_of(row.to(self.x.dtype) @ self.x)
 
 
 class NystromAttention(nn.Module):
@@ -103,6 +143,16 @@ class NystromAttention(nn.Module):
     def _heads(self, x: Tensor, weight: Tensor) -> Tensor:
         return linear(x, weight).view(len(x), self.heads, weight.shape[0] // self.heads).transpose(0, 1)
 
+    def values(self, x: Tensor) -> Tensor:
+        """(H, n, d) of x (n, D)."""
+        return self._heads(x, self.to_qkv.weight.chunk(3)[2])
+
+    def values_of(self, mixed: Tensor) -> Tensor:
+        """(H, 1, d) of one mixture of tokens a head, (H, D)."""
+        weight = self.to_qkv.weight.chunk(3)[2].view(self.heads, -1, mixed.shape[1])
+        values: Tensor = mixed[:, None] @ weight.mT
+        return values
+
     def fill(self, x: Tensor) -> Tensor:
         """(n', D) x (n, D) with zero rows in front, so that all landmarks have as many tokens."""
         return torch.cat([x.new_zeros(-len(x) % self.landmarks, x.shape[1]), x])
@@ -116,21 +166,13 @@ class NystromAttention(nn.Module):
         means = x.view(self.landmarks, -1, x.shape[1]).mean(1)  # projected, the mean of the projected
         if torch.is_autocast_enabled(x.device.type):
             x = working(x)  # rounded once, in place of at every product
-        _, to_k, to_v = self.to_qkv.weight.chunk(3)
-        k, v = self._heads(x, to_k), self._heads(x, to_v)
-        q_mean, k_mean = self.queries(means), self._heads(means, to_k)
+        k, k_mean = (self._heads(of, self.to_qkv.weight.chunk(3)[1]) for of in (x, means))
+        q_mean = self.queries(means)
         empty = start * self.landmarks // len(x)  # landmarks that are the mean of zero rows alone
         with torch.autocast(x.device.type, enabled=False):
             inverse = pseudo_inverse(torch.softmax(wide(q_mean) @ wide(k_mean).mT, -1), same=empty)
-        seen = x.new_empty(self.heads, 0)
-        if row:
-            first = self.queries(x[start : start + 1])
-            read, seen = _look(first, k, v, q_mean, k_mean, inverse)
-            seen = seen[:, start + 1 :]
-        if torch.is_grad_enabled() or not row:
-            read = _attend(q_mean, k, v)
-        read = (inverse.to(read.dtype) @ read).to(k.dtype)
-        return Attended(seen, self, x, onto, k_mean, v, read)
+        found = Attended(x.new_empty(self.heads, 0), self, x, onto, k, q_mean, k_mean, inverse)
+        return found.seen() if row else found
 
 
 class NystromLayer(nn.Module):
@@ -233,11 +275,6 @@ def _on_eigenvalues(values: Tensor) -> tuple[Tensor, Tensor]:
     return q, q_slope
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """(H, …, d) softmax(q kᵀ) v; neither it nor its gradient has the softmax whole in memory."""
-    return scaled_dot_product_attention(q[None], k[None], v[None], scale=1.0)[0]
-
-
 @torch.no_grad()
 def _look(
     q: Tensor, k: Tensor, v: Tensor, q_mean: Tensor, k_mean: Tensor, inverse: Tensor
@@ -250,10 +287,7 @@ def _look(
             q, k, v, q_mean, k_mean = (wide(t) for t in (q, k, v, q_mean, k_mean))
         first = torch.softmax(q @ k_mean.mT, -1) @ inverse
         read, seen = q.new_empty(q_mean.shape), q.new_zeros(k.shape[:2])
-        for head in range(len(q)):
-            for at in range(0, q_mean.shape[1], LANDMARKS):
-                some = slice(at, at + LANDMARKS)
-                look = torch.softmax(q_mean[head, some] @ k[head].T, -1)
-                read[head, some] = look @ v[head]
-                seen[head] += first[head, 0, some] @ look
+        for head, some, look in pieces(q_mean, k):
+            read[head, some] = look @ v[head]
+            seen[head] += first[head, 0, some] @ look
         return read, seen

@@ -5,7 +5,7 @@ import torch
 from naive_attention import attention
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from napari_mil.blocks import NystromAttention, NystromLayer, nystrom
+from napari_mil.blocks import NystromAttention, NystromLayer, nystrom, softmax
 
 SIZES = [1, 2, 7, 31, 32, 33, 255, 256, 257, 3000]
 
@@ -67,7 +67,8 @@ def test_pieces_are_the_whole(n, monkeypatch):
         whole = made(x.clone(), row=True)
         tokens = whole.tokens()
         monkeypatch.setattr(nystrom, "TOKENS", 20)
-        monkeypatch.setattr(nystrom, "LANDMARKS", 5)
+        monkeypatch.setattr(softmax, "QUERIES", 5)
+        monkeypatch.setattr(softmax, "NUMBERS", 5)
         pieces = made(x.clone(), row=True)
         assert torch.allclose(tokens, pieces.tokens(), atol=1e-6)
     assert torch.allclose(whole.row, pieces.row, atol=1e-6)
@@ -89,6 +90,15 @@ def test_some_tokens_are_those_of_all(n, some):
     expected = attention(made, x)[0][slice(*some)]
     for _, tokens in both_ways(made, x, *some):
         assert torch.allclose(tokens, expected, atol=1e-9)
+
+
+def test_one_token_needs_no_values_of_all():
+    made, x = layer(), torch.randn(300, 64, dtype=torch.float64)
+    found = made(x)
+    expected = attention(made, x)[0]
+    assert torch.allclose(found.tokens(0, 1), expected[:1], atol=1e-9)
+    assert not {"v", "read"} & set(vars(found))
+    assert torch.allclose(found.tokens(1), expected[1:], atol=1e-9)
 
 
 def test_what_is_asked_of_one_token_after_the_other_is_the_whole():
@@ -125,7 +135,13 @@ def test_half_precision_is_near(n):
         found = made(x, row=True)
         found.tokens().sum().backward()
         halves = list(both_ways(made, x))
+        first = made(x).tokens(0, 1)
+        first.sum().backward()
+        with torch.no_grad():
+            alone = made(x.clone()).tokens(0, 1)
     assert made.attn.to_qkv.weight.grad.isfinite().all()
+    assert torch.allclose(first.float(), expected.tokens(0, 1), atol=0.05)
+    assert torch.equal(first, alone)
     for half, tokens in halves:
         assert torch.allclose(tokens.float(), expected.tokens(), atol=0.05)
         assert torch.allclose(half.row.float(), expected.row, atol=0.05)
