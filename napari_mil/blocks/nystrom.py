@@ -287,7 +287,7 @@ def _look(
             q, k, v, q_mean, k_mean = (wide(t) for t in (q, k, v, q_mean, k_mean))
         first = torch.softmax(q @ k_mean.mT, -1) @ inverse
         read, seen = q.new_empty(q_mean.shape), q.new_zeros(k.shape[:2])
-        for head, some, look in pieces(q_mean, k):
-            read[head, some] = look @ v[head]
-            seen[head] += first[head, 0, some] @ look
+        for here, some, look in pieces(q_mean, k):
+            read[here, some] = look @ v[here]
+            seen[here] += (first[here, :, some] @ look)[:, 0]
         return read, seen

@@ -15,8 +15,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from napari_mil.device import wide
 
-#: numbers of a softmax that are worked on together, and queries that are so at least
-NUMBERS, QUERIES = 2**21, 64
+#: numbers of a softmax that are worked on together, on a CPU and on a GPU, and queries that are so at least
+NUMBERS, GPU_NUMBERS, QUERIES = 2**21, 2**26, 64
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -39,15 +39,17 @@ def blend(weights: Tensor, q: Tensor, k: Tensor) -> Tensor:
     return made
 
 
-def pieces(q: Tensor, k: Tensor) -> Iterator[tuple[int, slice, Tensor]]:
-    """Head after head, queries that are worked on together, and their softmax."""
-    count, keys = q.shape[1], k.shape[1]
-    parts = -(-count // max(QUERIES, NUMBERS // max(1, keys)))
+def pieces(q: Tensor, k: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Heads and queries that are worked on together, one piece after the other, and their softmax."""
+    (heads, count, _), keys = q.shape, max(1, k.shape[1])
+    most = (NUMBERS if q.device.type == "cpu" else GPU_NUMBERS) // keys
+    together = min(heads, max(1, most // max(1, count)))
+    parts = -(-count // max(QUERIES, most))
     size = -(-count // max(1, parts))
-    for head in range(len(q)):
+    for head in range(0, heads, together):
         for begin in range(0, count, size):
-            some = slice(begin, begin + size)
-            yield head, some, torch.softmax(q[head, some] @ k[head].T, -1)
+            here, some = slice(head, head + together), slice(begin, begin + size)
+            yield here, some, torch.softmax(q[here, some] @ k[here].mT, -1)
 
 
 def _add(whole: Tensor, part: Tensor, some: slice) -> None:
@@ -70,8 +72,8 @@ class _Attend(torch.autograd.Function):
         made = q.new_empty(q.shape[1], len(q), v.shape[2]).transpose(0, 1)  # as tokens lie side by side
         ctx.save_for_backward(q, k, v, made)
         with _plain(q):
-            for head, some, look in pieces(q, k):
-                made[head, some] = look @ v[head]
+            for here, some, look in pieces(q, k):
+                made[here, some] = look @ v[here]
         return made
 
     @staticmethod
@@ -81,12 +83,12 @@ class _Attend(torch.autograd.Function):
         of_q, means = torch.empty_like(q), (asked * made).sum(-1, keepdim=True)
         of_k, of_v = (torch.empty_like(x, dtype=torch.float32) for x in (k, v))
         with _plain(q):
-            for head, some, look in pieces(q, k):
-                given = asked[head, some]
-                _add(of_v[head], look.T @ given, some)
-                back = (given @ v[head].T).sub_(means[head, some]).mul_(look)
-                of_q[head, some] = back @ k[head]
-                _add(of_k[head], back.T @ q[head, some], some)
+            for here, some, look in pieces(q, k):
+                given = asked[here, some]
+                _add(of_v[here], look.mT @ given, some)
+                back = (given @ v[here].mT).sub_(means[here, some]).mul_(look)
+                of_q[here, some] = back @ k[here]
+                _add(of_k[here], back.mT @ q[here, some], some)
         return of_q, of_k.to(k.dtype), of_v.to(v.dtype)
 
 
@@ -98,8 +100,9 @@ class _Blend(torch.autograd.Function):
         ctx.save_for_backward(weights, q, k)
         made = wide(k[:0]).new_empty(k.shape[:2])
         with _plain(q):
-            for head, some, look in pieces(q, k):
-                _add(made[head], (weights[head, None, some].to(look.dtype) @ look)[0], some)
+            for here, some, look in pieces(q, k):
+                seen = weights[here, some, None].mT.to(look.dtype) @ look
+                _add(made[here], seen[:, 0], some)
         return made
 
     @staticmethod
@@ -108,14 +111,15 @@ class _Blend(torch.autograd.Function):
         (weights, q, k), (asked,) = ctx.saved_tensors, gradients
         of_weights, of_q = torch.empty_like(weights), torch.empty_like(q)
         of_k = torch.empty_like(k, dtype=wide(k[:0]).dtype)
-        mean = asked.mean(-1)  # what all keys have in common moves no softmax, but would be rounded
+        # what all keys have in common moves no softmax, but would be rounded
+        mean = asked.mean(-1, keepdim=True)
         with _plain(q):
-            for head, some, look in pieces(q, k):
-                given = (asked[head] - mean[head]).to(k.dtype)
-                means = look @ given[:, None]
-                of_weights[head, some] = means[:, 0] + mean[head]
-                back = torch.sub(given, means).mul_(look)
-                share = weights[head, some, None].to(q.dtype)
-                of_q[head, some] = share * (back @ k[head])
-                _add(of_k[head], back.T @ (share * q[head, some]), some)
+            for here, some, look in pieces(q, k):
+                given = (asked[here] - mean[here])[..., None].to(k.dtype)
+                means = look @ given
+                of_weights[here, some] = means[..., 0] + mean[here]
+                back = torch.sub(given.mT, means).mul_(look)
+                share = weights[here, some, None].to(q.dtype)
+                of_q[here, some] = share * (back @ k[here])
+                _add(of_k[here], back.mT @ (share * q[here, some]), some)
         return of_weights, of_q, of_k.to(k.dtype)
