@@ -218,12 +218,16 @@ def pseudo_inverse(matrix: Tensor, *, same: int = 0) -> Tensor:
 
 
 def _iterated(matrix: Tensor, largest: Tensor) -> Tensor:
-    """The steps as published: products with every one of them."""
-    unit = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
+    """The steps as published, products with every one of them: z (13 − p (15 − p (7 − p))) / 4, with p = A z.
+
+    What is subtracted from is a multiple of the unit matrix, so that it is added while multiplying.
+    """
     z = matrix.mT / largest
     for _ in range(ITERATIONS):
-        back = matrix @ z
-        z = 0.25 * z @ (13 * unit - back @ (15 * unit - back @ (7 * unit - back)))
+        p = matrix @ z
+        inner = torch.baddbmm(p, p, p, beta=7, alpha=-1)
+        inner = torch.baddbmm(p, p, inner, beta=15, alpha=-1)
+        z = torch.baddbmm(z, z, inner, beta=3.25, alpha=-0.25)
     return z
 
 
