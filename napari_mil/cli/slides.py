@@ -26,7 +26,7 @@ from napari_mil.cli.running import (
     say_failed,
     show,
 )
-from napari_mil.errors import MILError, ProjectError
+from napari_mil.errors import MILError
 from napari_mil.steps import Progress
 
 app = typer.Typer()
@@ -149,6 +149,7 @@ def predict(
     from napari_mil.labeltree import Survival
     from napari_mil.workflow import (
         Table,
+        about_slide,
         analyse_steps,
         answer_columns,
         answer_numbers,
@@ -176,7 +177,7 @@ def predict(
 
         def keep(record: Any, row: dict[str, Any]) -> None:
             if table is not None:
-                table.add({"slide_id": record.id, "case": record.case, "model": card.name, **row})
+                table.add(about_slide(record, card) | row)
 
         said = ("label", "probability", "risk", "disagreement", "model")
         if each(p, slides, act, as_json=as_json, done=keep, said=said):
@@ -232,15 +233,12 @@ def explain(
     """Write all that a model says of every tile of a slide: where it lies (level-0 pixels), its attention,
     its probabilities, and what the method has of its own, such as the tiles that MHIM would hide.
     """
-    from napari_mil.workflow import explain_steps, find_record, write_columns
+    from napari_mil.workflow import explain_table_steps, find_record
 
     with opened(project) as p:
-        if not csv.absolute().parent.is_dir():
-            raise ProjectError(f"{csv} cannot be written: there is no folder {csv.parent}; make it first.")
         record = find_record(p, slide)
-        steps = explain_steps(p, record, model=model, mode=mode, seed=seed)
+        steps = explain_table_steps(p, record, csv, model=model, mode=mode, seed=seed)
         columns = show(steps, as_json=as_json, slide=record.name)
-        write_columns(csv, columns)
     row = {"slide": record.name, "tiles": len(columns["index"]), "columns": len(columns), "file": str(csv)}
     words = f"Wrote {row['tiles']} tiles of {record.name} in {row['columns']} columns to {csv}."
     print(json.dumps({"result": row}) if as_json else words)

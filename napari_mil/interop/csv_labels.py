@@ -24,9 +24,10 @@ import numpy as np
 from napari_mil.correction import Cells, Correction, from_record, to_record
 from napari_mil.errors import BagError, LabelError, reason
 from napari_mil.grid import TileGrid
-from napari_mil.interop.files import meant, parsed, text_of, text_to
+from napari_mil.interop.files import AT_ONCE, meant, parsed, text_of, text_to
 from napari_mil.labeltree import LabelTree
 from napari_mil.prediction import Prediction
+from napari_mil.steps import Progress, Steps, drain
 
 #: Columns of the table of corrections; `place` and `visible` hold JSON, an empty field means None. `slide` is
 #: what people call it.
@@ -177,9 +178,24 @@ def write_tiles(
     *,
     prediction: Prediction | None = None,
 ) -> None:
+    """Write one row per tile, as `write_tiles_steps` does."""
+    drain(write_tiles_steps(path, slide_id, grid, nodes, tree, prediction=prediction))
+
+
+def write_tiles_steps(
+    path: str | Path,
+    slide_id: str,
+    grid: TileGrid,
+    nodes: Any,
+    tree: LabelTree,
+    *,
+    prediction: Prediction | None = None,
+) -> Steps[None]:
     """Write one row per tile: where it lies (level-0 pixels), its label, and the maps of an answer.
 
     nodes : (N,) node per tile as `correction.tile_nodes` gives it; 0 = no label
+
+    Yields Progress of the stage "writing", which counts tiles; the file is written whole or not at all.
 
     BagError when nodes or prediction do not fit the grid; ProjectError when the file cannot be written.
     """
@@ -197,6 +213,8 @@ def write_tiles(
         table = csv.writer(text)
         table.writerow([*_TILE_COLUMNS, *(_quoted(m.name, "name") for m in maps)])
         for i in range(len(grid)):
+            if i % AT_ONCE == 0:
+                yield Progress("writing", i, len(grid))
             row, col = grid.cells[i].tolist()
             values = (f"{m.values[i]:.9g}" if m.kind == "score" else int(m.values[i]) for m in maps)
             y0, x0 = corners[i, :2].tolist()

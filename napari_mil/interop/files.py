@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gzip
 import io
@@ -18,12 +19,15 @@ from typing import Any, TextIO
 from napari_mil.errors import LabelError, ProjectError, reason
 from napari_mil.labeltree import LabelTree
 
+#: so many tiles are written between two looks at whether to go on
+AT_ONCE = 2000
+
 
 @contextmanager
 def text_to(path: Path) -> Iterator[TextIO]:
     """A text stream that becomes the file `path` when the block ends; gzipped when its name ends in .gz."""
-    place = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
-    try:
+    place = _aside(path)
+    with _said(path, place):
         with place.open("wb") as raw:
             packed = gzip.GzipFile("", "wb", 6, raw, mtime=0) if path.name.lower().endswith(".gz") else raw
             with io.TextIOWrapper(packed, "utf-8", newline="") as text:
@@ -34,6 +38,27 @@ def text_to(path: Path) -> Iterator[TextIO]:
                 raw.flush()
                 os.fsync(raw.fileno())
         place.replace(path)
+
+
+def check_place(path: Path) -> None:
+    """ProjectError where `text_to` could not write, so that it is said before the work for a file is done."""
+    place = _aside(path)
+    with _said(path, place):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        place.touch()
+
+
+def _aside(path: Path) -> Path:
+    """Where a file is written before it takes its name."""
+    return path.with_name(f".{path.name}-{uuid.uuid4().hex}")
+
+
+@contextmanager
+def _said(path: Path, place: Path) -> Iterator[None]:
+    """Say what the file system refuses as one sentence; nothing is left at `place`."""
+    try:
+        yield
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         why = "the disk is full, free some space" if full else reason(error)
@@ -42,7 +67,8 @@ def text_to(path: Path) -> Iterator[TextIO]:
             why = f"there is no folder {path.parent}; make it first"
         raise ProjectError(f"{path} cannot be written: {why}.") from error
     finally:
-        place.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            place.unlink(missing_ok=True)
 
 
 def text_of(path: Path) -> str:

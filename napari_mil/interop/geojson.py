@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -35,11 +36,12 @@ from napari_mil.correction import (
 )
 from napari_mil.errors import BagError, LabelError, reason
 from napari_mil.grid import TileGrid
-from napari_mil.interop.files import meant, parsed, text_of, text_to
+from napari_mil.interop.files import AT_ONCE, meant, parsed, text_of, text_to
 from napari_mil.interop.shapes import DECIMALS, from_geometry, outline, same_area, to_geometry
 from napari_mil.interop.space import SlideFacts, Space
 from napari_mil.labeltree import LabelTree
 from napari_mil.prediction import Prediction
+from napari_mil.steps import Progress, Steps, drain
 
 PREFIX = "mil_"
 _AREAS = ("Polygon", "MultiPolygon")
@@ -59,12 +61,29 @@ def write(
     grid: TileGrid | None = None,
     prediction: Prediction | None = None,
 ) -> None:
+    """Write the corrections of a slide, and with `grid` also its tiles with the maps of `prediction`, as
+    `write_steps` does.
+    """
+    drain(write_steps(path, slide, corrections, tree, locked=locked, grid=grid, prediction=prediction))
+
+
+def write_steps(
+    path: str | Path,
+    slide: SlideFacts,
+    corrections: Iterable[Correction],
+    tree: LabelTree,
+    *,
+    locked: Collection[str] = (),
+    grid: TileGrid | None = None,
+    prediction: Prediction | None = None,
+) -> Steps[None]:
     """Write the corrections of a slide, and with `grid` also its tiles with the maps of `prediction`.
 
     locked : ids of corrections that are locked, and so are their annotations
 
-    The file is written whole or not at all, feature by feature: a million tiles need no more memory than one.
-    A name that ends in .gz is compressed, which QuPath opens as well.
+    Yields Progress of the stage "writing", which counts tiles. The file is written whole or not at all,
+    feature by feature: a million tiles need no more memory than one. A name that ends in .gz is compressed,
+    which QuPath opens as well.
 
     LabelError when a correction belongs to another slide or states a label that `tree` lacks; BagError when
     the prediction belongs to another grid; ProjectError when the file cannot be written.
@@ -79,7 +98,10 @@ def write(
         lines = (json.dumps(feature, ensure_ascii=False, allow_nan=False) for feature in said)
         _write_lines(text, lines, start="\n")
         if grid is not None:
-            _write_lines(text, _tiles(slide, grid, prediction, tree), start=",\n" if said else "\n")
+            tiles = _tiles(slide, grid, prediction, tree)
+            for done in range(0, len(grid), AT_ONCE):
+                yield Progress("writing", done, len(grid))
+                _write_lines(text, islice(tiles, AT_ONCE), start=",\n" if said or done else "\n")
         text.write("\n]}\n")
 
 

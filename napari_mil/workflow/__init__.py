@@ -5,7 +5,7 @@ when used.
 from __future__ import annotations
 
 from napari_mil.workflow.analyse import PartialAnswer, analyse_steps, bag_steps, slide_bag_steps
-from napari_mil.workflow.answering import Answered, SlideAnswer, answer_slides_steps
+from napari_mil.workflow.answering import Answered, SlideAnswer, answer_slides_steps, answer_table_steps
 from napari_mil.workflow.cases import answer_case_steps
 from napari_mil.workflow.checkpoints import Question, class_list, import_model, questions, take_checkpoint
 from napari_mil.workflow.child import told_to_stop
@@ -36,7 +36,7 @@ from napari_mil.workflow.editing import (
 )
 from napari_mil.workflow.encoding import add_encoder, find_encoder
 from napari_mil.workflow.exchange import import_paths_steps
-from napari_mil.workflow.explaining import explain_steps, write_columns
+from napari_mil.workflow.explaining import explain_steps, explain_table_steps, write_columns
 from napari_mil.workflow.history import (
     SlideHistory,
     conflict_rows,
@@ -50,6 +50,7 @@ from napari_mil.workflow.history import (
     undo_row,
 )
 from napari_mil.workflow.learn import evaluate_steps, train_model_steps
+from napari_mil.workflow.maps import export_maps_steps
 from napari_mil.workflow.models import compare_cards
 from napari_mil.workflow.naming import shown_names
 from napari_mil.workflow.project import (
@@ -87,7 +88,7 @@ from napari_mil.workflow.runs import has_recording, recordings
 from napari_mil.workflow.sample import sample_project_steps
 from napari_mil.workflow.sharing import backup, project_info, restore, share, unshare, verify_ledger
 from napari_mil.workflow.studies import cross_validate_steps, search_model_steps
-from napari_mil.workflow.tables import Table, answer_columns, answer_numbers
+from napari_mil.workflow.tables import Table, about_slide, answer_columns, answer_numbers
 
 __all__ = [
     "Answered",
@@ -99,6 +100,7 @@ __all__ = [
     "SlideAnswer",
     "SlideHistory",
     "Table",
+    "about_slide",
     "add_encoder",
     "adopt",
     "agreement_report",
@@ -108,6 +110,7 @@ __all__ = [
     "answer_numbers",
     "answer_question",
     "answer_slides_steps",
+    "answer_table_steps",
     "backup",
     "bag_steps",
     "class_list",
@@ -126,6 +129,8 @@ __all__ = [
     "earlier_card",
     "evaluate_steps",
     "explain_steps",
+    "explain_table_steps",
+    "export_maps_steps",
     "find_card",
     "find_encoder",
     "find_record",

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from napari_mil.errors import MILError
+from napari_mil.errors import MILError, ProjectError
 from napari_mil.steps import ASIDE, Progress, Steps, told_as
 from napari_mil.workflow.analyse import PartialAnswer, analyse_steps, kept_grid
 from napari_mil.workflow.encoding import find_encoder
 from napari_mil.workflow.naming import shown_names
 from napari_mil.workflow.project import Box, Project, find_card
+from napari_mil.workflow.tables import Table, about_slide, answer_columns, answer_numbers
 
 if TYPE_CHECKING:
     from napari_mil.card import ModelCard
@@ -44,7 +46,7 @@ class Answered:
 
     Attributes
     ----------
-    asked : of how many slides there is a new answer
+    asked : of how many slides there is a new answer; in a table, an answer
     kept : how many had one already and were not asked
     failed : (name, why) of the slides that could not be asked
     """
@@ -103,6 +105,40 @@ def answer_slides_steps(
         else:
             found.asked += 1
         yield Progress(STAGE, n + 1, len(turn), done.name, done)
+    return found
+
+
+def answer_table_steps(project: Project, path: Path, *, model: str, again: bool = False) -> Steps[Answered]:
+    """A model's answer for every slide of the project as a CSV file, one row each; slides that it has not
+    answered yet are asked, and those that fail have their sentence in the column `error`.
+
+    The file grows as the answers come, see `Table`: one that is ended early holds whole rows.
+
+    Yields Progress of the stage `STAGE` as `answer_slides_steps` does, with a SlideAnswer for every slide.
+
+    Raises
+    ------
+    ModelError : no such model, or one whose weights or encoder are not there; said before any slide
+    ProjectError : no slides, or the file cannot be written; said before any slide
+    """
+    card, records = find_card(project, model), project.slides
+    project.model(card.id)
+    find_encoder(project, card.encoder)
+    if not records:
+        raise ProjectError(f"{project.path.name} has no slides yet; add some first.")
+    names, found, total = shown_names(records), Answered(), len(records)
+    with Table(path, answer_columns(card)) as table:
+        for n, record in enumerate(records):
+            name = names[record.id]
+            done = yield from _one(project, record, card, n, total, name, lambda _id: False, again=again)
+            row: dict[str, Any] = {"slide": name, "error": done.error}
+            if done.answer is None:
+                found.failed.append((name, done.error))
+            else:
+                row |= answer_numbers(done.answer.prediction, card)
+                found.asked += 1
+            table.add(row | about_slide(record, card))
+            yield Progress(STAGE, n + 1, total, name, done)
     return found
 
 

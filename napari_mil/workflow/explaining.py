@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mil.errors import ModelError
-from napari_mil.interop.files import text_to
+from napari_mil.interop.files import check_place, text_to
 from napari_mil.labeltree import class_names, level_names
 from napari_mil.ledger import SlideRecord
 from napari_mil.steps import Progress, Steps
@@ -20,6 +20,7 @@ from napari_mil.workflow.project import Project, current_card, find_card
 
 if TYPE_CHECKING:
     from napari_mil.bag import Bag
+    from napari_mil.card import ModelCard
     from napari_mil.mil import MILModel
 
 
@@ -40,9 +41,7 @@ def explain_steps(
     """
     from napari_mil.device import memory_guard
 
-    card = current_card(project) if model is None else find_card(project, model)
-    if card is None:
-        raise ModelError(f"{project.path.name} has no model that could be asked; train or import one first.")
+    card = asked_card(project, model)
     network = project.model(card.id)
     if mode not in network.modes:
         raise ModelError(f"{network.name} has no mode {mode!r}; choose one of: {', '.join(network.modes)}.")
@@ -53,6 +52,32 @@ def explain_steps(
         said = network.explain(bag, seed=seed, mode=mode)
     yield Progress("explaining", 1, 1)
     return dict(_columns(said, bag, network))
+
+
+def explain_table_steps(
+    project: Project,
+    record: SlideRecord,
+    path: Path,
+    *,
+    model: str | None = None,
+    mode: str = "clean",
+    seed: int = 0,
+) -> Steps[dict[str, NDArray[Any]]]:
+    """`explain_steps`, as a CSV file with one row per tile; the columns that it has. A place that cannot be
+    written is a ProjectError before any work is done.
+    """
+    check_place(path)
+    columns = yield from explain_steps(project, record, model=model, mode=mode, seed=seed)
+    write_columns(path, columns)
+    return columns
+
+
+def asked_card(project: Project, model: str | None) -> ModelCard:
+    """The card of a model by name or id, or for None of the adopted one; ModelError when there is none."""
+    card = current_card(project) if model is None else find_card(project, model)
+    if card is None:
+        raise ModelError(f"{project.path.name} has no model that could be asked; train or import one first.")
+    return card
 
 
 def write_columns(path: Path, columns: Mapping[str, NDArray[Any]]) -> None:

@@ -25,11 +25,7 @@ def export(project: Project, path: Path, slide: Slide | None, format: str | None
     """Write one slide's labels as GeoJSON or CSV, or every slide's as one CSV; atomic. LabelError on
     another suffix.
     """
-    kind = format or ("csv" if path.name.endswith(".csv") else "geojson")
-    if kind not in ("geojson", "csv") or (format is None and not path.name.lower().endswith(LABEL_SUFFIXES)):
-        raise LabelError(
-            f"{path.name}: labels are written as .geojson, .geojson.gz or .csv; choose one of them."
-        )
+    kind = file_kind(path, format, "labels")
     if kind == "geojson" and slide is None:
         raise LabelError("A GeoJSON file speaks of one slide; say which, or export all slides as .csv.")
     if kind == "geojson" and slide is not None:
@@ -45,6 +41,16 @@ def export(project: Project, path: Path, slide: Slide | None, format: str | None
     said = [c for i in ids for c in _labels_of(project, i)]
     csv_labels.write(path, said, project.tree, names=shown_names(project.slides))
     return path
+
+
+def file_kind(path: Path, format: str | None, what: str) -> str:
+    """Either geojson or csv: as `format` says, else by the suffix; LabelError when it is another."""
+    kind = format or ("csv" if path.name.lower().endswith(".csv") else "geojson")
+    if kind not in ("geojson", "csv") or (format is None and not path.name.lower().endswith(LABEL_SUFFIXES)):
+        raise LabelError(
+            f"{path.name}: {what} are written as .geojson, .geojson.gz or .csv; choose one of them."
+        )
+    return kind
 
 
 def _labels_of(project: Project, slide_id: str) -> list[Correction]:

@@ -11,6 +11,7 @@ from typing import Any, Self
 from napari_mil.card import ModelCard
 from napari_mil.interop.files import text_to
 from napari_mil.labeltree import Survival, class_names
+from napari_mil.ledger import SlideRecord
 from napari_mil.prediction import Prediction
 
 #: Seconds between two times that a growing table is written; a killed program loses the rows of no more.
@@ -64,6 +65,11 @@ def answer_columns(card: ModelCard, by: str = "slide") -> tuple[str, ...]:
         said = ("label", "probability", *(f"p {tree.path(node)}" for node in nodes))
         said += ("disagreement",) if tree.levels > 1 else ()
     return (*about, *said, "calibrated", "error")
+
+
+def about_slide(record: SlideRecord, card: ModelCard) -> dict[str, Any]:
+    """The columns of a slide's row that stand there whatever the model says of it."""
+    return {"slide_id": record.id, "case": record.case, "model": card.name}
 
 
 def answer_numbers(said: Prediction, card: ModelCard) -> dict[str, Any]:
