@@ -23,14 +23,20 @@ if TYPE_CHECKING:
 
 
 def predict_line(
-    project: Project, card: ModelCard, record: SlideRecord | None = None, *, again: bool = False
+    project: Project,
+    card: ModelCard,
+    record: SlideRecord | None = None,
+    *,
+    again: bool = False,
+    table: str = "",
 ) -> str:
-    """The line that asks a model about a slide, or about all of them."""
+    """The line that asks a model about a slide, or about all of them; `table`: a CSV file of what it says."""
     words = ["napari-mil", "predict", str(project.path)]
     words += [] if record is None else [slide_word(project, record)]
     words += ["--model", model_word(project, card)]
     words += ["--by", "slide"] if isinstance(card.tree, Survival) else []  # the window answers for slides
-    return line_of([*words, *(["--again"] if again else [])])
+    words += ["--again"] if again else []
+    return line_of([*words, *(["--csv", table] if table else [])])
 
 
 def retrain_line(project: Project, card: ModelCard) -> str:
@@ -59,6 +65,18 @@ def export_line(project: Project, record: SlideRecord | None, file: str) -> str:
     """The line that writes the labels of a slide, or of all of them, to a file."""
     which = [] if record is None else ["--slide", slide_word(project, record)]
     return line_of(["napari-mil", "export", str(project.path), file, *which])
+
+
+def maps_line(project: Project, record: SlideRecord, card: ModelCard, file: str) -> str:
+    """The line that writes the maps of a model's answer for a slide to a file."""
+    words = ["napari-mil", "export", str(project.path), file, "--slide", slide_word(project, record)]
+    return line_of([*words, "--maps", "--model", model_word(project, card)])
+
+
+def explain_line(project: Project, record: SlideRecord, card: ModelCard, file: str) -> str:
+    """The line that writes all that a model says of every tile of a slide to a file."""
+    words = ["napari-mil", "explain", str(project.path), slide_word(project, record)]
+    return line_of([*words, "--model", model_word(project, card), "--csv", file])
 
 
 def copier(desk: Desk, make: Callable[[], str], why_not: Callable[[], str]) -> QPushButton:

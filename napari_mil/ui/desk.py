@@ -63,6 +63,7 @@ class Desk(QObject):
         self.viewer = viewer
         self.state = State()
         self.jobs = JobLane(self)
+        self.files = JobLane(self)  # what is written to files waits for no model
         self.asks = AskLane(self)
         self.openings, self.news = AskLane(self, "napari-mil openings"), AskLane(self, "napari-mil news")
         for lane in (self.asks, self.openings, self.news):
@@ -85,7 +86,7 @@ class Desk(QObject):
     @property
     def busy(self) -> bool:
         """Whether anything runs, waits, or follows in a moment."""
-        lanes = (self.jobs, self.asks, self.openings, self.news, self.writes, self.pauses)
+        lanes = (self.jobs, self.files, self.asks, self.openings, self.news, self.writes, self.pauses)
         return any(lane.busy for lane in lanes)
 
     def apply(self, **changes: Any) -> State:
@@ -211,14 +212,15 @@ class Desk(QObject):
         progressed: Callable[[Any], None] | None = None,
         returned: Callable[[Any], None] | None = None,
         finished: Callable[[], None] | None = None,
+        lane: JobLane | None = None,
     ) -> Job:
-        """Queue a long verb in the job lane; its errors are told."""
+        """Queue a long verb in a job lane (None: that of the models); its errors are told."""
         job = Job(title, make)
         for signal, act in ((job.progressed, progressed), (job.returned, returned), (job.finished, finished)):
             if act is not None:
                 signal.connect(act)
         job.failed.connect(self.tell)
-        return self.jobs.start(job)
+        return (lane or self.jobs).start(job)
 
     def key(self, key: str, act: Callable[[], Any], words: str) -> None:
         """Let a key do an act, wherever the focus is in the window; `words` say what it does."""
@@ -242,6 +244,7 @@ class Desk(QObject):
     def close(self) -> None:
         """End the lanes (running work is cancelled) and the project; everything is kept already."""
         self.jobs.close()
+        self.files.close()
         for waiting in (self.openings, self.news):
             waiting.close(NO_ANSWER_S)
         self.asks.close()

@@ -24,7 +24,7 @@ from qtpy.QtWidgets import (
 from napari_mil.steps import Progress
 from napari_mil.ui import compat
 from napari_mil.ui.desk import Desk
-from napari_mil.ui.job import Job
+from napari_mil.ui.job import Job, JobLane
 from napari_mil.ui.layers import CODE_OPACITY, SCORE_OPACITY
 from napari_mil.ui.legends import Legend
 from napari_mil.ui.outlines import DARK, LIGHT
@@ -122,11 +122,13 @@ class _Ramp(QWidget):
 
 
 class JobBar(QWidget):
-    """What runs now: stage, how far, time left, Cancel. Hidden when nothing runs."""
+    """What runs now in a lane (None: that of the models): stage, how far, time left, Cancel. Hidden when
+    nothing runs.
+    """
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, lane: JobLane | None = None) -> None:
         super().__init__()
-        self._desk = desk
+        self._lane = lane or desk.jobs
         self._job: Job | None = None
         self._activity: compat.activity | None = None
         self._show_soon = soon(self, self._show, ms=SETTLE_MS)
@@ -139,7 +141,7 @@ class JobBar(QWidget):
         self.cancel = button("Cancel", self._cancel, "Stop the work that runs now. What is done stays.")
         column(self, self.title, self.bar, row(self.left, None, self.cancel), margins=(4, 4, 4, 4), spacing=3)
         self.hide()
-        desk.jobs.began.connect(self._follow)
+        self._lane.began.connect(self._follow)
 
     def _follow(self, job: Job) -> None:
         self._job = job
@@ -149,14 +151,14 @@ class JobBar(QWidget):
         job.finished.connect(lambda: self._end(job))
         self._show()
         self.show()
-        if not self._desk.jobs.busy:  # it was over before this was delivered
+        if not self._lane.busy:  # it was over before this was delivered
             self._end(job)
 
     def _cancel(self) -> None:
         """Stop the work; that it was heard is seen until the step at hand is over."""
         allow(self.cancel, "It stops as soon as the step at hand is over.")
         self._show()
-        self._desk.jobs.cancel()
+        self._lane.cancel()
 
     def _show(self) -> None:
         if self._job is None:

@@ -1,76 +1,66 @@
-"""Export: labels out as GeoJSON or CSV with a preview of what will be written, and labels in."""
+"""Export: labels, maps and answers out, with a preview of what will be written, and labels in."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QComboBox, QFileDialog, QWidget
 
 from napari_mil.errors import MILError
 from napari_mil.ui import acts, commandline, compat, writing
 from napari_mil.ui.desk import Desk
 from napari_mil.ui.dialogs import MappingDialog
+from napari_mil.ui.exporting import KINDS, SLIDE_FIRST, Kind
+from napari_mil.ui.filewriter import FileWriter
 from napari_mil.ui.labelfile import read_as, unknown_classes
 from napari_mil.ui.state import State
-from napari_mil.ui.widgets import allow, button, column, hint, row, text
-from napari_mil.ui.words import PROJECT_FIRST, amounts_by_label, hidden_words, is_whole, read_words
+from napari_mil.ui.widgets import JobBar, allow, button, column, hint, row, text
+from napari_mil.ui.words import PROJECT_FIRST, read_words
 
 if TYPE_CHECKING:
-    from napari_mil.ledger import SlideRecord
-
-#: What can be written: (words, suffix, of one slide or of all).
-CHOICES = (
-    ("This slide for QuPath (GeoJSON)", ".geojson", True),
-    ("This slide as a table (CSV)", ".csv", True),
-    ("All slides as a table (CSV)", ".csv", False),
-)
+    from napari_mil.ui.job import Job
 
 
 class ExportSection(QWidget):
-    """Write labels to a file, or read them from one."""
+    """Write labels, maps or answers to a file, or read labels from one."""
 
     def __init__(self, desk: Desk) -> None:
         super().__init__()
         self.desk = desk
         self.what = QComboBox()
-        self.what.addItems([words for words, _, _ in CHOICES])
-        self.what.currentIndexChanged.connect(lambda _i: self._preview(desk.state))
+        self.what.addItems([kind.words for kind in KINDS])
+        self.what.currentIndexChanged.connect(lambda _i: self._anew(desk.state))
         self.preview = text()
         self.done = hint()
+        self.files = FileWriter(desk, self._say)
         self.export_button = button(
             "Export…", self.choose_target, "Choose a file and write it", key="Ctrl+Shift+E"
         )
         self.import_button = button(
             "Import labels…", self.choose_source, "Read a GeoJSON or CSV file of this slide"
         )
-        self.copy = commandline.copier(desk, self._line, self._why_not)
-        column(
-            self, self.what, self.preview, row(self.export_button, self.import_button), self.copy, self.done
-        )
-        desk.key("Ctrl+Shift+E", self.choose_target, "Export labels")
-        acts.whenever(desk, ("project", "record", "corrections", "blind", "second"), self._preview)
-        acts.whenever(desk, ("heard",), self._preview_of_all)
+        self.copy = commandline.copier(desk, lambda: self.kind.line(desk.state), self._why_not)
+        buttons = row(self.export_button, self.import_button)
+        bar = JobBar(desk, desk.files)
+        column(self, self.what, self.preview, buttons, self.copy, bar, self.done)
+        desk.key("Ctrl+Shift+E", self.choose_target, "Export what is chosen in section 6")
+        acts.whenever(desk, ("project",), self._arrive)
+        acts.whenever(desk, ("record", "corrections", "blind", "second"), self._anew)
+        acts.whenever(desk, ("card", "answer", "partial", "bag", "heard"), self._preview)
 
-    def write(self, path: str | Path) -> None:
-        """Write what is chosen to `path`; the suffix decides the format. Done in the interactive lane, when
-        everything that was said is kept.
+    @property
+    def kind(self) -> Kind:
+        """What is chosen."""
+        return KINDS[self.what.currentIndex()]
+
+    def write(self, path: str | Path) -> Job | None:
+        """Write what is chosen to `path`, when everything that was said is kept. Returns the Job, or None
+        when it cannot be written; the person is told why.
         """
-        state = self.desk.state
-        if state.project is None:
-            return
-        project = state.project
-        slide = state.slide if CHOICES[self.what.currentIndex()][2] else None
-
-        def begin() -> None:
-            work = partial(project.export, path, slide=slide)
-            self.desk.asks.ask(f"export {path}", work, self._written, failed=self._failed)
-
-        if self.desk.writes.busy:
-            self.done.setText("Written as soon as everything that you said is kept.")
-        writing.after(self.desk, begin)
+        return self.files.write(self.kind, self.desk.state, str(path))
 
     def read(self, path: str | Path) -> None:
         """Read a label file of the slide in front into the ledger: all of it, or nothing."""
@@ -119,17 +109,21 @@ class ExportSection(QWidget):
             self.done.setText("Read as soon as everything that you said is kept.")
         writing.do(self.desk, work, show)  # behind what was said before, and tried again as that is
 
-    def choose_target(self) -> None:
-        """Let the person choose the file to write."""
-        state = self.desk.state
-        if state.project is None:
-            return
-        words, suffix, one = CHOICES[self.what.currentIndex()]
-        name = self._name(state.record if one else None, suffix)
-        window = compat.main_window(self.desk.viewer)
-        path, _ = QFileDialog.getSaveFileName(window, words, name, f"*{suffix}")
-        if path:
-            self.write(path if path.endswith(suffix) else path + suffix)
+    def choose_target(self) -> QFileDialog | None:
+        """Let the person choose the file to write; None where there is nothing, and they are told why."""
+        kind, state = self.kind, self.desk.state
+        if why := kind.why_not(state):
+            self.desk.tell(why)
+            return None
+        dialog = QFileDialog(compat.main_window(self.desk.viewer), kind.words)
+        dialog.setAcceptMode(QFileDialog.AcceptMode.AcceptSave)
+        dialog.setNameFilter(kind.filter)
+        dialog.setDefaultSuffix(kind.suffixes[0].lstrip("."))
+        dialog.selectFile(kind.name(state))
+        dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        dialog.fileSelected.connect(lambda path: self.files.write(kind, state, path))
+        dialog.open()
+        return dialog
 
     def choose_source(self) -> None:
         """Let the person choose the file to read."""
@@ -140,61 +134,33 @@ class ExportSection(QWidget):
         if path:
             self.read(path)
 
-    def _line(self) -> str:
-        _, suffix, one = CHOICES[self.what.currentIndex()]
-        record = self.desk.state.record if one else None
-        return commandline.export_line(self.desk.state.project, record, self._name(record, suffix))
-
     def _why_not(self) -> str:
-        state = self.desk.state
-        slide_first = "" if state.record else "Choose a slide first (1 Slides)."
-        return PROJECT_FIRST if state.project is None else slide_first
+        return self.kind.why_not(self.desk.state)
 
-    def _name(self, record: SlideRecord | None, suffix: str) -> str:
-        """What a file is called unless somebody says otherwise."""
-        return f"{self.desk.state.project.path.name if record is None else record.name}{suffix}"
+    def _arrive(self, state: State) -> None:
+        """Another project is in front: what is being written of the one before is not gone on with."""
+        self.files.cancel()
+        self._anew(state)
 
-    def _failed(self, error: BaseException) -> None:
+    def _say(self, words: str) -> None:
+        """Say what becomes of a file, here and, where this is folded away, below."""
+        self.done.setText(words)
+        if words and not self.isVisible():
+            self.desk.said.emit(words)
+
+    def _anew(self, state: State) -> None:
+        """What was written last is no longer what would be written now."""
         self.done.setText("")
-        self.desk.tell(error)
-
-    def _written(self, path: Path) -> None:
-        self.done.setText(f"Written: {path} ({path.stat().st_size:,} bytes).")
-
-    def _preview_of_all(self, state: State) -> None:
-        """Any event may change what a table of all slides holds."""
-        if not CHOICES[self.what.currentIndex()][2]:
-            self._preview(state)
+        self._preview(state)
 
     def _preview(self, state: State) -> None:
-        self.done.setText("")
         why = self._why_not()
-        allow(self.export_button, PROJECT_FIRST if state.project is None else "")
-        allow(self.import_button, why)
-        if why:
-            self.preview.setText(why)
-            return
+        allow(self.export_button, why)
+        allow(
+            self.import_button,
+            PROJECT_FIRST if state.project is None else "" if state.record else SLIDE_FIRST,
+        )
         try:
-            self.preview.setText(preview_words(state, one=CHOICES[self.what.currentIndex()][2]))
+            self.preview.setText(why or self.kind.preview(state))
         except MILError as error:
             self.preview.setText(str(error))
-
-
-def preview_words(state: State, *, one: bool) -> str:
-    """What a file would hold: slide label, and labels by place."""
-    project, record = state.project, state.record
-    if project is None or record is None:
-        return ""
-    from napari_mil.workflow import slide_label
-
-    if one and state.veiled:
-        return f"<b>{record.name}</b>: {hidden_words(state, 'what it is labelled')}"
-    if not one:
-        corrections = project.ledger.corrections()
-        labelled = sum(slide_label(project, r) is not None for r in project.slides)
-        slides = len(project.slides)
-        return f"{labelled:,} slide labels and {len(corrections):,} corrections of {slides:,} slides."
-    lines = [f"<b>{record.name}</b>: slide label {state.slide_label or 'none'}"]
-    said = amounts_by_label(c for c in state.corrections if not is_whole(c))
-    lines += [f"{amount} → {label}" for label, amount in said.items()]
-    return "<br>".join(lines if len(lines) > 1 else [*lines, "no tiles or regions are labelled yet"])
