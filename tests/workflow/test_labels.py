@@ -50,6 +50,15 @@ def test_every_slide_goes_out_and_comes_in_by_one_table(two, tmp_path):
     assert other.ledger.head == before
 
 
+def test_a_suffix_in_capitals_is_the_same_suffix(two, tmp_path):
+    project, _ = two
+    slide = project.slides[0].id
+    table = project.export(tmp_path / "one.csv", slide=slide).read_bytes()
+    assert project.export(tmp_path / "ONE.CSV", slide=slide).read_bytes() == table
+    assert project.export(tmp_path / "ONE.TXT", slide=slide, format="csv").read_bytes() == table
+    assert json.loads(project.export(tmp_path / "ONE.GEOJSON", slide=slide).read_text())["features"]
+
+
 def test_a_table_of_tiles_labels_tiles_and_leaves_the_slide_alone(two, tmp_path):
     project, other = two
     record = project.slides[1]
