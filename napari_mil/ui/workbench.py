@@ -47,6 +47,7 @@ class Workbench(QWidget):
     legend : what the colours on the canvas mean
     card : what is known of the tile that was clicked
     company : brings what other people say
+    jobs, files : what runs now of models, and of files that are written
     folds : the foldable headings by section name
     """
 
@@ -75,11 +76,11 @@ class Workbench(QWidget):
         self.said = hint()
         self.said.setContentsMargins(8, 2, 8, 2)
         self.said.hide()
-        self.jobs = JobBar(self.desk)
+        self.jobs, self.files = JobBar(self.desk), JobBar(self.desk, self.desk.files)
         self.magnification = Magnification(self.desk)
         self.overview = Overview(self.desk)
         self.magnification.map.clicked.connect(self.overview.switch)
-        parts = (self.magnification, _scrolled(*self.folds.values()), self.said, self.jobs)
+        parts = (self.magnification, _scrolled(*self.folds.values()), self.said, self.jobs, self.files)
         column(self, *parts, margins=(0, 0, 0, 0), spacing=0)
         self.desk.said.connect(self._say)
         self.desk.changed.connect(self._changed)

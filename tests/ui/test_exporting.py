@@ -230,8 +230,16 @@ class Gate:
         assert self.open.wait(60)
 
 
-def test_a_table_that_is_cancelled_keeps_its_rows_and_says_so(bench, tmp_path, monkeypatch, qtbot):
-    gate, real = Gate(), answering._one
+@pytest.fixture
+def gate(bench):
+    """Open at the end, whatever happens: the window is closed then."""
+    made = Gate()
+    yield made
+    made.open.set()
+
+
+def test_a_table_that_is_cancelled_keeps_its_rows_and_says_so(bench, gate, tmp_path, monkeypatch, qtbot):
+    real = answering._one
 
     def one(project, record, card, n, *rest, **more):
         if n == 1:
@@ -252,8 +260,8 @@ def test_a_table_that_is_cancelled_keeps_its_rows_and_says_so(bench, tmp_path, m
     assert bench.told == []
 
 
-def test_maps_that_are_cancelled_leave_the_file_that_was_there(bench, tmp_path, monkeypatch, qtbot):
-    gate, real = Gate(), geojson._tiles
+def test_maps_that_are_cancelled_leave_the_file_that_was_there(bench, gate, tmp_path, monkeypatch, qtbot):
+    real = geojson._tiles
 
     def tiles(*about):
         for n, line in enumerate(real(*about)):
@@ -268,16 +276,19 @@ def test_maps_that_are_cancelled_leave_the_file_that_was_there(bench, tmp_path, 
     bench.export.what.setCurrentIndex(MAPS)
     bench.export.write(path)
     qtbot.waitUntil(gate.reached.is_set, timeout=60_000)
-    bench.desk.files.cancel()
+    qtbot.waitUntil(lambda: bench.files.title.text() == "maps.geojson: writing", timeout=60_000)
+    assert not bench.files.isHidden()
+    bench.files.cancel.click()  # below, where it is seen whatever is folded away
     gate.open.set()
     assert bench.wait(60)
     assert bench.export.done.text() == f"Stopped; {path} was not written."
+    assert bench.files.isHidden()
     assert path.read_text() == "before"
     assert not list(tmp_path.glob(".maps*"))
 
 
-def test_maps_do_not_wait_for_a_model_and_a_table_of_answers_does(bench, tmp_path, monkeypatch, qtbot):
-    gate, real = Gate(), answering._one
+def test_maps_do_not_wait_for_a_model_and_a_table_of_answers_does(bench, gate, tmp_path, monkeypatch, qtbot):
+    real = answering._one
 
     def one(*about, **more):
         gate()
@@ -298,8 +309,8 @@ def test_maps_do_not_wait_for_a_model_and_a_table_of_answers_does(bench, tmp_pat
     assert len(rows(tmp_path / "answers.csv")) == 3
 
 
-def test_another_project_ends_what_is_written_of_the_one_before(bench, tmp_path, monkeypatch, qtbot):
-    gate, real = Gate(), answering._one
+def test_another_project_ends_what_is_written_of_the_one_before(bench, gate, tmp_path, monkeypatch, qtbot):
+    real = answering._one
 
     def one(*about, **more):
         gate()

@@ -17,7 +17,7 @@ from napari_mil.ui.exporting import KINDS, SLIDE_FIRST, Kind
 from napari_mil.ui.filewriter import FileWriter
 from napari_mil.ui.labelfile import read_as, unknown_classes
 from napari_mil.ui.state import State
-from napari_mil.ui.widgets import JobBar, allow, button, column, hint, row, text
+from napari_mil.ui.widgets import allow, button, column, hint, row, text
 from napari_mil.ui.words import PROJECT_FIRST, read_words
 
 if TYPE_CHECKING:
@@ -44,8 +44,7 @@ class ExportSection(QWidget):
         )
         self.copy = commandline.copier(desk, lambda: self.kind.line(desk.state), self._why_not)
         buttons = row(self.export_button, self.import_button)
-        bar = JobBar(desk, desk.files)
-        column(self, self.what, self.preview, buttons, self.copy, bar, self.done)
+        column(self, self.what, self.preview, buttons, self.copy, self.done)
         desk.key("Ctrl+Shift+E", self.choose_target, "Export what is chosen in section 6")
         acts.whenever(desk, ("project",), self._arrive)
         acts.whenever(desk, ("record", "corrections", "blind", "second"), self._anew)
