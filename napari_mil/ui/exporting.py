@@ -89,8 +89,8 @@ class Kind:
         """What a reader should know of what was written: `found` is what the steps gave."""
         return ""
 
-    def stopped(self, path: Path) -> str:
-        """What became of the file where the work was cancelled."""
+    def stopped(self, path: Path, last: Progress) -> str:  # noqa: ARG002
+        """What became of the file where the work was cancelled, after its `last` step."""
         return f"Stopped; {path} was not written."
 
 
@@ -193,8 +193,12 @@ class Answers(Kind):
         many = "1 slide" if n == 1 else f"{n:,} slides"
         return f"{many} could not be asked: the column error says why." if n else ""
 
-    def stopped(self, path: Path) -> str:
-        """The rows that are done are there."""
+    def stopped(self, path: Path, last: Progress) -> str:
+        """The rows that are done are there, once it has begun."""
+        from napari_mil.workflow.answering import STAGE
+
+        if last.stage != STAGE:
+            return Kind.stopped(self, path, last)
         return f"Stopped; {path} holds the slides that were done. Export again to go on."
 
 

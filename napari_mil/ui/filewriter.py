@@ -82,7 +82,7 @@ class FileWriter:
             self._say("")  # it was told
             return
         if job.result is None:
-            self._say(kind.stopped(file))
+            self._say(kind.stopped(file, job.last))
         else:
             self._say(
                 f"Written: {file} ({file.stat().st_size:,} bytes). {kind.said(state, job.result)}".strip()

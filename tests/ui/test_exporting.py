@@ -304,8 +304,11 @@ def test_maps_do_not_wait_for_a_model_and_a_table_of_answers_does(bench, gate, t
     bench.export.what.setCurrentIndex(ANSWERS)
     bench.export.write(tmp_path / "answers.csv")
     assert bench.export.done.text() == "Written when the work that runs now is over."
+    bench.export.write(tmp_path / "never.csv").cancel()
     gate.open.set()
     assert bench.wait(60)
+    assert bench.export.done.text() == f"Stopped; {tmp_path / 'never.csv'} was not written."
+    assert not (tmp_path / "never.csv").exists()
     assert len(rows(tmp_path / "answers.csv")) == 3
 
 
