@@ -18,23 +18,26 @@ def frozen(
     """
     given = np.asarray(values)
     array = given if dtype is None else _cast(given, np.dtype(dtype), name)
-    fits = array.ndim == len(shape) and all(
-        want is None or want == got for want, got in zip(shape, array.shape, strict=True)
-    )
-    if not fits:
+    got = array.shape
+    if len(got) != len(shape) or [1 for want, n in zip(shape, got, strict=True) if want not in (None, n)]:
         wanted = "(" + ", ".join("any" if s is None else str(s) for s in shape) + ")"
-        raise ValueError(f"{name} has shape {array.shape}; expected {wanted}.")
-    if array.flags.writeable:
+        raise ValueError(f"{name} has shape {got}; expected {wanted}.")
+    if array is given and array.flags.writeable:
         array = array.copy()
-        array.flags.writeable = False
+    array.flags.writeable = False
     return array
 
 
 def _cast(given: NDArray[Any], dtype: np.dtype[Any], name: str) -> NDArray[Any]:
+    """A new array, or `given` itself."""
     if given.dtype == dtype or dtype.kind != "i":
         return given.astype(dtype, copy=False)
-    with np.errstate(invalid="ignore"):  # told below
-        array = given.astype(dtype) if given.dtype.kind in "biuf" else None
-    if array is None or not np.array_equal(array, given):
+    array = None
+    if given.dtype.kind in "biu":
+        array = given.astype(dtype)
+    elif given.dtype.kind == "f":
+        with np.errstate(invalid="ignore"):  # told below
+            array = given.astype(dtype)
+    if array is None or not (array == given).all():
         raise ValueError(f"{name} holds what is no whole number of {dtype.itemsize * 8} bits.")
     return array

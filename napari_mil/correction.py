@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -57,7 +58,7 @@ class Cells:
         object.__setattr__(self, "cells", cells)
         pitch = (float(self.pitch_px[0]), float(self.pitch_px[1]))
         object.__setattr__(self, "pitch_px", pitch)
-        if not len(self.cells) or not all(np.isfinite(pitch)) or min(pitch) <= 0:
+        if not len(self.cells) or not all(map(math.isfinite, pitch)) or min(pitch) <= 0:
             raise LabelError(f"Painted cells need at least one cell and a positive pitch; got {pitch} px.")
 
     @property
@@ -387,10 +388,13 @@ def place_from(record: Mapping[str, Any]) -> Place:
     pitch = (float(record["pitch_px"][0]), float(record["pitch_px"][1]))
     if "cells" in record:
         return Cells(np.array(record["cells"], np.int32), pitch)
-    row, first, last = np.array(record["runs"], np.int64).reshape(-1, 3).T
+    runs: Any = np.array(record["runs"], np.int64).reshape(-1, 3)
+    row, first, last = runs.T
     lengths = last - first + 1
     if (lengths < 1).any() or lengths.sum() > _MOST_CELLS:
         raise LabelError("Painted cells are written as runs [row, first col, last col], first ≤ last.")
+    if (lengths == 1).all():
+        return Cells(runs[:, :2], pitch)
     start = np.cumsum(lengths) - lengths
     cols = np.arange(lengths.sum()) - np.repeat(start - first, lengths)
     return Cells(np.c_[np.repeat(row, lengths), cols], pitch)

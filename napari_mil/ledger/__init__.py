@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -24,6 +25,7 @@ from napari_mil.ledger.database import EVENTS, TIP, bring_up_to_date, engine_of,
 from napari_mil.ledger.events import GENESIS, NAMING_KINDS, OWN_KINDS, Draft, Event, SlideRecord, seal, unseal
 from napari_mil.ledger.past import Past
 from napari_mil.ledger.replay import Act, Acts, State
+from napari_mil.ledger.rows import collector_paused, fetched, named
 
 __all__ = [
     "GENESIS",
@@ -40,8 +42,8 @@ __all__ = [
     "verify",
 ]
 
-#: A tip and the rows after an event.
-_Newer = tuple[tuple[int, str] | None, list[dict[str, Any]]]
+#: A tip and the rows after an event, as they come.
+_Newer = tuple[tuple[int, str] | None, Iterable[dict[str, Any]]]
 
 
 class Ledger:
@@ -70,7 +72,8 @@ class Ledger:
         self.moved_to = ""
         try:
             bring_up_to_date(self._engine)
-            self._look()
+            with transaction(self._engine, "look") as connection:  # nobody else is here yet
+                self._bring_forward(0, *self._newer(connection, 0))
         except BaseException:
             self.close()
             raise
@@ -236,9 +239,9 @@ class Ledger:
         for column, wanted in ((EVENTS.c.kind, kind), (EVENTS.c.slide_id, slide_id)):
             if wanted is not None:
                 query = query.where(column == wanted)
-        with transaction(self._open(), "look") as connection:
-            rows = connection.execute(query).mappings().all()
-        return tuple(unseal(dict(row), row["seq"], row["previous"]) for row in rows)
+        with transaction(self._open(), "look") as connection, collector_paused():
+            rows = named(fetched(connection.execute(query)))
+            return tuple(unseal(row, row["seq"], row["previous"]) for row in rows)
 
     def at(self, head: str) -> Past:
         """The ledger as it stood at the event with this number or hash (or the first characters of it)."""
@@ -261,32 +264,29 @@ class Ledger:
         """The state, brought forward; nobody waits for a lock while the database is asked."""
         with transaction(self._open(), "look") as connection:
             after = self._state.seq
-            newer = self._newer(connection, after)
-        self._bring_forward(after, *newer)
+            tip, rows = self._newer(connection, after)
+            found = list(rows)
+        self._bring_forward(after, tip, found)
         return self._state
 
     def _newer(self, connection: sa.Connection, after: int) -> _Newer:
         """The tip and the events after a number: one statement, so that both are of one moment."""
         tip = (TIP.c.seq.label("tip_seq"), TIP.c.hash.label("tip_hash"), TIP.c.moved_to)
         query = sa.select(*tip, EVENTS).select_from(TIP.outerjoin(EVENTS, EVENTS.c.seq > after))
-        found = connection.execute(query.order_by(EVENTS.c.seq)).mappings().all()
-        if not found:
+        found = fetched(connection.execute(query.order_by(EVENTS.c.seq)))
+        first = next(found, None)
+        if first is None:
             return None, []
-        self.moved_to = str(found[0]["moved_to"])
-        columns = EVENTS.columns.keys()
-        rows = [{column: row[column] for column in columns} for row in found if row["seq"] is not None]
-        return (found[0]["tip_seq"], found[0]["tip_hash"]), rows
+        self.moved_to = str(first[2])
+        rows = (row[3:] for row in chain([first], found))
+        return (first[0], first[1]), named(row for row in rows if row[0] is not None)
 
-    def _bring_forward(self, after: int, tip: tuple[int, str] | None, rows: list[dict[str, Any]]) -> None:
+    def _bring_forward(self, after: int, tip: tuple[int, str] | None, rows: Iterable[dict[str, Any]]) -> None:
         """Replay rows that come after event `after`; another thread may have done so already."""
-        state, problem = self._state, ""
+        state = self._state
         with self._lock:
-            try:
-                for row in rows:
-                    if row["seq"] > state.seq:
-                        state.apply(unseal(row, state.seq + 1, state.head))
-            except (ProjectError, ValueError, KeyError, TypeError) as error:
-                problem = str(error) or type(error).__name__
+            with collector_paused():
+                problem = next(filter(None, map(self._replay, rows)), "")
             here = state.seq, state.head
             if not problem and (tip is None or tip[0] < after or (tip[0] >= here[0] and tip != here)):
                 problem = f"events after {state.seq} are missing"
@@ -296,12 +296,22 @@ class Ledger:
                 "read, verify tells more, or restore it from a backup."
             )
 
+    def _replay(self, row: dict[str, Any]) -> str:
+        """Replay a row unless it was already, or say what is wrong with it."""
+        state = self._state
+        try:
+            if row["seq"] > state.seq:
+                state.apply(unseal(row, state.seq + 1, state.head))
+        except (ProjectError, ValueError, KeyError, TypeError) as error:
+            return str(error) or type(error).__name__
+        return ""
+
     def _write(self, drafts: Callable[[State], list[Draft]]) -> tuple[Event, ...]:
         """Append what `drafts` makes of the latest state; on return it is on disk."""
         with transaction(self._open(), "write") as connection:
             after = self._state.seq
-            newer = self._newer(connection, after)
-            self._bring_forward(after, *newer)
+            tip, newer = self._newer(connection, after)
+            self._bring_forward(after, tip, list(newer))
             if self.moved_to:
                 raise ProjectError(
                     f"{place_of(self._engine)} was moved to {self.moved_to}; nothing was written here, open "

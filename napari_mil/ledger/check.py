@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from napari_mil.errors import ProjectError
 from napari_mil.ledger.database import EVENTS, TIP, kind_of, place_of
 from napari_mil.ledger.events import GENESIS, Event, unseal
+from napari_mil.ledger.rows import collector_paused, named
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +49,10 @@ def check(engine: sa.Engine) -> Report:
     problem, count = "", 0
     sound: list[Event] = []
     try:
-        with _snapshot(engine) as connection:
-            for row in connection.execute(sa.select(EVENTS).order_by(EVENTS.c.seq)).mappings():
+        with _snapshot(engine) as connection, collector_paused():
+            for row in named(connection.execute(sa.select(EVENTS).order_by(EVENTS.c.seq))):
                 count += 1
-                problem = problem or _take(dict(row), sound)
+                problem = problem or _take(row, sound)
             problem = problem or _frame(connection, sound)
     except sa.exc.DBAPIError as error:
         words = kind_of(engine).sentence(error.orig or error)
