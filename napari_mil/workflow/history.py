@@ -59,30 +59,32 @@ def _log_of(events: Iterable[Event], names: Mapping[str, str]) -> Iterator[tuple
     by_number: dict[int, str] = {}
     numbers: dict[str, int] = {}
     for e in events:
-        if e.kind == "correct":
-            c = from_record(e.payload["correction"])
+        c = from_record(e.payload["correction"]) if e.kind == "correct" else None
+        if c is not None:
             by_number[e.seq], numbers[c.id] = said_words(c), e.seq
             said.setdefault(act_of(e), []).append(by_number[e.seq])
         elif e.kind == "withdraw":
             said[act_of(e)] = [f"withdrawal of {by_number[seq]}" for seq in e.payload["events"]]
         about = {"event": e.seq, "at": str(e.at), "by": e.by, "kind": e.kind}
-        yield e, about | {"slide": names.get(e.slide_id, "")} | _what(e, said, by_number, numbers)
+        yield (
+            e,
+            about
+            | {"slide": names.get(e.slide_id, "")}
+            | (_what(e, said, by_number) if c is None else _stated(c, numbers)),
+        )
 
 
-def _what(
-    e: Event, said: dict[str, list[str]], by_number: dict[int, str], numbers: dict[str, int]
-) -> dict[str, Any]:
-    """What an event did, in words that tell without the others.
+def _stated(c: Correction, numbers: dict[str, int]) -> dict[str, Any]:
+    """What a correction stated; `numbers` : id of a correction → number of its event."""
+    row = {"place": place_words(c.place), "label": c.label or "withdrawn", "was": c.was}
+    return row | ({"text": f"in the place of event {numbers[c.replaces]}"} if c.replaces in numbers else {})
+
+
+def _what(e: Event, said: dict[str, list[str]], by_number: dict[int, str]) -> dict[str, Any]:
+    """What another event did, in words that tell without the others.
 
     said, by_number : acts and events in words
-    numbers : id of a correction → number of its event
     """
-    if e.kind == "correct":
-        c = from_record(e.payload["correction"])
-        row = {"place": place_words(c.place), "label": c.label or "withdrawn", "was": c.was}
-        return row | (
-            {"text": f"in the place of event {numbers[c.replaces]}"} if c.replaces in numbers else {}
-        )
     if e.kind in ("undo", "redo"):
         return {"act": "; ".join(said[act_of(e)])}
     if e.kind in ("withdraw", "lock", "unlock"):

@@ -11,7 +11,7 @@ from napari_mil.correction import Cells, Correction, Polygon, WholeSlide, tile_n
 from napari_mil.errors import LabelError
 from napari_mil.interop import csv_labels
 from napari_mil.steps import drain
-from napari_mil.workflow import Project, import_paths_steps, log_rows, slide_label, undo_row
+from napari_mil.workflow import Project, history, import_paths_steps, log_rows, slide_label, undo_row
 
 CELLS = Cells(np.array([[0, 0], [0, 1]]), (256.0, 256.0))
 RING = Polygon((np.array([[0.0, 0], [0, 90], [90, 90], [90, 0]]),))
@@ -164,6 +164,13 @@ def test_the_log_tells_what_of_which_place_and_what_was_undone(two):
     assert rows[-1]["act"] == "whole slide → label withdrawn"
     assert rows[0]["label"] == LABELS[0]
     assert {r["slide"] for r in log_rows(project, slide="s1")} == {"s1"}
+
+
+def test_the_log_makes_each_correction_once(two, monkeypatch):
+    project, _ = two
+    made, plain = [], history.from_record
+    monkeypatch.setattr(history, "from_record", lambda record: made.append(record) or plain(record))
+    assert sum(row["kind"] == "correct" for row in log_rows(project)) == len(made) > 0
 
 
 def test_undo_needs_no_file(tmp_path):
