@@ -6,11 +6,12 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import reprlib
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
-from napari_mil.errors import ModelError
+from napari_mil.errors import MILError, ModelError
 
 C = TypeVar("C")
 
@@ -38,13 +39,22 @@ _KINDS: dict[type, tuple[type, str]] = {
 }
 
 
+def expect(
+    name: str, value: Any, kind: type | tuple[type, ...], called: str = "", error: type[MILError] = ModelError
+) -> None:
+    """Raise `error` unless `value` is a `kind`, with what it is and what it must be: `called`, or the words
+    for bool, int, float and str, which take numbers of numpy as well.
+    """
+    kind, words = (kind, called) if isinstance(kind, tuple) else _KINDS.get(kind, (kind, called))
+    if not isinstance(value, kind) or (kind in {Integral, Real} and isinstance(value, bool)):
+        raise error(f"{name} is {reprlib.repr(value)}; it must be {called or words}.")
+
+
 def check(config: Any, owner: str) -> None:
     """Raise ModelError naming the first field of `config` of a wrong type, outside its bounds or choices."""
     for f in dataclasses.fields(config):
         value, meta = getattr(config, f.name), f.metadata
-        kind, called = _KINDS.get(type(f.default), (object, ""))
-        if not isinstance(value, kind) or (kind in {Integral, Real} and isinstance(value, bool)):
-            raise ModelError(f"{owner}: {f.name} is {value!r}; it must be {called}.")
+        expect(f"{owner}: {f.name}", value, type(f.default) if type(f.default) in _KINDS else object)
         if meta.get("choices") and value not in meta["choices"]:
             known = ", ".join(map(repr, meta["choices"]))
             raise ModelError(f"{owner}: {f.name} is {value!r}; it must be one of {known}.")

@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 from napari_mil import __version__
 from napari_mil.errors import MILError, ProjectError, reason
+from napari_mil.options import expect
 
 FORMAT = "napari-mil project"
 #: 2: the ledger lies elsewhere, at the address that the marker names; 1: in the folder
@@ -29,6 +30,14 @@ _NO_DAMAGE = (
     *(errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EINTR),
 )
 _FORGOTTEN_S = 7 * 24 * 3600
+
+
+def folder_of(path: str | Path) -> Path:
+    """Where a project is; ProjectError where no folder is named, not even the current one."""
+    expect("The project", path, (str, os.PathLike), "the path of its folder", ProjectError)
+    if not str(path):
+        raise ProjectError("The project is '', an empty path; give its folder, '.' for the current one.")
+    return Path(path).absolute()
 
 
 def read_marker(folder: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from napari_mil.labeltree import LabelTree
 from napari_mil.ledger import SlideRecord
 from napari_mil.steps import Progress, drain
 from napari_mil.store import Store
+from napari_mil.store.disk import folder_of
 from napari_mil.workflow.manifest import follow_up, part_of_split
 from napari_mil.workflow.naming import called, shown_names
 from napari_mil.workflow.pool import SlidePool
@@ -57,7 +58,7 @@ class Project:
     """
 
     def __init__(self, path: str | Path, *, tree: LabelTree | None = None, by: str = "") -> None:
-        self.path = Path(path).absolute()
+        self.path = folder_of(path)
         self.store = Store(self.path, tree=tree or default_tree)
         self.tree, self.ledger, self.by = self.store.tree, self.store.ledger, by
         self.pool = SlidePool()

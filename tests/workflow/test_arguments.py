@@ -6,7 +6,7 @@ from quickstudy import add, study, tiny
 from napari_mil.correction import WholeSlide
 from napari_mil.errors import LabelError, ProjectError, TissueError
 from napari_mil.steps import drain
-from napari_mil.workflow import bag_steps
+from napari_mil.workflow import Project, bag_steps
 
 
 @pytest.mark.parametrize(
@@ -53,3 +53,17 @@ def test_a_region_has_to_be_one_and_one_without_tissue_is_not_said_to_be_the_sli
                 drain(bag_steps(project, slide, region=wrong))
         with pytest.raises(TissueError, match="There is no tissue in this region"):
             drain(bag_steps(project, slide, region=(1e6, 1e6, 2e6, 2e6)))
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("", r"'', an empty path; give its folder, '\.' for"),
+        (None, "None; it must be the path of its folder"),
+    ],
+)
+def test_a_project_needs_a_folder_and_an_empty_path_is_not_the_current_one(tmp_path, monkeypatch, path, said):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ProjectError, match=f"The project is {said}"):
+        Project(path)
+    assert not any(tmp_path.iterdir())
