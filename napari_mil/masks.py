@@ -18,8 +18,9 @@ from torch import Tensor
 from napari_mil.arrays import frozen
 from napari_mil.bag import Bag
 from napari_mil.blocks import HidesTiles, Hiding
-from napari_mil.errors import ModelError
+from napari_mil.errors import BagError, ModelError
 from napari_mil.mil import MILModel, as_tensor
+from napari_mil.options import expect
 
 #: what the codes of `Masks.role` mean
 ROLES: Mapping[int, str] = {
@@ -83,12 +84,14 @@ class Simulator:
 
     def __init__(self, model: MILModel, bag: Bag, *, mode: str | None = None) -> None:
         if not isinstance(model, HidesTiles):
+            expect("The model", model, MILModel, "an mhim model, as `official.load` gives it")
             raise ModelError(f"{model.name} has no teacher and hides no tiles; choose an mhim model.")
         if not model.has_teacher():
             raise ModelError(
                 f"This {model.name} model holds no teacher, so nobody knows which tiles it hid; "
                 "load a checkpoint with its teacher."
             )
+        expect("The bag", bag, Bag, "a Bag of features", BagError)
         self._model: HidesTiles = model
         self._features = as_tensor(model, bag)
         self._mode = mode
@@ -104,8 +107,14 @@ class Simulator:
         progress: float = 0.0,
     ) -> Masks:
         """The tiles hidden at these ratios; None = the model's own, at a training progress in [0, 1]."""
+        expect("draws", draws, int)
+        expect("seed", seed, int)
+        expect("progress", progress, float)
         for name, value in (("mask_ratio", mask_ratio), ("keep_ratio", keep_ratio)):
-            if value is not None and not 0 <= value <= 1:
+            if value is None:
+                continue
+            expect(name, value, float)
+            if not 0 <= value <= 1:
                 raise ModelError(f"{name} is {value}; it is a share of the tiles and must lie in [0, 1].")
         if draws < 1:
             raise ModelError(f"draws is {draws}; at least one is needed.")

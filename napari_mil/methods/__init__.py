@@ -16,7 +16,7 @@ from typing import Any
 from napari_mil.errors import ModelError, reason
 from napari_mil.labeltree import LabelTree
 from napari_mil.mil import MILModel, Preset
-from napari_mil.options import build
+from napari_mil.options import build, expect
 
 GROUP = "napari_mil.methods"
 
@@ -28,9 +28,9 @@ def names() -> tuple[str, ...]:
 
 def get(name: str) -> type[MILModel]:
     """The class of a method; ModelError naming the methods there are."""
-    if name in _own():
+    if isinstance(name, str) and name in _own():
         return _own()[name]
-    if name not in _foreign():
+    if not isinstance(name, str) or name not in _foreign():
         raise ModelError(f"There is no method {name!r}; there are {', '.join(names())}.")
     try:
         kind = _foreign()[name].load()
@@ -74,6 +74,8 @@ def create(
     tree : labels to answer with
     """
     kind = get(name)
+    expect(f"{name}: in_features", in_features, int)
+    expect(f"{name}: tree", tree, LabelTree, "a LabelTree, or a Survival task")
     return kind(build(kind.Config, config, name), in_features, tree)
 
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
+
+from napari_mil.errors import SlideError
+from napari_mil.options import expect
 
 SCHEMES = ("http", "https", "s3")
 _ADDRESS = re.compile(rf"({'|'.join(SCHEMES)}):/+(.+)", re.IGNORECASE)
@@ -96,7 +100,10 @@ def slide_path(text: str | Path | Address) -> SlidePath:
     """
     if isinstance(text, Address):
         return text
+    expect("The slide", text, (str, PathLike), "a path or an address", SlideError)
     plain = str(text).replace("\\", "/")
+    if not plain:
+        raise SlideError("The slide is '', an empty path; give a path or an address.")
     if here := _HERE.fullmatch(plain):
         name = unquote(here[1])
         return Path(name if re.match(r"[a-zA-Z]:/", name) else f"/{name}")

@@ -30,7 +30,12 @@ def plausible(mpp: tuple[float, float] | None) -> tuple[float, float] | None:
 
 def given_mpp(mpp: float | tuple[float, float]) -> tuple[float, float]:
     """(y, x) µm per pixel as a person gave it; SlideError when implausible."""
-    y, x = np.broadcast_to(np.asarray(mpp, np.float64), 2).tolist()
+    try:
+        y, x = np.broadcast_to(np.asarray(mpp, np.float64), 2).tolist()
+    except (TypeError, ValueError) as error:
+        raise SlideError(
+            f"A pixel size of {mpp!r} is no number of µm; give µm per pixel, one number or (y, x)."
+        ) from error
     pair = (y, x)
     if plausible(pair) is None:
         raise SlideError(

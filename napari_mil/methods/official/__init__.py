@@ -20,6 +20,7 @@ from napari_mil.methods.official.fitting import fill, misfit, named_like, reorde
 from napari_mil.methods.official.layouts import LAYOUTS, Layout
 from napari_mil.methods.official.resnet import encoder_of, encoder_weights
 from napari_mil.mil import MILModel
+from napari_mil.options import expect
 
 __all__ = ["Contents", "describe", "dump", "encoder_weights", "load"]
 
@@ -179,6 +180,7 @@ def _tree(layout: Layout, tree: LabelTree | None, classes: int) -> LabelTree:
                 "(on the command line --classes Benign/N,Benign/UDH,… in its order)."
             )
         return LabelTree.from_paths([f"class {i}" for i in range(classes)])
+    expect("The label tree of the checkpoint", tree, LabelTree, "a LabelTree, or None: classes are numbered")
     if len(tree.leaves) != classes:
         raise ModelError(
             f"The checkpoint answers for {classes} classes, the label tree has {len(tree.leaves)} leaves."
@@ -190,6 +192,8 @@ def _orders(tree: LabelTree, classes: Sequence[str] | None) -> dict[int, list[in
     """Per level (−1 the finest, −2 above it): for each class of the tree, its place in the file."""
     if classes is None:
         return {}
+    called = "a list of the tree's leaves, or None: the tree's own order"
+    expect("classes of the checkpoint", classes, (list, tuple), called, LabelError)
     leaves = [tree.node(text) for text in classes]
     if sorted(leaves) != sorted(tree.leaves):
         raise LabelError(

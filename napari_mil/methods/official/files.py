@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from napari_mil.errors import ModelError
+from napari_mil.options import expect
 from napari_mil.weightfile import read_weights
 
 Weights = dict[str, Tensor]
@@ -32,6 +33,7 @@ def unpack(source: Source, part: str = "student") -> Bundle:
     """
     if part not in ("student", "teacher"):
         raise ModelError(f"part is {part!r}; it must be 'student' or 'teacher'.")
+    expect("The checkpoint", source, (str, Path, Mapping), "a path or a state dict")
     held = source if isinstance(source, Mapping) else read_weights(Path(source), "checkpoint")
     if not isinstance(held, Mapping):
         raise ModelError(f"The checkpoint holds a {type(held).__name__}; a state dict was expected.")
