@@ -24,6 +24,7 @@ import numpy as np
 from napari_mil.correction import Cells, Correction, from_record, to_record
 from napari_mil.errors import BagError, LabelError, reason
 from napari_mil.grid import TileGrid
+from napari_mil.interop.cells import quoted, unquoted
 from napari_mil.interop.files import AT_ONCE, meant, parsed, text_of, text_to
 from napari_mil.labeltree import LabelTree
 from napari_mil.prediction import Prediction
@@ -37,7 +38,6 @@ COLUMNS = (
 )  # fmt: skip
 _AS_JSON = ("visible", "place", "model_confidence")
 _TEXT = ("by", "tool", "note")  # never None
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
 _TILE_COLUMNS = ("slide_id", "row", "col", "y0_px", "x0_px", "pitch_y_px", "pitch_x_px", "label")
 _TILE_NEEDS = ("row", "col", "pitch_y_px", "pitch_x_px", "label")
 _NAMESPACE = uuid.UUID("5b8a7a52-6f0c-5b1c-8a4a-0d3c7c1f5e77")
@@ -306,11 +306,11 @@ def _quoted(value: Any, column: str) -> str:
     if value is None or (value == "" and column in _TEXT):
         return ""
     text = str(value)
-    return f"'{text}" if not text or (text.startswith(_FORMULA) and column != "model_confidence") else text
+    return "'" if not text else text if column == "model_confidence" else quoted(text)
 
 
 def _unquoted(field: str) -> str | None:
     """The inverse of `_quoted`, but for texts that are never None."""
     if not field:
         return None
-    return field.removeprefix("'")
+    return unquoted(field)

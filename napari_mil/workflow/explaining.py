@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mil.errors import ModelError
+from napari_mil.interop.cells import cells
 from napari_mil.interop.files import check_place, text_to
 from napari_mil.labeltree import class_names, level_names
 from napari_mil.ledger import SlideRecord
@@ -87,15 +88,15 @@ def write_columns(path: Path, columns: Mapping[str, NDArray[Any]]) -> None:
     texts = [_texts(values) for values in columns.values()]
     with text_to(path) as stream:
         table = csv.writer(stream)
-        table.writerow(columns)
+        table.writerow(cells(columns))
         table.writerows(zip(*texts, strict=True))
 
 
 def _texts(values: NDArray[Any]) -> list[str]:
-    """Numbers as text: real ones as short as gives them back, masks as 0 and 1."""
+    """Numbers as text: real ones as short as gives them back, masks as 0 and 1; texts as cells hold them."""
     plain = values.astype(np.uint8) if values.dtype == np.bool_ else values
     found: list[str] = plain.astype(str).tolist()
-    return found
+    return found if plain.dtype.kind in "iuf" else cells(found)
 
 
 def _columns(

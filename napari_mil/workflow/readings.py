@@ -26,6 +26,7 @@ from napari_mil.correction import (
 )
 from napari_mil.errors import LabelError
 from napari_mil.grid import TileGrid
+from napari_mil.interop.cells import cells, row_of_cells
 from napari_mil.interop.files import text_to
 from napari_mil.labeltree import agree
 from napari_mil.ledger import SlideRecord
@@ -299,7 +300,7 @@ def write_report(report: Report, path: Path) -> Path:
         if path.suffix.lower() == ".json":
             json.dump(rows, stream, indent=1)
         else:
-            table = csv.DictWriter(stream, list(dict.fromkeys(k for row in rows for k in row)))
+            table = csv.DictWriter(stream, cells(dict.fromkeys(k for row in rows for k in row)))
             table.writeheader()
-            table.writerows(rows)
+            table.writerows(map(row_of_cells, rows))
     return path

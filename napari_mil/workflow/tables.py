@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from napari_mil.card import ModelCard
+from napari_mil.interop.cells import cells, row_of_cells
 from napari_mil.interop.files import text_to
 from napari_mil.labeltree import Survival, class_names
 from napari_mil.ledger import SlideRecord
@@ -24,7 +25,7 @@ class Table:
 
     It is written at once, with its header: a place that cannot be written is a ProjectError before any work
     is done. Rows follow every `PAUSE_S` seconds and at the end; what a row has besides the columns is left
-    out.
+    out. Texts that a spreadsheet would take for formulas have an apostrophe before them.
     """
 
     def __init__(self, path: Path, columns: Sequence[str]) -> None:
@@ -46,9 +47,9 @@ class Table:
 
     def _write(self) -> None:
         with text_to(self.path) as stream:
-            table = csv.DictWriter(stream, self.columns, extrasaction="ignore")
+            table = csv.DictWriter(stream, cells(self.columns), extrasaction="ignore")
             table.writeheader()
-            table.writerows(self.rows)
+            table.writerows(map(row_of_cells, self.rows))
         self._written = time.monotonic()
 
 
