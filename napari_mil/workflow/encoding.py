@@ -71,7 +71,8 @@ def encoder_in(folder: Path, which: str) -> Encoder:
     if which == UNKNOWN:
         raise ModelError(
             f"There is no encoder {UNKNOWN!r}: so says the card of a model of which nobody knew what it "
-            "reads. It answers for no slide; take its checkpoint in again with --encoder NAME."
+            "reads. It answers for no slide; take its checkpoint in again and say which encoder it reads (on "
+            "the command line --encoder NAME)."
         )
     which = encoder_of(which)
     name, kept = name_of(which), kept_encoders(folder)

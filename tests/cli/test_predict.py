@@ -138,7 +138,8 @@ def test_a_model_of_which_nobody_said_what_it_reads_says_so_once(folder, tmp_pat
     assert (status, out) == (2, "")
     assert err == (
         "napari-mil: There is no encoder 'unknown': so says the card of a model of which nobody knew what it "
-        "reads. It answers for no slide; take its checkpoint in again with --encoder NAME.\n"
+        "reads. It answers for no slide; take its checkpoint in again and say which encoder it reads (on "
+        "the command line --encoder NAME).\n"
     )
 
 
