@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
-from napari_mil.cli.running import AsJson, By, opened
+from napari_mil.cli.running import AsJson, By, opened, show
 from napari_mil.errors import SlideError
+from napari_mil.steps import Steps
+
+T = TypeVar("T")
 
 app = typer.Typer()
 
@@ -51,11 +55,12 @@ def mpp(
     if project is not None:
         with opened(project, by=by) as p:
             change = said is not None or forget
-            size = say_pixel_size(p, str(slide), said) if change else pixel_size(p, str(slide))
+            look = (say_pixel_size, p, str(slide), said) if change else (pixel_size, p, str(slide))
+            size = show(_alone(*look), as_json=as_json)
         who = "the file" if size.mpp == size.stated else "the project"
         _tell(size.name, size.mpp, who, as_json=as_json)
         return
-    with open_slide(slide_path(slide)) as found:
+    with show(_alone(open_slide, slide_path(slide)), as_json=as_json) as found:
         stated, known = found.stated_mpp, found.mpp
         if stated is not None and (said is not None or forget):
             raise SlideError(f"{slide.name} says itself that a pixel is {stated[1]:g} µm wide; that counts.")
@@ -65,6 +70,12 @@ def mpp(
             forget_mpp(found.fingerprint)
             known = None
     _tell(slide.name, known, "the file" if stated else "you", as_json=as_json)
+
+
+def _alone(act: Callable[..., T], *about: object) -> Steps[T]:
+    """An act as steps: what is copied from a server on its way tells of itself."""
+    yield from ()
+    return act(*about)
 
 
 def _tell(name: str, mpp: tuple[float, float] | None, by: str, *, as_json: bool) -> None:

@@ -80,7 +80,7 @@ def _next(
         about["slides"] = {find_record(p, name).id for name in slide}
     if criterion:
         about["criteria"] = criterion
-    found = show(review_steps(p, **about), as_json=False)
+    found = show(review_steps(p, **about), as_json=as_json)
     for question in found:
         text = f"{question.key}: {question.label} ({question.sure:.0%})? {question.item.reason}"
         print(json.dumps(question.to_record()) if as_json else text)

@@ -29,7 +29,8 @@ def folder(answered, tmp_path):
 
 
 def rows(out):
-    return [json.loads(line) for line in out.splitlines()]
+    """The records, without those that tell how far it is."""
+    return [row for row in map(json.loads, out.splitlines()) if "stage" not in row]
 
 
 def test_the_next_places_are_printed_with_their_reasons(folder, run):
@@ -37,7 +38,9 @@ def test_the_next_places_are_printed_with_their_reasons(folder, run):
     assert status == 0
     assert len(out.splitlines()) == 6
     assert all("? " in line and line.endswith(".") for line in out.splitlines())
-    found = rows(run("review", folder, "-n", 6, "--json")[1])
+    told = run("review", folder, "-n", 6, "--json")[1]
+    assert '"stage": ' in told.splitlines()[0]
+    found = rows(told)
     assert [r["key"] for r in found] == [line.split(": ")[0] for line in out.splitlines()]
     assert {r["slide"] for r in rows(run("review", folder, "--slide", "s1", "--json")[1])} == {"s1"}
     status, _, err = run("review", folder, "--criterion", "luck")

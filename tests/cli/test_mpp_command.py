@@ -5,7 +5,9 @@ import json
 import pytest
 from quickstudy import tiny
 
-from napari_mil import Project
+from napari_mil import Project, open_slide
+from napari_mil.slides import copies
+from napari_mil.steps import Progress
 
 
 def test_it_is_said_shown_changed_and_forgotten(tmp_path, run):
@@ -62,3 +64,19 @@ def test_what_is_damaged_is_one_line(tmp_path, run, own_home):
     assert (status, out) == (0, "silent.tif: nobody has said how many µm a pixel is wide\n")
     assert err.startswith("napari-mil: The µm per pixel that you once said of this slide cannot be read")
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("in_project", [False, True])
+def test_a_slide_that_has_to_be_copied_first_tells_how_far_it_is(tmp_path, run, monkeypatch, in_project):
+    slide, study, words = tiny(tmp_path / "says.tif"), tmp_path / "study", ("--json",)
+    assert run("import", study, slide)[0] == 0
+    plain = open_slide
+
+    def copied(path, **about):
+        copies._heard.get()(Progress(copies.STAGE, 1, 2, "says.tif"))
+        return plain(path, **about)
+
+    monkeypatch.setattr("napari_mil.slides.open_slide", copied)
+    lines = run("mpp", *(("says", "--project", study) if in_project else (slide,)), *words)[1].splitlines()
+    assert json.loads(lines[0]) == {"stage": copies.STAGE, "done": 1, "total": 2, "note": "says.tif"}
+    assert json.loads(lines[1])["result"]["mpp"] == [0.5, 0.5]
