@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -47,16 +48,19 @@ def colours(
     srgb: Annotated[
         bool, typer.Option("--srgb/--stored", help="By the scanner's profile, or as they are stored.")
     ],
+    as_json: AsJson = False,
     by: By = "",
 ) -> None:
     """Show, and compute from, colours as the scanner's profile means them, or as they are stored; an event of
     the ledger. Features are kept apart, and a model is refused slides in the colours it was not trained on.
     """
-    from napari_mil.workflow import set_colours
+    from napari_mil.workflow import project_info, set_colours
 
     with opened(project, by=by) as p:
         set_colours(p, srgb=srgb)
-    print(f"Colours of {project} are {'converted to sRGB' if srgb else 'as stored'} from now on.")
+        colours = project_info(p)["colours"]
+    words = f"Colours of {project} are {colours} from now on."
+    print(json.dumps({"project": str(project.absolute()), "colours": colours}) if as_json else words)
 
 
 @app.command(
@@ -67,6 +71,7 @@ def share(
     project: ExistingProject,
     address: Annotated[str, typer.Argument(help="postgresql://[USER@]SERVER/DATABASE", show_default=False)],
     *,
+    as_json: AsJson = False,
     by: By = "",
 ) -> None:
     """Move what was said into a PostgreSQL database, whole and with the same head, so that several people can
@@ -75,13 +80,24 @@ def share(
     from napari_mil.workflow import share as share_ledger
 
     share_ledger(project, address, by=by)
-    print(f"What is said of {project} is kept at {address} from now on; whoever has the folder works on it.")
+    words = f"What is said of {project} is kept at {address} from now on; whoever has the folder works on it."
+    print(_where(project) if as_json else words)
 
 
 @app.command(epilog="Example: `napari-mil project unshare study/`")
-def unshare(project: ExistingProject, *, by: By = "") -> None:
+def unshare(project: ExistingProject, *, as_json: AsJson = False, by: By = "") -> None:
     """Bring what was said back into the project's folder, whole and with the same head."""
     from napari_mil.workflow import unshare as unshare_ledger
 
     unshare_ledger(project, by=by)
-    print(f"What is said of {project} is kept in its folder from now on.")
+    words = f"What is said of {project} is kept in its folder from now on."
+    print(_where(project) if as_json else words)
+
+
+def _where(project: Path) -> str:
+    """Where a project's ledger is now, as a line for machines."""
+    from napari_mil.workflow import project_info
+
+    with opened(project) as p:
+        row = project_info(p)
+    return json.dumps({key: row[key] for key in ("project", "ledger", "shared", "events", "head")})

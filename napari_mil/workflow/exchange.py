@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from napari_mil.correction import Cells
 from napari_mil.errors import LabelError, MILError, ProjectError
 from napari_mil.labeltree import LabelTree, Survival
 from napari_mil.ledger import SlideRecord
@@ -153,7 +154,9 @@ def _take(
     if file.name.lower().endswith(LABEL_SUFFIXES):
         remarks: list[str] = []
         read = project.import_labels(file, slide, mapping=mapping, remark=remarks.append)
-        return {"labels": len(read)} | ({"note": " ".join(remarks)} if remarks else {})
+        tiles = sum(len(c.place.cells) for c in read if isinstance(c.place, Cells))
+        about = {"labels": len(read)} | ({"tiles": tiles} if tiles else {})
+        return about | ({"note": " ".join(remarks)} if remarks else {})
     return _take_slide(project, file, matched, mpp)
 
 

@@ -260,12 +260,30 @@ def test_a_project_tells_what_it_holds_and_is_shared(folder, run, postgres):
     assert status == 0
     assert f"ledger: {folder / 'ledger.sqlite'} (in the folder), schema 2" in out
     assert "corrections in force: tester 2" in out
-    assert run("project", "share", folder, address)[0] == 0
+    status, out, _ = run("project", "share", folder, address, "--json")
+    shared = json.loads(out)
+    assert (status, shared["ledger"], shared["shared"]) == (0, address, True)
     row = json.loads(run("project", "info", folder, "--json")[1])
     assert (row["ledger"], row["shared"], row["slides"]) == (address, True, 2)
     assert run("labels", "verify", folder)[0] == 0
-    assert run("project", "unshare", folder)[0] == 0
+    back = json.loads(run("project", "unshare", folder, "--json")[1])
+    assert (back["ledger"], back["shared"]) == (str(folder / "ledger.sqlite"), False)
     assert not json.loads(run("project", "info", folder, "--json")[1])["shared"]
+
+
+def test_colours_are_told_to_machines(folder, run):
+    for word, told in (("--srgb", "converted to sRGB"), ("--stored", "as stored")):
+        status, out, _ = run("project", "colours", folder, word, "--json")
+        assert (status, json.loads(out)) == (0, {"project": str(folder), "colours": told})
+
+
+def test_a_table_of_tiles_tells_how_many_it_labels(tmp_path, run):
+    with study(tmp_path, 1) as project:
+        folder, slide = project.path, project.slides[0].id
+    lines = [f"{slide},{row},0,64,64,IC" for row in range(3)]
+    table = tmp_path / "tiles.csv"
+    table.write_text("\n".join(["slide_id,row,col,pitch_y_px,pitch_x_px,label", *lines]))
+    assert run("import", folder, table)[:2] == (0, "tiles.csv: labels 1, tiles 3\n")
 
 
 def test_an_undo_tells_what_it_took_back_and_reads_no_more_than_the_slide(tmp_path, run, monkeypatch):
