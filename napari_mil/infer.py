@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -21,6 +21,8 @@ from napari_mil.prediction import Kind, Prediction, TileMap
 
 #: the class map that ignores what the slide as a whole was called; a missed slide would else show nothing
 WITHOUT_SLIDE = "class/{} without the slide's answer"
+#: logarithms of answers that lie nearer than this are those of the same answer, but for rounding
+SAME = 1e-3
 #: what a method's map holds (numpy's letter) → its kind
 _KINDS: Mapping[str, Kind] = {"f": "score", "b": "mask", "i": "groups"}
 
@@ -116,11 +118,42 @@ def _numbers(output: Output, tree: LabelTree, temperature: float) -> Answer:
     if isinstance(tree, Survival):
         hazards = _numpy(torch.sigmoid(output.logits[-1].cpu().double()))
         return Answer((), _numpy(torch.sigmoid(tiles)), attention, maps, hazards)
-    logits = [level.cpu().double() for level in output.logits]
-    probabilities = tuple(_numpy(torch.softmax(level / temperature, -1)) for level in logits)
-    plain = [torch.softmax(level, -1).numpy() for level in logits]
+    plain = [torch.softmax(level.cpu().double(), -1).numpy() for level in output.logits]
+    said = tuple(np.asarray(p, np.float32) for p in said_at(plain, tree, temperature))
     heads = any(np.abs(p - tree.lift(plain[-1], n)).max() > LIFTED for n, p in enumerate(plain[:-1]))
-    return Answer(probabilities, _numpy(torch.softmax(tiles, -1)), attention, maps, heads=heads)
+    return Answer(said, _numpy(torch.softmax(tiles, -1)), attention, maps, heads=heads)
+
+
+def tempered(probability: NDArray[Any], temperature: float) -> NDArray[np.float64]:
+    """(…, C) softmax(log p / T): what answers are at another temperature; T above 1 makes them less sure."""
+    logits = log_of(probability) / temperature
+    scaled = np.exp(logits - logits.max(-1, keepdims=True))
+    return np.asarray(scaled / scaled.sum(-1, keepdims=True))
+
+
+def log_of(probability: NDArray[Any]) -> NDArray[np.float64]:
+    """(…, C) log p; what float32 holds as 0 is the least that it can hold."""
+    return np.asarray(np.log(np.maximum(np.asarray(probability, np.float64), np.finfo(np.float32).tiny)))
+
+
+def said_at(
+    plain: Sequence[NDArray[Any]], tree: LabelTree, temperature: float
+) -> tuple[NDArray[np.float64], ...]:
+    """Answers (…, C_l) per level, coarse first, at another temperature than the 1 that they are given at.
+
+    A level that is what the one below it adds up to still is: its sums are taken again. One with a head of
+    its own has its own answer at that temperature.
+    """
+    if temperature == 1:
+        return tuple(np.asarray(p, np.float64) for p in plain)
+    said = [tempered(plain[-1], temperature)]
+    for level in reversed(range(len(plain) - 1)):
+        above, below = tree.nodes_at(level), tree.nodes_at(level + 1)
+        up = np.array([[float(tree.parent[node] == top) for top in above] for node in below])
+        own, sums = np.asarray(plain[level]), np.asarray(plain[level + 1], np.float64) @ up
+        lifted = np.abs(log_of(own) - log_of(sums)).max(initial=0) < SAME
+        said.insert(0, said[0] @ up if lifted else tempered(own, temperature))
+    return tuple(said)
 
 
 def _features(values: Any, device: torch.device) -> Any:

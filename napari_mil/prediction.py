@@ -105,7 +105,7 @@ class Prediction:
     @property
     def has_heads(self) -> bool:
         """Whether the method has a head of its own for a coarser level; else that level is lifted from the
-        finest, and differs from it by the temperature alone.
+        finest. (In answers of earlier versions it could differ from that by the temperature.)
         """
         return self.heads or any(m.name == "disagreement" for m in self.maps)
 

@@ -31,6 +31,18 @@ def test_temperature_finds_what_spoiled_the_answers():
     assert fit_temperature(np.full(4, -1), np.full((4, 3), 1 / 3)) == 1.0
 
 
+def test_the_surest_answers_count_by_how_sure_they_are():
+    logits = np.array([[0.0, 12.0]] * 40 + [[70.0, 0.0]])  # the last one is wrong, and as sure as can be
+    p = (np.exp(logits - logits.max(1, keepdims=True))).astype(np.float32)
+    p /= p.sum(1, keepdims=True)
+
+    def loss(temperature):
+        return np.logaddexp(0, (logits[:, 0] - logits[:, 1]) / temperature).mean()
+
+    found = fit_temperature(np.ones(len(p), int), p)
+    assert loss(found) == pytest.approx(min(loss(t) for t in np.geomspace(0.25, 10, 400)), abs=1e-5)
+
+
 def test_answers_that_tell_no_temperature_leave_a_model_uncalibrated():
     truth, p = _answers(200)
     assert told_temperature(truth, p) == pytest.approx(1, abs=0.2)
@@ -92,6 +104,17 @@ def test_calibrated_answers_have_a_smaller_error_and_both_are_told():
     assert sum(table["said"]["count"]) == sum(table["before"]["count"]) == 600
     assert (table["edges"][0], table["edges"][-1]) == (0, 1)
     assert "before" not in reliability(nodes, answers, TREE)
+
+
+def test_the_error_of_groups_is_that_of_what_their_leaves_have_together():
+    truth, sharp = _answers(200, sharp=3.0)
+    nodes, cases = [TREE.leaves[k] for k in truth], [str(i) for i in range(200)]
+    answers = [(TREE.lift(p, 0), p) for p in sharp]
+    found = calibration_metrics(cases, nodes, answers, TREE, temperature=3.0, resamples=10)
+    groups = np.array([TREE.class_index(node, 0) for node in nodes])
+    said = TREE.lift(tempered(sharp, 3.0), 0)
+    assert found["coarse/ece"][0] == pytest.approx(calibration_error(groups, said)[0], abs=1e-6)
+    assert found["coarse/ece"][0] < found["coarse/ece_before"][0]
 
 
 def test_without_known_classes_nothing_is_said():

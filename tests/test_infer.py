@@ -10,7 +10,8 @@ from planted import FLAT, TREE, bag, cohort
 from napari_mil import methods
 from napari_mil.bag import Bag
 from napari_mil.errors import BagError, DeviceError, ModelError
-from napari_mil.infer import answer, call, lesion, predict
+from napari_mil.infer import answer, call, lesion, predict, said_at, tempered
+from napari_mil.labeltree import LabelTree
 from napari_mil.methods.hmil import HMIL
 from napari_mil.methods.hmil.config import HMILConfig
 from napari_mil.mil import total
@@ -108,6 +109,27 @@ def test_temperature_softens_the_slide_and_keeps_the_order(model, one):
     sharp, soft = (predict(model, one, model_id="m", temperature=t) for t in (1.0, 4.0))
     assert soft.probabilities[-1].max() <= sharp.probabilities[-1].max()
     assert soft.best(TREE)[-1][0] == sharp.best(TREE)[-1][0]
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
+def test_at_any_temperature_a_group_has_what_its_leaves_have_together(model, one, temperature):
+    plain = answer(model, one.features).probabilities
+    coarse, fine = answer(model, one.features, temperature=temperature).probabilities
+    np.testing.assert_allclose(fine, tempered(plain[-1], temperature), atol=1e-6)
+    expected = TREE.lift(fine, 0)
+    if model.name == "hmil":  # it has a head for the groups
+        expected = tempered(plain[0], temperature)
+        assert np.abs(coarse - TREE.lift(fine, 0)).max() > 1e-3
+    np.testing.assert_allclose(coarse, expected, atol=1e-6)
+
+
+def test_a_level_above_a_head_of_its_own_is_the_sum_of_that_head():
+    tree = LabelTree.from_paths(["A/a/1", "A/a/2", "A/b/3", "B/c/4"])
+    fine, middle = np.array([0.4, 0.3, 0.2, 0.1]), np.array([0.5, 0.1, 0.4])
+    top, groups, leaves = said_at([np.array([0.6, 0.4]), middle, fine], tree, 2.0)
+    np.testing.assert_allclose(leaves, np.sqrt(fine) / np.sqrt(fine).sum())
+    np.testing.assert_allclose(groups, np.sqrt(middle) / np.sqrt(middle).sum())
+    np.testing.assert_allclose(top, [groups[0] + groups[1], groups[2]])
 
 
 def test_rows_of_an_answer_keep_their_lift(model, one):

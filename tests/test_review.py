@@ -1,5 +1,7 @@
 """What makes a place of a slide worth a question, with the sentence that says so."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from sklearn.model_selection import LeaveOneOut, cross_val_predict
 from napari_mil import methods
 from napari_mil.bag import Bag
 from napari_mil.errors import BagError, ModelError
-from napari_mil.infer import predict
+from napari_mil.infer import predict, tempered
 from napari_mil.prediction import Prediction
 from napari_mil.review import Places, Seen, shortlist
 from napari_mil.review.measures import entropy, fused, left_out, places_of, squared_distances
@@ -55,10 +57,14 @@ def test_a_temperature_parts_no_levels_that_are_one_answer(method, heads, times)
         for parameter in model.parameters():
             parameter.mul_(times)  # surer answers, which a temperature changes more
     said = predict(model, bag, model_id="m", temperature=3.0)
-    differ = np.abs(said.probabilities[0] - TREE.lift(said.probabilities[1], 0)).max()
-    assert differ > 1e-3
-    found = shortlist(Seen(said, bag, np.zeros(40, np.int32)), TREE)
-    assert np.isnan(found.signals["levels"][whole(found)]) == (not heads)
+    coarse, fine = said.probabilities
+    assert (np.abs(coarse - TREE.lift(fine, 0)).max() > 1e-3) == heads
+    plain = predict(model, bag, model_id="m").probabilities
+    earlier = np.asarray(tempered(plain[0], 3.0), np.float32)  # so earlier versions kept every answer
+    assert np.abs(earlier - TREE.lift(fine, 0)).max() > 1e-3
+    for kept in (said, dataclasses.replace(said, probabilities=(earlier, fine))):
+        found = shortlist(Seen(kept, bag, np.zeros(40, np.int32)), TREE)
+        assert np.isnan(found.signals["levels"][whole(found)]) == (not heads)
 
 
 def test_a_tile_that_the_answer_rests_on_is_asked_about_though_the_model_is_sure_of_it():

@@ -12,7 +12,6 @@ from napari_mil.evaluate.calibration import (
     calibration_metrics,
     fit_temperature,
     reliability,
-    tempered,
     told_temperature,
 )
 from napari_mil.evaluate.cases import Split, TrainingCase, folds_by_case, split_by_case, without_leaks
@@ -29,7 +28,7 @@ from napari_mil.evaluate.survival import (
     survival_table,
 )
 from napari_mil.evaluate.tiles import TileRecord, obeyed, tile_metrics
-from napari_mil.infer import Answer, answer, lesion
+from napari_mil.infer import Answer, answer, lesion, said_at, tempered
 from napari_mil.labeltree import LabelTree, Survival
 from napari_mil.mil import MILModel
 
@@ -53,6 +52,7 @@ __all__ = [
     "lesion_of",
     "obeyed",
     "reliability",
+    "said_at",
     "selection",
     "selection_metrics",
     "slide_metrics",

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mil.evaluate.figures import Figure, Floats, case_weights, interval
+from napari_mil.infer import log_of, said_at, tempered
 from napari_mil.labeltree import LabelTree, Survival, level_names
 
 BINS = 10
@@ -22,13 +23,6 @@ BINS = 10
 COLDEST, HOTTEST = 0.25, 10.0
 #: fewer held-out cases with a known class do not tell a temperature
 CALIBRATE_FROM = 10
-
-
-def tempered(probability: NDArray[Any], temperature: float) -> Floats:
-    """(…, C) softmax(log p / T): what answers are at another temperature; T above 1 makes them less sure."""
-    logits = np.log(np.clip(np.asarray(probability, np.float64), 1e-12, 1)) / temperature
-    scaled = np.exp(logits - logits.max(-1, keepdims=True))
-    return np.asarray(scaled / scaled.sum(-1, keepdims=True))
 
 
 def fit_temperature(classes: NDArray[Any], probability: NDArray[Any]) -> float:
@@ -40,7 +34,7 @@ def fit_temperature(classes: NDArray[Any], probability: NDArray[Any]) -> float:
     known = np.asarray(classes) >= 0
     if not known.any():
         return 1.0
-    logits = np.log(np.clip(np.asarray(probability, np.float64)[known], 1e-12, 1))
+    logits = log_of(np.asarray(probability)[known])
     truth = np.asarray(classes)[known]
 
     def loss(log_temperature: float) -> float:
@@ -121,6 +115,9 @@ def calibration_metrics(
     `ece_before` is the error without it.
     """
     found: dict[str, Figure] = {}
+    warm = probabilities
+    if temperature is not None:
+        warm = [said_at(p, tree, temperature) for p in probabilities]
     weights = case_weights(cases, resamples=resamples, seed=seed) if len(cases) else np.ones((1, 0))
     for level, name in enumerate(level_names(tree)):
         known, truth, p = _known(nodes, probabilities, tree, level)
@@ -128,7 +125,7 @@ def calibration_metrics(
             continue
         w = weights[:, known]
         w = w[w.sum(1) > 0]
-        said = p if temperature is None else tempered(p, temperature)
+        said = _known(nodes, warm, tree, level)[2]
         found[f"{name}/ece"] = _centred(calibration_error(truth, said, w))
         if temperature is not None:
             found[f"{name}/ece_before"] = _centred(calibration_error(truth, p, w))

@@ -27,8 +27,8 @@ from napari_mil.evaluate import (
     answers,
     calibration_metrics,
     folds_by_case,
+    said_at,
     slide_metrics,
-    tempered,
 )
 from napari_mil.labeltree import LabelTree
 from napari_mil.steps import Progress, Steps, part_of, told_as
@@ -135,15 +135,15 @@ class Study:
 
     def _pooled(self, resamples: int, seed: int) -> dict[str, Figure]:
         names = [case for run in self.runs for case in run.answers]
+        if not names or self.tree is None:
+            return {}
         nodes = [self.nodes[case] for case in names]
         plain = [tuple(map(np.array, p)) for run in self.runs for p in run.answers.values()]
         said = [
-            tuple(tempered(np.array(level), run.temperature or 1.0) for level in p)
+            said_at([np.array(level) for level in p], self.tree, run.temperature or 1.0)
             for run in self.runs
             for p in run.answers.values()
         ]
-        if not names or self.tree is None:
-            return {}
         drawn = {"resamples": resamples, "seed": seed}
         found = slide_metrics(names, nodes, plain, self.tree, **drawn)
         return found | calibration_metrics(names, nodes, said, self.tree, **drawn)
