@@ -47,6 +47,10 @@ class Past:
         """The slides there were."""
         return tuple(self._state.slides.values())
 
+    def add_slide(self, record: SlideRecord) -> None:
+        """ProjectError: what was then can only be read."""
+        raise ProjectError(f"{record.name} cannot be changed in the ledger as it stood at an earlier event.")
+
     def corrections(self, slide_id: str | None = None) -> tuple[Correction, ...]:
         """Corrections in force then, on a slide or on all."""
         return self._state.corrections(slide_id)

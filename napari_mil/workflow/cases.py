@@ -18,7 +18,7 @@ from napari_mil.steps import ASIDE, Progress, Steps
 from napari_mil.workflow.analyse import slide_bag_steps
 from napari_mil.workflow.manifest import PARTS
 from napari_mil.workflow.naming import shown_names
-from napari_mil.workflow.project import Project, find_card, slide_label
+from napari_mil.workflow.project import Project, as_of, find_card, slide_label
 
 if TYPE_CHECKING:
     from napari_mil.bag import Bag
@@ -27,6 +27,13 @@ if TYPE_CHECKING:
 
 #: encoder of the features, side of the tiles in px, µm per pixel: no model reads two kinds of bags
 Kind = tuple[str, int, float | None]
+
+
+def as_it_stands(project: Project) -> Project:
+    """The project as its ledger stands now, whatever is said while slides are read and a model learns: a card
+    names the last event that its model learned from.
+    """
+    return as_of(project, project.ledger.head) if project.ledger.seq else project
 
 
 def cases_steps(

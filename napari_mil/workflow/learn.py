@@ -9,7 +9,14 @@ from napari_mil.card import ModelCard, Recipe
 from napari_mil.errors import BagError, LabelError, ModelError
 from napari_mil.labeltree import LabelTree, Survival
 from napari_mil.steps import Progress, Steps, told_as
-from napari_mil.workflow.cases import KnownCase, apart, cases_steps, split_words, told_split
+from napari_mil.workflow.cases import (
+    KnownCase,
+    apart,
+    as_it_stands,
+    cases_steps,
+    split_words,
+    told_split,
+)
 from napari_mil.workflow.child import Stop
 from napari_mil.workflow.manifest import PARTS
 from napari_mil.workflow.project import Project, find_card
@@ -89,9 +96,10 @@ def train_model_steps(
     chosen = with_recorded_ids(project, recipe_for(method, recipe, preset=preset))
     options = config_for(method, config, preset=preset)
     aside: list[str] = []
-    known = cases_steps(project, encoder, survival=survival, aside=aside)
-    cases = enough((yield from unless_told(known, stop)), survival=survival)
-    split, name = split_of(project, cases, chosen.seed, aside), name or next_name(project, method)
+    known = as_it_stands(project)
+    reading = cases_steps(known, encoder, survival=survival, aside=aside)
+    cases = enough((yield from unless_told(reading, stop)), survival=survival)
+    split, name = split_of(known, cases, chosen.seed, aside), name or next_name(project, method)
     tree = task_of(project, cases, split, survival=survival, bins=bins, unit=unit)
     folder = run_folder(project, name)
     log = Log(folder, tensorboard=tensorboard)
@@ -100,7 +108,7 @@ def train_model_steps(
     trained = yield from run_steps(run, stop)
     note = "; ".join(aside)
     card = keep_model(
-        project, trained, cases, split, run.config, chosen, method, name, preset=preset, note=note
+        known, trained, cases, split, run.config, chosen, method, name, preset=preset, note=note
     )
     clear_checkpoints(folder)
     return card
@@ -167,7 +175,7 @@ def keep_model(
     note: str = "",
 ) -> ModelCard:
     """Store a trained model with its card, and its recording and its best teacher where there are; the card
-    that stands.
+    that stands. `project` is as its ledger stood when the cases were read.
 
     The same weights are one model: trained again under another name, they stay under the name that they have.
     """

@@ -14,7 +14,7 @@ from napari_mil.card import ModelCard, Recipe
 from napari_mil.labeltree import Survival
 from napari_mil.options import build
 from napari_mil.steps import Progress, Steps
-from napari_mil.workflow.cases import apart, cases_steps
+from napari_mil.workflow.cases import apart, as_it_stands, cases_steps
 from napari_mil.workflow.child import Stop, child_steps
 from napari_mil.workflow.figures import INTERVAL_FROM, figure_words, told_value
 from napari_mil.workflow.learn import keep_model, next_name, run_steps, unless_told
@@ -111,13 +111,14 @@ def retrain_here_steps(
 ) -> Steps[Retrained]:
     """Go on from a model's weights with everything the ledger knows, in this process; store the child.
 
-    `head` names the event of the ledger up to which it counts (number or hash); None is all of it.
+    `head` names the event of the ledger up to which it counts (number or hash); None is all of it, as it
+    stands at the beginning.
     Cases that were held out from the parent stay held out; new cases are learned from. The same ledger head
     and seed give the same weights on a CPU, killed and gone on with or not.
     """
     from napari_mil.train import Log, Training, retrain_recipe
 
-    known = project if head is None else as_of(project, head)
+    known = as_it_stands(project) if head is None else as_of(project, head)
     parent, network = find_card(project, model), project.model(model)
     left: list[str] = []
     survival = isinstance(parent.tree, Survival)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from napari_mil.card import ModelCard, Recipe
 from napari_mil.errors import LabelError
 from napari_mil.steps import Steps
-from napari_mil.workflow.cases import apart, cases_steps
+from napari_mil.workflow.cases import apart, as_it_stands, cases_steps
 from napari_mil.workflow.learn import enough, keep_model, next_name, split_of, task_of
 from napari_mil.workflow.project import Project
 from napari_mil.workflow.runs import run_folder, with_recorded_ids
@@ -49,8 +49,9 @@ def cross_validate_steps(
 
     chosen = with_recorded_ids(project, recipe_for(method, recipe, preset=preset))
     options = config_for(method, config, preset=preset)
-    cases = yield from cases_steps(project, encoder, survival=survival)
-    set_aside = {r.case for r in project.slides if r.split == "test"}
+    known = as_it_stands(project)
+    cases = yield from cases_steps(known, encoder, survival=survival)
+    set_aside = {r.case for r in known.slides if r.split == "test"}
     used = enough([c for c in cases if c.case not in set_aside], survival=survival)
     each = (chosen.seed,) if seeds is None else seeds
     dealt = parts_of({c.case: stratum(c.target) for c in used}, folds=folds, seeds=each)
@@ -61,9 +62,7 @@ def cross_validate_steps(
     def keep(part: Part, trained: Trained, own: Mapping[str, Any], with_seed: Recipe) -> None:
         title = f"{label}-s{part.seed}-f{part.fold}"
         note = "; ".join(dict.fromkeys(aside))
-        keep_model(
-            project, trained, used, part.split, own, with_seed, method, title, preset=preset, note=note
-        )
+        keep_model(known, trained, used, part.split, own, with_seed, method, title, preset=preset, note=note)
 
     return (
         yield from study_steps(
@@ -108,9 +107,10 @@ def search_model_steps(
     options = config_for(method, config, preset=preset)
     tries = len(combinations(method, grid))
     aside: list[str] = []
-    found_here = cases_steps(project, encoder, survival=survival, aside=aside)
+    known = as_it_stands(project)
+    found_here = cases_steps(known, encoder, survival=survival, aside=aside)
     cases = enough((yield from found_here), survival=survival)
-    split = split_of(project, cases, chosen.seed, aside)
+    split = split_of(known, cases, chosen.seed, aside)
     if not split.validation:
         raise LabelError("A search chooses by validation cases, and there are none; label more cases.")
     label = name or next_name(project, method)
@@ -129,7 +129,7 @@ def search_model_steps(
     picked = ", ".join(f"{key} {value}" for key, value in found.settings.items())
     note = "; ".join([f"chosen of {tries} combinations by validation cases: {picked}", *aside])
     card = keep_model(
-        project, found.trained, cases, split, own, with_choice, method, label, preset=preset, note=note
+        known, found.trained, cases, split, own, with_choice, method, label, preset=preset, note=note
     )
     for left in run_folder(project, label).rglob("*.ckpt"):
         left.unlink()

@@ -7,6 +7,7 @@ from napari_mil.slides.mpp import forget_mpp, say_mpp
 from napari_mil.steps import drain
 from napari_mil.workflow import Project, import_paths_steps, slide_bag_steps
 from napari_mil.workflow.analyse import kept_bag
+from napari_mil.workflow.project import as_of
 
 
 def imported(folder, *paths, mpp=None):
@@ -59,6 +60,16 @@ def test_what_was_said_outside_is_taken_along_into_a_project_which_keeps_its_own
         assert project.slide("silent").mpp == (0.25, 0.25)
         assert project.add(silent).mpp == (0.25, 0.25)
     assert imported(tmp_path / "q", silent, mpp="0.4")[1] == [(0.4, 0.4)]  # said now, for this project
+
+
+def test_what_was_said_since_holds_for_a_project_as_it_stood_before_too(tmp_path):
+    silent = tiny(tmp_path / "silent.tif", mpp=None)
+    assert imported(tmp_path / "p", silent)[1] == [None]
+    say(silent, 0.5)
+    with Project(tmp_path / "p") as project:
+        head = project.ledger.head
+        assert drain(slide_bag_steps(as_of(project, head), project.slides[0])).grid.slide_mpp == (0.5, 0.5)
+        assert project.ledger.head == head
 
 
 def test_a_slide_that_a_project_knows_in_pixels_takes_what_was_said_since(tmp_path):

@@ -20,6 +20,7 @@ from napari_mil.workflow import (
     earlier_card,
     retrain_here_steps,
     roll_back,
+    search_model_steps,
     train_model_steps,
 )
 from napari_mil.workflow.difference import difference_maps
@@ -85,6 +86,37 @@ def test_what_was_said_after_a_named_event_does_not_count(project):
         retrained(project, head="0")
     with pytest.raises(ProjectError, match="at least 8 characters"):
         retrained(project, head=then[:5])
+
+
+LEARN = {
+    "train": lambda project, seed: train_model_steps(project, "mean", recipe={**QUICK, "seed": seed}),
+    "search": lambda project, seed: search_model_steps(
+        project, "mean", {"lr": [1e-3]}, recipe={**QUICK, "seed": seed}
+    ),
+    "retrain": lambda project, seed: retrain_here_steps(project, "parent", recipe=SHORT, seed=seed),
+    "study": lambda project, seed: cross_validate_steps(
+        project, "mean", folds=2, seeds=[seed], recipe=QUICK, name=f"study-{seed}", keep_models=True
+    ),
+}
+
+
+@pytest.mark.parametrize("learn", LEARN)
+def test_what_is_said_while_a_model_learns_is_not_learned_from_nor_on_its_card(project, learn):
+    def learned(seed):
+        known = {card.id for card in project.cards}
+        steps, before = LEARN[learn](project, seed), project.ledger.head
+        next(steps)
+        for record in project.slides[seed - 1 :]:
+            project.correct(record.id, WholeSlide(), "Benign/N")
+        drain(steps)
+        made = [card for card in project.cards if card.id not in known]
+        assert made
+        assert {card.ledger_head for card in made} == {before}
+        return made, before
+
+    (first, *_), head = learned(seed=1)
+    if learn == "retrain":
+        assert retrained(project, seed=1, head=head).card.id == first.id
 
 
 def test_a_copy_of_a_held_out_slide_is_not_learned_from(project):
