@@ -87,7 +87,7 @@ def questions(path: Path, tree: LabelTree | None, *, method: str | None = None) 
     words += f" ({said.note})" if said.note else ""
     asked = [
         Question("classes", words, ", ".join(names), _classes(said, tree), instead="edges"),
-        Question("encoder", "encoder whose features it reads", _own(said.encoder) or UNKNOWN, str),
+        Question("encoder", _of_encoder(said), _own(said.encoder) or UNKNOWN, str),
         Question("tile_px", "side of its tiles in pixels", str(TILE_PX), _tile_px),
         Question("mpp", "µm per pixel of its tiles, or none", str(MPP), _mpp),
     ]
@@ -206,7 +206,11 @@ def _keep(
     said: Mapping[str, Any],
     name: str | None,
 ) -> ModelCard:
+    from napari_mil.methods import official
+
     came_with = "" if reads.given is None else f" with the encoder {keep_encoder(project, reads.given).id}"
+    if foreign := official.describe(path, method=said.get("method")).foreign:
+        came_with += f"; the encoder in the file, {foreign}, cannot be used here"
     weights = weight_bytes(model)
     card = ModelCard(
         id="",
@@ -282,6 +286,12 @@ def _given(path: Path, which: str, weights: Path | None) -> Encoder | None:
     if which not in (made.name, made.id):
         raise ModelError(f"The weights in {weights.name} are those of {made.id}, not of {which}.")
     return made
+
+
+def _of_encoder(said: Contents) -> str:
+    """The question about the encoder; it names one in the file that cannot be used here."""
+    words = "encoder whose features it reads"
+    return f"{words} ({said.foreign} stands in the file, and cannot be used here)" if said.foreign else words
 
 
 def _own(encoder: str | None) -> str:

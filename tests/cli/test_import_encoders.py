@@ -9,7 +9,7 @@ from napari_mil import methods
 from napari_mil.labeltree import LabelTree
 from napari_mil.methods import official
 from napari_mil.store.encoders import kept_encoders
-from napari_mil.workflow import Project, add_encoder
+from napari_mil.workflow import Project, add_encoder, questions
 
 pytestmark = pytest.mark.slow
 
@@ -135,6 +135,33 @@ def test_an_encoder_inside_is_kept_and_makes_the_features(micromil, tmp_path, ru
     status, out, err = run("predict", tmp_path / "study", "--model", "micro")
     assert (status, err) == (0, "")
     assert "model micro" in out
+
+
+@pytest.mark.parametrize(
+    ("inside", "words"),
+    [
+        (
+            {f"layer{n}.{k}.conv1.weight" for n, many in enumerate((3, 4, 6, 3), 1) for k in range(many)},
+            "ResNet-34",
+        ),
+        ({f"layer{n}.0.conv1.weight" for n in range(1, 5)}, "a ResNet with 1, 1, 1, 1 blocks per stage"),
+        ({"stem.0.weight", "trunk_output.block1.block1-0.proj.0.weight"}, "a RegNet"),
+        ({"blocks.0.norm.weight", "patch_embed.weight"}, "2 tensors, the first of them blocks.0.norm.weight"),
+    ],
+)
+def test_an_encoder_inside_that_cannot_be_used_here_is_named(inside, words, micromil, tmp_path, run):
+    held = torch.load(micromil, weights_only=True)
+    net = {k: v for k, v in held["model"].items() if not k.startswith("feature_extractor.")}
+    stem = {"conv1.weight"} if "ResNet" in words else set()
+    torch.save({**net, **{f"feature_extractor.{k}": torch.zeros(2) for k in inside | stem}}, micromil)
+    asked = {question.name: question.words for question in questions(micromil, None)}
+    assert f"{words} stands in the file, and cannot be used here" in asked["encoder"]
+    assert run("models", "import", tmp_path / "study", micromil, "--yes")[0] == 0
+    card = the_card(tmp_path / "study")
+    assert card.encoder == "unknown"
+    assert "which encoder made the features it reads" in card.assumed
+    assert f"{words}, cannot be used here; not told by the file" in card.note
+    assert not kept_encoders(tmp_path / "study")
 
 
 def test_another_encoder_than_the_one_inside_leaves_it_aside(micromil, tmp_path, run):

@@ -18,7 +18,7 @@ from napari_mil.labeltree import LabelTree
 from napari_mil.methods.official.files import Bundle, Source, Weights, unpack
 from napari_mil.methods.official.fitting import fill, misfit, named_like, reordered
 from napari_mil.methods.official.layouts import LAYOUTS, Layout
-from napari_mil.methods.official.resnet import encoder_of, encoder_weights
+from napari_mil.methods.official.resnet import encoder_of, encoder_weights, foreign_encoder
 from napari_mil.mil import MILModel
 from napari_mil.options import expect
 
@@ -39,6 +39,7 @@ class Contents:
     choices : methods that share this layout, which only a person can tell apart
     teacher : whether a teacher is in the file too
     encoder : name of an encoder whose weights are in the file too, or None
+    foreign : what a sentence calls an encoder in the file that cannot be used here, or None
     note : what a reader must know beyond that, or None
     """
 
@@ -52,6 +53,7 @@ class Contents:
     choices: tuple[str, ...]
     teacher: bool
     encoder: str | None
+    foreign: str | None
     note: str | None
 
 
@@ -114,6 +116,7 @@ def describe(source: Source, *, method: str | None = None) -> Contents:
         choices=(layout.method, layout.twin) if layout.twin and method is None else (),
         teacher=bundle.teacher is not None,
         encoder=encoder_of(bundle.weights),
+        foreign=foreign_encoder(bundle.weights) if layout.aside else None,
         note=layout.note(bundle),
     )
 

@@ -11,6 +11,12 @@ from napari_mil.methods.official.fitting import misfit
 #: name of the encoder → blocks per stage, width of a block's output over its inner width, stages it uses
 ENCODERS = {"resnet18": ((2, 2, 2, 2), 1, 4), "resnet50-trunc": ((3, 4, 6, 3), 4, 3)}
 _INSIDE = "feature_extractor."
+#: (blocks per stage, growth) of ResNets that are no encoders here → what they are called
+_OTHERS: dict[tuple[tuple[int, ...], int], str] = {
+    ((3, 4, 6, 3), 1): "a ResNet-34",
+    ((3, 4, 23, 3), 4): "a ResNet-101",
+    ((3, 8, 36, 3), 4): "a ResNet-152",
+}
 _COUNTER = "num_batches_tracked"  # of no use outside training; old files lack it
 
 
@@ -57,6 +63,20 @@ def encoder_of(weights: Weights) -> str | None:
     return _name(inner) if _is_resnet(inner) else None
 
 
+def foreign_encoder(weights: Weights) -> str | None:
+    """What a sentence calls an encoder that stands inside a checkpoint and cannot be used here, or None."""
+    inner = {k: v for k, v in _inner(weights).items() if _INSIDE + k in weights}
+    if not inner or encoder_of(weights) is not None:
+        return None
+    if _is_resnet(inner):
+        blocks = tuple(_blocks(inner, stage) for stage in range(1, 5))
+        many = f"a ResNet with {', '.join(map(str, blocks))} blocks per stage"
+        return _OTHERS.get((blocks, _growth(inner)), many)
+    if "stem.0.weight" in inner and any(key.startswith("trunk_output.") for key in inner):
+        return "a RegNet"
+    return f"{len(inner)} tensors, the first of them {min(inner)}"
+
+
 def _inner(weights: Weights) -> Weights:
     inside = {k.removeprefix(_INSIDE): v for k, v in weights.items() if k.startswith(_INSIDE)}
     return inside or weights
@@ -72,12 +92,16 @@ def _blocks(weights: Weights, stage: int) -> int:
 
 def _name(weights: Weights) -> str | None:
     """The encoder of these blocks; stages that it leaves out may be missing."""
-    growth = 4 if "layer1.0.conv3.weight" in weights else 1
+    growth = _growth(weights)
     for name, (blocks, its_growth, stages) in ENCODERS.items():
         found = tuple(_blocks(weights, stage + 1) for stage in range(stages))
         if (found, growth) == (blocks[:stages], its_growth):
             return name
     return None
+
+
+def _growth(weights: Weights) -> int:
+    return 4 if "layer1.0.conv3.weight" in weights else 1
 
 
 def _shapes(blocks: Sequence[int], growth: int) -> dict[str, tuple[int, ...]]:
