@@ -69,7 +69,7 @@ def compare(
     """Say where two cards differ, and their held-out figures side by side; with --evaluate the figures of
     both on the same cases, and their differences.
     """
-    from napari_mil.workflow import compare_cards, compare_steps, find_card, not_alike
+    from napari_mil.workflow import compare_cards, compare_steps, find_card, labels_apart, not_alike
 
     with opened(project) as p:
         one, two = find_card(p, model), find_card(p, other)
@@ -77,10 +77,11 @@ def compare(
             found = show_progress(compare_steps(p, one.id, two.id), as_json=as_json)
             print(json.dumps({"result": found.to_record()}) if as_json else found.in_words())
             return
+        sentences = not_alike(one, two), labels_apart(p, one, two)
     for what, mine, its in compare_cards(one, two):
         row = {"what": what, one.id: mine, two.id: its}
         print(json.dumps(row) if as_json else f"{what}: {mine or 'none'} | {its or 'none'}")
-    if sentence := not_alike(one, two):
+    for sentence in filter(None, sentences):
         say_error(sentence)
 
 

@@ -17,7 +17,7 @@ from napari_mil.workflow.choosing import (
     why_not_train,
 )
 from napari_mil.workflow.colours import converts, set_colours
-from napari_mil.workflow.comparing import compare_steps, not_alike
+from napari_mil.workflow.comparing import compare_steps, labels_apart, not_alike
 from napari_mil.workflow.contradictions import Contradiction, contradictions
 from napari_mil.workflow.difference import difference_steps
 from napari_mil.workflow.editing import (
@@ -144,6 +144,7 @@ __all__ = [
     "label_slides",
     "label_tiles",
     "labelled_place",
+    "labels_apart",
     "lock",
     "log_rows",
     "mended",

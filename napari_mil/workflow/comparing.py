@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 
 from napari_mil.card import ModelCard
-from napari_mil.errors import BagError, ModelError
+from napari_mil.correction import WholeSlide
+from napari_mil.errors import BagError, ModelError, ProjectError
 from napari_mil.labeltree import Survival
 from napari_mil.steps import Progress, Steps
 from napari_mil.workflow.cases import cases_steps
 from napari_mil.workflow.figures import INTERVAL_FROM, figure_words, told_value
-from napari_mil.workflow.project import Project, find_card
+from napari_mil.workflow.naming import shown_names
+from napari_mil.workflow.project import Project, as_of, find_card, slide_label
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,6 +88,44 @@ def not_alike(one: ModelCard, other: ModelCard) -> str:
         f"The figures on these cards were measured on different slides ({len(mine)} and {len(its)}, "
         f"{len(mine & its)} of them the same) and do not compare; --evaluate asks both about the same ones."
     )
+
+
+def labels_apart(project: Project, one: ModelCard, other: ModelCard) -> str:
+    """The sentence that says of which slides on both cards the labels, or the follow-up times, changed
+    between the two trainings, or "" where none did, or the ledger does not know both.
+    """
+    mine, its = (_labels_of(project, card) for card in (one, other))
+    names = shown_names(project.slides)
+    apart = [slide for slide in mine if slide in its and mine[slide] != its[slide]]
+    if not apart:
+        return ""
+    many = f"{len(apart)} slide{'' if len(apart) == 1 else 's'}"
+    more = f" and {len(apart) - 8:,} more" if len(apart) > 8 else ""
+    listed = ", ".join(names.get(slide, slide) for slide in apart[:8])
+    measured = held_out(one) & held_out(other) & set(apart)
+    if not measured:
+        held = "None of them is held out from both."
+    else:
+        held = (
+            f"{len(measured)} of them {'is' if len(measured) == 1 else 'are'} held out from both, so the "
+            "figures on the cards do not compare; --evaluate goes by the labels of now."
+        )
+    return f"Between the two trainings the labels of {many} on both cards changed: {listed}{more}. {held}"
+
+
+def _labels_of(project: Project, card: ModelCard) -> dict[str, tuple[Any, ...]]:
+    """What was known of every slide on a card when its model learned; {} where the ledger does not tell."""
+    try:
+        then = as_of(project, card.ledger_head or "")
+    except ProjectError:  # of another project, or taken in from a file
+        return {}
+    used, survival = {s for part in card.slides.values() for s in part}, isinstance(card.tree, Survival)
+    known: dict[str, tuple[Any, ...]] = {}
+    for record in (r for r in then.slides if r.id in used):
+        said = [c.id for c in then.ledger.corrections(record.id) if not isinstance(c.place, WholeSlide)]
+        labels = (slide_label(then, record), *said)
+        known[record.id] = (record.time, record.event) if survival else labels
+    return known
 
 
 def compare_steps(project: Project, model: str, other: str) -> Steps[Compared]:

@@ -9,9 +9,12 @@ import pytest
 import torch
 from quickstudy import QUICK, study
 
+from napari_mil.card import ModelCard
 from napari_mil.cli import main
+from napari_mil.correction import Cells, WholeSlide
 from napari_mil.errors import BagError, ModelError
 from napari_mil.evaluate import evaluate
+from napari_mil.labeltree import Survival
 from napari_mil.methods import official
 from napari_mil.steps import drain
 from napari_mil.workflow import (
@@ -19,6 +22,7 @@ from napari_mil.workflow import (
     compare_steps,
     evaluate_steps,
     import_model,
+    labels_apart,
     not_alike,
     train_model_steps,
 )
@@ -70,6 +74,62 @@ def test_figures_of_the_validation_part_are_not_taken_for_the_same(project):
     ]
     assert "(1 and 1, 0 of them the same)" in not_alike(*few)
     assert "held-out slides" in [what for what, *_ in compare_cards(*few)]
+
+
+def test_labels_that_changed_between_two_trainings_are_told(tmp_path, monkeypatch, capsys):
+    with study(tmp_path, 16) as project:
+
+        def trained(name, method="mean"):
+            return drain(train_model_steps(project, method, recipe=QUICK, name=name))
+
+        first = trained("first")
+        learned = next(r for r in project.slides if r.id in first.slides["train"])
+        project.correct(learned.id, WholeSlide(), learned.label)  # said again, nothing else
+        second = trained("second", "abmil")
+        assert labels_apart(project, first, second) == ""
+        project.correct(learned.id, WholeSlide(), "Benign/UDH")
+        third = trained("third", "gabmil")
+        sentence = labels_apart(project, second, third)
+        assert (
+            f"the labels of 1 slide on both cards changed: {learned.name}. None of them is held" in sentence
+        )
+        held = next(r for r in project.slides if r.id in third.slides["test"] and r.id != learned.id)
+        place = Cells(np.array([[0, 0]], np.int32), (256.0, 256.0))
+        project.correct(held.id, place, "Malignant/IC")
+        fourth = trained("fourth", "max")
+        assert "1 of them is held out from both, so the figures" in labels_apart(project, third, fourth)
+        assert "2 slides" in labels_apart(project, fourth, first)
+        foreign = (
+            dataclasses.replace(first, ledger_head=None),
+            dataclasses.replace(first, ledger_head="f" * 64),
+        )
+        assert {labels_apart(project, one, fourth) for one in foreign} == {""}
+    words = ["napari-mil", "models", "compare", str(tmp_path / "study"), "first", "fourth"]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit):
+        main()
+    assert "2 slides on both cards changed" in capsys.readouterr().err
+
+
+def test_follow_up_times_that_changed_are_told(tmp_path):
+    with study(tmp_path, 4, survival=(3.0, True)) as project:
+        record, head = project.slides[0], project.ledger.head
+        task = Survival.from_edges([12], intervals=2)
+        about = {
+            "id": "a",
+            "name": "a",
+            "method": "mean",
+            "config": {},
+            "encoder": "builtin",
+            "in_features": 8,
+        }
+        about |= {"tile_px": 256, "mpp": 0.5, "tree": task, "slides": {"test": (record.id,)}}
+        one = ModelCard(**about, ledger_head=head)
+        project.correct(record.id, WholeSlide(), "Benign/UDH")  # a label says nothing of time
+        assert labels_apart(project, one, ModelCard(**about, ledger_head=project.ledger.head)) == ""
+        project.add(record.path, case=record.case, survival=(5.0, False))
+        other = ModelCard(**about, ledger_head=project.ledger.head)
+        assert "1 of them is held out" in labels_apart(project, one, other)
 
 
 def test_both_are_asked_about_the_same_cases_that_neither_has_seen(project):
