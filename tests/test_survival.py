@@ -359,7 +359,7 @@ def test_methods_with_levels_refuse_time():
 @pytest.mark.parametrize("name", ["mean", "abmil", "mhim"])
 def test_training_finds_a_planted_hazard(name):
     cases = planted()
-    split = split_by_case({c.case: stratum(c.target) for c in cases}, test=0.3, seed=0)
+    split = split_by_case({c.case: stratum(c.target, survival=True) for c in cases}, test=0.3, seed=0)
     learned = [c.target for c in cases if c.case in set(split.train)]
     task = Survival.from_times([t.time for t in learned], [t.event for t in learned])
     recipe = Recipe(epochs=12, stage1_epochs=4, lr=3e-3)

@@ -23,7 +23,7 @@ FOLDS = 5
 
 def folded(cases: dict[str, TrainingCase], seed: int, folds: int) -> Drawn:
     """Every case is left out once."""
-    labels = {name: stratum(c.target) for name, c in cases.items()}
+    labels = {name: stratum(c.target, survival=c.target.event is not None) for name, c in cases.items()}
     return Drawn(cases, folds_by_case(labels, folds=folds, seed=seed))
 
 

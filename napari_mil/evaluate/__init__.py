@@ -75,9 +75,11 @@ def selection(targets: Sequence[Target], said: Sequence[Answer], tree: LabelTree
     return selection_metrics([t.slide for t in targets], [a.probabilities for a in said], tree)
 
 
-def stratum(target: Target) -> int:
-    """What splits are balanced by: the slide's label, or whether an event was observed."""
-    return target.slide if target.event is None else 1 + int(target.event)
+def stratum(target: Target, *, survival: bool) -> int:
+    """What splits are balanced by: the slide's label, or where the task is time whether an event was
+    observed.
+    """
+    return 1 + int(bool(target.event)) if survival else target.slide
 
 
 def answers(

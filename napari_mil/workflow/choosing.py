@@ -105,7 +105,7 @@ def why_not_train(
         known = known_cases(project, survival=survival)
         check_enough(len(known), survival=survival)
         chosen = with_recorded_ids(project, recipe_for(method, recipe, preset=preset))
-        split = planned_split(project, known, chosen.seed)
+        split = planned_split(project, known, chosen.seed, survival=survival)
         tree = task_of(project, known, split, survival=survival, bins=bins, unit=unit)
         model = methods.create(method, config_for(method, config, preset=preset), in_features=8, tree=tree)
         _check_recorded(model, chosen, known)

@@ -99,7 +99,8 @@ def train_model_steps(
     known = as_it_stands(project)
     reading = cases_steps(known, encoder, survival=survival, aside=aside)
     cases = enough((yield from unless_told(reading, stop)), survival=survival)
-    split, name = split_of(known, cases, chosen.seed, aside), name or next_name(project, method)
+    split = split_of(known, cases, chosen.seed, aside, survival=survival)
+    name = name or next_name(project, method)
     tree = task_of(project, cases, split, survival=survival, bins=bins, unit=unit)
     folder = run_folder(project, name)
     log = Log(folder, tensorboard=tensorboard)
@@ -146,17 +147,21 @@ def run_steps(run: Any, stop: Stop | None) -> Steps[Trained]:
         steps.close()
 
 
-def split_of(project: Project, cases: Sequence[TrainingCase], seed: int, aside: list[str]) -> Split:
+def split_of(
+    project: Project, cases: Sequence[TrainingCase], seed: int, aside: list[str], *, survival: bool
+) -> Split:
     """The same without what `apart` leaves out."""
-    return apart(planned_split(project, cases, seed), cases, aside)
+    return apart(planned_split(project, cases, seed, survival=survival), cases, aside)
 
 
-def planned_split(project: Project, cases: Sequence[TrainingCase | KnownCase], seed: int) -> Split:
+def planned_split(
+    project: Project, cases: Sequence[TrainingCase | KnownCase], seed: int, *, survival: bool
+) -> Split:
     """The manifest's split where it has one, else one by case."""
     from napari_mil.evaluate import split_by_case, stratum
 
     told = told_split(project, cases)
-    return told or split_by_case({c.case: stratum(c.target) for c in cases}, seed=seed)
+    return told or split_by_case({c.case: stratum(c.target, survival=survival) for c in cases}, seed=seed)
 
 
 def keep_model(

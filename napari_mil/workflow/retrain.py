@@ -185,7 +185,9 @@ def _split_like(parent: ModelCard, cases: Sequence[TrainingCase]) -> Split:
 
     held = {s: part for part in ("validation", "test") for s in parent.slides.get(part, ())}
     if not held:
-        return split_by_case({c.case: stratum(c.target) for c in cases}, seed=parent.recipe.seed)
+        survival = isinstance(parent.tree, Survival)
+        labels = {c.case: stratum(c.target, survival=survival) for c in cases}
+        return split_by_case(labels, seed=parent.recipe.seed)
     parts: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
     for case in cases:
         where = {held[b.slide_id] for b in case.bags if b.slide_id in held}

@@ -54,7 +54,8 @@ def cross_validate_steps(
     set_aside = {r.case for r in known.slides if r.split == "test"}
     used = enough([c for c in cases if c.case not in set_aside], survival=survival)
     each = (chosen.seed,) if seeds is None else seeds
-    dealt = parts_of({c.case: stratum(c.target) for c in used}, folds=folds, seeds=each)
+    labels = {c.case: stratum(c.target, survival=survival) for c in used}
+    dealt = parts_of(labels, folds=folds, seeds=each)
     aside: list[str] = []
     parts = [replace(part, split=apart(part.split, used, aside)) for part in dealt]
     label = name or f"{method}-study"
@@ -110,7 +111,7 @@ def search_model_steps(
     known = as_it_stands(project)
     found_here = cases_steps(known, encoder, survival=survival, aside=aside)
     cases = enough((yield from found_here), survival=survival)
-    split = split_of(known, cases, chosen.seed, aside)
+    split = split_of(known, cases, chosen.seed, aside, survival=survival)
     if not split.validation:
         raise LabelError("A search chooses by validation cases, and there are none; label more cases.")
     label = name or next_name(project, method)

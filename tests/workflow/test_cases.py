@@ -9,11 +9,24 @@ from quickstudy import LABELS, QUICK, add, made_up, study, tiny
 
 from napari_mil.bag import Bag
 from napari_mil.errors import LabelError, ModelError, SlideError
+from napari_mil.evaluate import folds_by_case, split_by_case
 from napari_mil.grid import TileGrid
 from napari_mil.steps import ASIDE, drain
 from napari_mil.train.cohort import prepare
-from napari_mil.workflow import evaluate_steps, retrain_here_steps, train_model_steps
-from napari_mil.workflow.cases import answer_case_steps, cases_steps, split_words, told_split
+from napari_mil.workflow import (
+    cross_validate_steps,
+    evaluate_steps,
+    retrain_here_steps,
+    train_model_steps,
+)
+from napari_mil.workflow.cases import (
+    answer_case_steps,
+    cases_steps,
+    known_cases,
+    split_words,
+    told_split,
+)
+from napari_mil.workflow.learn import planned_split
 
 
 def trained(project, **about):
@@ -91,6 +104,19 @@ def test_the_split_of_a_manifest_is_kept_with_or_without_a_test_part(tmp_path):
         assert len(alone.train) == 5
         assert split_words(alone) == "no case was held out, so there are no figures"
         assert trained(project, name="alone").metrics == {}
+
+
+def test_what_is_learned_is_dealt_evenly_though_follow_up_times_are_known_too(tmp_path):
+    with study(tmp_path, 20, survival=(3.0, True)) as project:
+        known = known_cases(project)
+        labels = {c.case: c.target.slide for c in known}
+        assert len(set(labels.values())) == 2
+        assert planned_split(project, known, 0, survival=False) == split_by_case(labels, seed=0)
+        events = dict.fromkeys(labels, 2)
+        assert planned_split(project, known, 0, survival=True) == split_by_case(events, seed=0)
+        found = drain(cross_validate_steps(project, "mean", folds=5, recipe=QUICK))
+        folds = folds_by_case(labels, folds=5, seed=0)
+        assert [set(run.answers) for run in found.runs] == [set(split.test) for split in folds]
 
 
 def test_slides_of_one_case_in_different_splits_are_an_error(tmp_path):
