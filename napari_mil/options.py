@@ -66,6 +66,13 @@ def check(config: Any, owner: str) -> None:
             )
 
 
+def unknown_option(owner: str, key: object, known: Sequence[str]) -> ModelError:
+    """The error about an option that `owner` does not have; it names those that it has."""
+    near = difflib.get_close_matches(str(key), known, n=1)
+    hint = f" (perhaps {near[0]!r} is meant)" if near else ""
+    return ModelError(f"{owner} has no option {key!r}{hint}; it knows {', '.join(known)}.")
+
+
 def build(kind: type[C], values: Mapping[str, Any] | C | None, owner: str) -> C:
     """A checked `kind` from a mapping (an unknown key is an error naming the known ones), an instance, or
     None.
@@ -78,9 +85,7 @@ def build(kind: type[C], values: Mapping[str, Any] | C | None, owner: str) -> C:
         known = [f.name for f in dataclasses.fields(kind)]  # type: ignore[arg-type]
         for key in values:
             if key not in known:
-                near = difflib.get_close_matches(str(key), known, n=1)
-                hint = f" (perhaps {near[0]!r} is meant)" if near else ""
-                raise ModelError(f"{owner} has no option {key!r}{hint}; it knows {', '.join(known)}.")
+                raise unknown_option(owner, key, known)
         made = kind(**values)
     else:
         raise ModelError(

@@ -208,6 +208,11 @@ def test_grids_are_checked_before_anything_is_trained():
         published_grid("abmil")
     with pytest.raises(ModelError, match="no option 'nonsense'"):
         combinations("mhim", {"nonsense": [1]})
+    with pytest.raises(
+        ModelError,
+        match=r"A search of mhim has no option 'mask_ration' .*it knows version.*epochs",
+    ):
+        combinations("mhim", {"mask_ration": [1]})
     with pytest.raises(ModelError, match="mask_ratio is 2"):
         combinations("mhim", {"mask_ratio": [0.1, 2]})
     with pytest.raises(ModelError, match="at least one value"):

@@ -20,7 +20,7 @@ from napari_mil.device import pick
 from napari_mil.errors import LabelError, ModelError
 from napari_mil.evaluate import Split, TrainingCase
 from napari_mil.labeltree import LabelTree
-from napari_mil.options import build
+from napari_mil.options import build, unknown_option
 from napari_mil.steps import Steps, part_of, told_as
 from napari_mil.train.files import replace_whole
 from napari_mil.train.key import run_key
@@ -71,7 +71,10 @@ def with_settings(
     method: str, config: Mapping[str, Any], recipe: Recipe, settings: Mapping[str, Any]
 ) -> tuple[dict[str, Any], Recipe]:
     """A configuration and a recipe with some options set; a name that both have is the method's."""
-    known = {f.name for f in dataclasses.fields(methods.get(method).Config)}
+    known, ours = ([f.name for f in dataclasses.fields(k)] for k in (methods.get(method).Config, Recipe))
+    for key in settings:
+        if key not in (*known, *ours):
+            raise unknown_option(f"A search of {method}", key, [*known, *ours])
     mine = {k: v for k, v in settings.items() if k in known}
     rest = {k: v for k, v in settings.items() if k not in known}
     asked = config_for(method, {**config, **mine})
