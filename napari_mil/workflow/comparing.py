@@ -92,8 +92,11 @@ def not_alike(one: ModelCard, other: ModelCard) -> str:
 
 def labels_apart(project: Project, one: ModelCard, other: ModelCard) -> str:
     """The sentence that says of which slides on both cards the labels, or the follow-up times, changed
-    between the two trainings, or "" where none did, or the ledger does not know both.
+    between the two trainings, or "" where none did, the ledger does not know both, or one learned labels and
+    the other times.
     """
+    if isinstance(one.tree, Survival) != isinstance(other.tree, Survival):
+        return ""
     mine, its = (_labels_of(project, card) for card in (one, other))
     names = shown_names(project.slides)
     apart = [slide for slide in mine if slide in its and mine[slide] != its[slide]]

@@ -130,6 +130,8 @@ def test_follow_up_times_that_changed_are_told(tmp_path):
         project.add(record.path, case=record.case, survival=(5.0, False))
         other = ModelCard(**about, ledger_head=project.ledger.head)
         assert "1 of them is held out" in labels_apart(project, one, other)
+        labels = dataclasses.replace(other, tree=project.tree)
+        assert labels_apart(project, one, labels) == ""
 
 
 def test_both_are_asked_about_the_same_cases_that_neither_has_seen(project):
