@@ -26,6 +26,7 @@ from napari_mil.train import (
     retrain_recipe,
     train_steps,
 )
+from napari_mil.train.cohort import Cohort, prepare
 from napari_mil.train.fit import REHEARSE
 
 SMALL = {"hidden": 32, "attention_width": 16}
@@ -267,6 +268,14 @@ def test_rare_classes_weigh_more_when_asked(planted):
         return np.mean([answer(model, c.bags[0].features).probabilities[-1][ic] for c in every])
 
     assert chance_of_rare(class_weights=True) > 2 * chance_of_rare(class_weights=False)
+
+
+def test_cases_without_a_label_do_not_change_what_labels_weigh(planted):
+    nodes = [TREE.node(label) if label else 0 for label in ("N", "N", "N", "IC", "", "", "", "")]
+    every = [dataclasses.replace(c, target=Target(n)) for c, n in zip(planted[0], nodes, strict=False)]
+    split = Split(tuple(c.case for c in every))
+    weights = Cohort(prepare(every), split, TREE, torch.device("cpu")).weights()
+    assert list(weights.values()) == pytest.approx([2 / 3] * 3 + [2.0] + [1.0] * 4)
 
 
 def test_bags_are_converted_at_every_visit_when_memory_is_short(planted, monkeypatch):

@@ -94,14 +94,15 @@ class Cohort:
         return [c for c in self.split.train if self.target(c).says(self.tree) or c in tiles]
 
     def weights(self) -> dict[str, float]:
-        """Inverse frequency of each training case's label, mean 1 over the cases; none where the task is
-        time, which such a label says nothing of.
+        """Inverse frequency of each training case's label, mean 1 over the labelled cases, and 1 of others;
+        none where the task is time, which such a label says nothing of.
         """
         if isinstance(self.tree, Survival):
             return {}
         nodes = [self.target(c).slide for c in self.split.train]
         found, counts = np.unique([n for n in nodes if n], return_counts=True)
-        share = {int(n): len(nodes) / (len(found) * int(k)) for n, k in zip(found, counts, strict=True)}
+        total = int(counts.sum())
+        share = {int(n): total / (len(found) * int(k)) for n, k in zip(found, counts, strict=True)}
         return {c: share.get(n, 1.0) for c, n in zip(self.split.train, nodes, strict=True)}
 
     def fetch(self, visit: Visit) -> tuple[Visit, Sent]:
