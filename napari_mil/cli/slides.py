@@ -227,6 +227,10 @@ def explain(
         str, typer.Option(help="clean, official; of MicroMIL also argmax, stochastic, mc.")
     ] = "clean",
     seed: Annotated[int, typer.Option(help="The same seed gives the same table.")] = 0,
+    progress: Annotated[
+        float | None,
+        typer.Option(help="With a mask_schedule: the share of the training at which tiles are hidden."),
+    ] = None,
     *,
     as_json: AsJson = False,
 ) -> None:
@@ -237,7 +241,7 @@ def explain(
 
     with opened(project) as p:
         record = find_record(p, slide)
-        steps = explain_table_steps(p, record, csv, model=model, mode=mode, seed=seed)
+        steps = explain_table_steps(p, record, csv, model=model, mode=mode, seed=seed, progress=progress)
         columns = show(steps, as_json=as_json, slide=record.name)
     row = {"slide": record.name, "tiles": len(columns["index"]), "columns": len(columns), "file": str(csv)}
     words = f"Wrote {row['tiles']} tiles of {record.name} in {row['columns']} columns to {csv}."

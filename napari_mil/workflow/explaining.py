@@ -26,7 +26,13 @@ if TYPE_CHECKING:
 
 
 def explain_steps(
-    project: Project, record: SlideRecord, *, model: str | None = None, mode: str = "clean", seed: int = 0
+    project: Project,
+    record: SlideRecord,
+    *,
+    model: str | None = None,
+    mode: str = "clean",
+    seed: int = 0,
+    progress: float | None = None,
 ) -> Steps[dict[str, NDArray[Any]]]:
     """What a model says of every tile of a slide, as columns {name: (N,)}.
 
@@ -37,20 +43,29 @@ def explain_steps(
     ----------
     model : name or id; None: the adopted one
     mode, seed : as of `MILModel.explain`; the same give the same table
+    progress : the share of the training, in [0, 1], at which tiles are hidden where that follows a schedule;
+        None: its begin
 
-    ModelError when the project has no such model, the model has no such mode, or does not fit the tiles.
+    ModelError when the project has no such model, the model has no such mode, hides no tiles whose share a
+    progress would tell, or does not fit the tiles.
     """
+    from napari_mil.blocks import HidesTiles
     from napari_mil.device import memory_guard
 
     card = asked_card(project, model)
     network = project.model(card.id)
     if mode not in network.modes:
         raise ModelError(f"{network.name} has no mode {mode!r}; choose one of: {', '.join(network.modes)}.")
+    when: dict[str, float] = {} if progress is None else {"progress": progress}
+    if when and not (isinstance(network, HidesTiles) and network.has_teacher()):
+        raise ModelError(f"{card.name} hides no tiles, so there is no progress of a training to explain.")
+    if when and not 0 <= when["progress"] <= 1:
+        raise ModelError(f"progress is {progress}; it is the share of a training and must lie in [0, 1].")
     bag = yield from slide_bag_steps(project, record, encoder=card.encoder)
     card.check(bag)
     yield Progress("explaining", 0, 1)
     with memory_guard(f"the table of {len(bag)} tiles"):
-        said = network.explain(bag, seed=seed, mode=mode)
+        said = network.explain(bag, seed=seed, mode=mode, **when)
     yield Progress("explaining", 1, 1)
     return dict(_columns(said, bag, network))
 
@@ -63,12 +78,13 @@ def explain_table_steps(
     model: str | None = None,
     mode: str = "clean",
     seed: int = 0,
+    progress: float | None = None,
 ) -> Steps[dict[str, NDArray[Any]]]:
     """`explain_steps`, as a CSV file with one row per tile; the columns that it has. A place that cannot be
     written is a ProjectError before any work is done.
     """
     check_place(path)
-    columns = yield from explain_steps(project, record, model=model, mode=mode, seed=seed)
+    columns = yield from explain_steps(project, record, model=model, mode=mode, seed=seed, progress=progress)
     write_columns(path, columns)
     return columns
 

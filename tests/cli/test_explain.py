@@ -132,3 +132,21 @@ def test_what_cannot_be_done_is_one_sentence(project, tmp_path, run):
         assert said in err
         assert len(err.splitlines()) == 1
     assert not (tmp_path / "t.csv").exists()
+
+
+def test_what_is_hidden_follows_the_schedule_to_the_progress_asked_for(project, tmp_path, run):
+    keep(project, "mhim", mask_ratio=0.5, mask_schedule="cosine")
+    keep(project, "abmil")
+    words = ("explain", project.path, "s0", "--csv", tmp_path / "t.csv")
+    hidden = []
+    for asked in ((), ("--progress", 0), ("--progress", 0.5), ("--progress", 1)):
+        assert run(*words, "--model", "mhim", *asked)[0] == 0
+        hidden.append(int((table(tmp_path / "t.csv")["role"] == 1).sum()))
+    assert hidden == [6, 6, 3, 0]
+    for model, asked, said in (
+        ("abmil", 0.5, "abmil hides no tiles, so there is no progress of a training to explain"),
+        ("mhim", 1.5, "progress is 1.5; it is the share of a training and must lie in [0, 1]"),
+    ):
+        status, _, err = run(*words, "--model", model, "--progress", asked)
+        assert status != 0
+        assert said in err
