@@ -35,6 +35,15 @@ class Past:
         return self._state.head
 
     @property
+    def seq(self) -> int:
+        """Number of the last event that counts."""
+        return self._state.seq
+
+    def at(self, head: str) -> Past:
+        """The ledger as it stood at an event that was still earlier, or at this one."""
+        return Past(self._events, head)
+
+    @property
     def of_project(self) -> dict[str, Event]:
         """Kind → the last event of it about the project as a whole."""
         return dict(self._state.of_project)

@@ -24,6 +24,7 @@ from napari_mil.workflow import (
     train_model_steps,
 )
 from napari_mil.workflow.difference import difference_maps
+from napari_mil.workflow.project import as_of
 
 pytestmark = pytest.mark.slow
 
@@ -117,6 +118,16 @@ def test_what_is_said_while_a_model_learns_is_not_learned_from_nor_on_its_card(p
     (first, *_), head = learned(seed=1)
     if learn == "retrain":
         assert retrained(project, seed=1, head=head).card.id == first.id
+
+
+def test_a_first_training_can_be_done_again_from_the_ledger_of_then(project):
+    then = project.ledger.head
+    for record in project.slides[:4]:
+        project.correct(record.id, WholeSlide(), "Benign/UDH")
+    earlier = as_of(project, then)
+    card = drain(train_model_steps(earlier, "mean", recipe={**QUICK, "seed": 5}, name="again"))
+    assert card.ledger_head == then
+    assert drain(train_model_steps(project, "mean", recipe={**QUICK, "seed": 5})).id != card.id
 
 
 def test_a_copy_of_a_held_out_slide_is_not_learned_from(project):
