@@ -119,8 +119,8 @@ def find_slides(folder: Path) -> Iterator[Path]:
     one of photographs are a slide each. Of a folder with several DICOM slides it is a file of each.
 
     Pictures that lie beside a slide are taken for its thumbnails. A project's folder holds features and maps,
-    not slides, and is left out, as is what begins with a dot. A folder that cannot be looked into is found
-    itself, so that whoever opens what was found says so.
+    not slides, and is left out, as is what begins with a dot. A folder that cannot be looked into, and a link
+    to nothing, are found themselves, so that whoever opens what was found says so.
     """
     yield from _found(folder, frozenset())
 
@@ -129,7 +129,7 @@ def _found(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
     """Slides of a folder that lies in others, which links in it may lead back to."""
     from napari_mil.slides.dicomfiles import SUFFIXES as OF_DICOM
     from napari_mil.slides.dicomfiles import first_dicom, slides_in
-    from napari_mil.slides.photos import photographs_in
+    from napari_mil.slides.photos import leads_nowhere, photographs_in
     from napari_mil.slides.zarr import is_zarr
 
     home = folder.resolve()
@@ -147,14 +147,17 @@ def _found(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
             return
         photographs = photographs_in(folder)
         files = [one for one in inside if one.is_file() and one not in photographs]
+        nowhere = [one for one in inside if leads_nowhere(one)]
         folders = [one for one in inside if one.is_dir()]
     except OSError:
         yield folder
         return
     slides = [file for file in files if file.name.lower().endswith(SUFFIXES)]
-    yield from slides
-    if photographs and not slides:
-        yield folder
+    montage = not slides and any(one not in nowhere for one in photographs)
+    if montage:
+        yield folder  # the links among its photographs are said when it is opened
+    gone = [one for one in nowhere if not (montage and one in photographs)]
+    yield from sorted(slides + [one for one in gone if one.name.lower().endswith(SUFFIXES)])
     for one in folders:
         yield from _found(one, above | {home})
 
@@ -165,6 +168,11 @@ def _refuse_nothing(path: Path) -> None:
         if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+:[/\\]", str(path)):
             raise SlideError(f"{path} cannot be opened: addresses of slides begin with https:// or s3://.")
         raise SlideError(f"There is no file {path}; check the path.")
+    if path.is_symlink() and not path.exists():
+        raise SlideError(
+            f"{path.name} cannot be read: it is a link to {path.readlink()}, where there is nothing; mend "
+            "or delete the link."
+        )
     try:
         channel = path.is_fifo() or path.is_socket()  # nothing may ever come out of it
         first = None if channel else next(path.iterdir(), None) if path.is_dir() else _head(path, 1)

@@ -181,7 +181,9 @@ def photographs_in(folder: SlidePath) -> list[File]:
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             found = list(pool.map(RemoteFile, filter(_may_be, listed(folder))))
     else:
-        found = [file for file in folder.iterdir() if _may_be(file) and (file.is_file() or _is_broken(file))]
+        found = [
+            file for file in folder.iterdir() if _may_be(file) and (file.is_file() or leads_nowhere(file))
+        ]
     return sorted((file for file in found if _is_photograph(file)), key=_natural)
 
 
@@ -194,7 +196,7 @@ def _may_be(file: SlidePath) -> bool:
     return not file.name.startswith(".") and file.suffix.lower() in (*SUFFIXES, ".tif", ".tiff")
 
 
-def _is_broken(file: Path) -> bool:
+def leads_nowhere(file: Path) -> bool:
     """Whether it is a link to nothing, which is not to be left out in silence."""
     return file.is_symlink() and not file.exists()
 
@@ -211,7 +213,7 @@ def _open(file: File, *, whole: bool = False) -> BinaryIO:
 
 
 def _is_photograph(file: File) -> bool:
-    if _place(file).suffix.lower() in SUFFIXES or (isinstance(file, Path) and _is_broken(file)):
+    if _place(file).suffix.lower() in SUFFIXES or (isinstance(file, Path) and leads_nowhere(file)):
         return True
     try:
         with _open(file) as stream, tifffile.TiffFile(stream, name=file.name) as tif:

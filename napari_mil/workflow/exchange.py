@@ -214,7 +214,7 @@ def _copied(path: SlidePath, file: SlidePath) -> bool:
     """Whether a file is the slide at `path` again, or takes its place, as far as the file system knows."""
     if isinstance(path, Address) or isinstance(file, Address):
         return path == file
-    return not path.exists() or path.stat().st_size == file.stat().st_size
+    return not path.exists() or (file.exists() and path.stat().st_size == file.stat().st_size)
 
 
 def _follow(project: Project, matched: Matched, files: Sequence[SlidePath]) -> list[dict[str, Any]]:

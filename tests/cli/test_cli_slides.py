@@ -29,6 +29,22 @@ def test_slides_of_one_name_are_told_apart_and_an_unclear_one_is_refused(tmp_pat
     assert [line.split(" ")[1] for line in out.splitlines()] == ["a/1:", "b/1:", "2:"]
 
 
+def test_a_link_to_nothing_in_a_folder_fails_alone_and_is_told(tmp_path, run):
+    for folder in ("a", "b"):
+        tiny(tmp_path / folder / "1.tif", ord(folder))
+    assert run("import", tmp_path / "study", tmp_path / "a")[0] == 0
+    (tmp_path / "b" / "1.tif").rename(tmp_path / "b" / "2.tif")
+    (tmp_path / "b" / "1.tif").symlink_to("gone.tif")
+    status, out, err = run("import", tmp_path / "study", tmp_path / "b")
+    told, taken = out.splitlines()
+    assert status == 1
+    assert told.startswith(
+        "1.tif: FAILED, 1.tif cannot be read: it is a link to gone.tif, where there is nothing"
+    )
+    assert taken.startswith("2.tif: size")
+    assert "1 of 2 files failed" in err
+
+
 def test_embed_needs_no_file_where_features_are_kept(tmp_path, run):
     with study(tmp_path, 1) as project:
         add(project, 1, bag=False)

@@ -151,6 +151,18 @@ def test_what_a_system_hides_and_links_that_lead_back_bring_no_slides(tmp_path):
     assert list(find_slides(tmp_path)) == [tmp_path / "a.svs"]
 
 
+def test_a_link_to_nothing_is_found_and_said(tmp_path):
+    write_svs(tmp_path / "a.svs", picture(64, 64), "raw")
+    for name, to in (("b.tif", "gone.tif"), ("c.svs", "c.svs"), ("d", "gone")):
+        (tmp_path / name).symlink_to(tmp_path / to)
+    assert [one.name for one in find_slides(tmp_path)] == ["a.svs", "b.tif", "c.svs"]
+    said = f"it is a link to {tmp_path / 'gone.tif'}, where there is nothing; mend or delete the link."
+    assert refusal(tmp_path / "b.tif") == f"b.tif cannot be read: {said}"
+    assert "c.svs cannot be read: it is a link to" in refusal(tmp_path / "c.svs")
+    (tmp_path / "a.svs").unlink()
+    assert [one.name for one in find_slides(tmp_path)] == ["b.tif", "c.svs"]
+
+
 @pytest.mark.parametrize(
     "error", [FileNotFoundError(2, "No such file or directory"), OSError(5, "Input/output error")]
 )
