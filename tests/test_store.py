@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -242,6 +242,13 @@ def test_the_latest_answer_for_a_list(store):
         store.save_prediction(answer)
     assert store.latest_answer("s:1/a", "m-1").grid_id == "another"
     assert store.latest_answer("s:1/a", "m-1").maps == ()
+
+
+def test_an_answer_after_the_clock_went_back_is_the_latest(store):
+    ahead = datetime.now(UTC) + timedelta(days=3)
+    for grid, at in (("wrong clock", ahead), ("mended", datetime.now(UTC)), ("later", datetime.now(UTC))):
+        store.save_prediction(some_answer(at=at, grid_id=grid))
+        assert store.latest_answer("s:1/a", "m-1").grid_id == grid
 
 
 def test_models_are_kept_and_never_overwritten(store):

@@ -18,10 +18,11 @@ Names of folders are the keys, so what is there needs not be computed again. Che
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -152,12 +153,28 @@ class Store:
 
     def latest_answer(self, slide_id: str, model_id: str) -> Prediction | None:
         """A model's latest answer for a slide, or None; without its maps, so that a list can ask for many."""
-        folders = self._answer_folder(slide_id, "", model_id, "slide").parent.glob("slide-*")
         found = []
-        for folder in folders:
+        for folder in self._answers(slide_id, model_id):
             with damage(self.folder, folder):
-                found.append(_prediction(attributes(folder), ()))
-        return max(found, key=lambda answer: answer.at, default=None)
+                about = attributes(folder)
+                found.append((about.get("clock", 0), _prediction(about, ())))
+        return max(found, key=lambda both: (both[0], both[1].at), default=(0, None))[1]
+
+    def _answers(self, slide_id: str, model_id: str) -> list[Path]:
+        """The folders of a model's answers for a slide."""
+        return sorted(self._answer_folder(slide_id, "", model_id, "slide").parent.glob("slide-*"))
+
+    def _clock(self, slide_id: str, model_id: str) -> int:
+        """How often the clock is known to have gone back since a model first answered for a slide: answers
+        that were kept before a time that is still to come are older, whatever they say.
+        """
+        seen = {0}
+        for folder in self._answers(slide_id, model_id):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # damage is said when read
+                about = attributes(folder)
+                ahead = datetime.fromisoformat(about["at"]) > datetime.now(UTC)
+                seen.add(int(about.get("clock", 0)) + ahead)
+        return max(seen)
 
     def save_prediction(self, prediction: Prediction) -> None:
         """Keep an answer with all its maps; an earlier answer of the same key is replaced."""
@@ -172,6 +189,7 @@ class Store:
             "calibrated": p.calibrated,
             "heads": p.heads,
             "at": p.at.isoformat(),
+            "clock": self._clock(p.slide_id, p.model_id),
             "maps": [
                 {
                     "name": m.name,
