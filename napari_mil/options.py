@@ -23,11 +23,13 @@ def option(
     low: float | None = None,
     high: float | None = None,
     choices: Sequence[Any] = (),
+    heard: Mapping[str, Sequence[Any]] | None = None,
 ) -> Any:
-    """A dataclass field with bounds (both inclusive) or choices, and the sentence a form shows."""
-    return dataclasses.field(
-        default=default, metadata={"help": help, "low": low, "high": high, "choices": tuple(choices)}
-    )
+    """A dataclass field with bounds (both inclusive) or choices, and the sentence a form shows. `heard` names
+    the values {option: values} of others without which it has no effect.
+    """
+    about = {"help": help, "low": low, "high": high, "choices": tuple(choices), "heard": heard or {}}
+    return dataclasses.field(default=default, metadata=about)
 
 
 #: type of a field's default -> the type that its values must have, and what to call it
@@ -64,6 +66,21 @@ def check(config: Any, owner: str) -> None:
                 f"{owner}: {f.name} is {value}; it must lie in "
                 f"[{'-inf' if low is None else low}, {'inf' if high is None else high}]."
             )
+
+
+def check_heard(config: Any, given: Mapping[str, Any], owner: str) -> None:
+    """Raise ModelError when a person gave an option another value than it has anyway, of which the others
+    make that it has no effect: nobody shall think that it had.
+    """
+    for f in dataclasses.fields(config):
+        for other, values in f.metadata.get("heard", {}).items():
+            told = f.name in given and getattr(config, f.name) != f.default
+            if told and getattr(config, other) not in values:
+                known = " or ".join(map(str, values))
+                raise ModelError(
+                    f"{owner}: {f.name} has no effect with {other} {getattr(config, other)}; "
+                    f"leave it out, or give {other} {known}."
+                )
 
 
 def unknown_option(owner: str, key: object, known: Sequence[str]) -> ModelError:

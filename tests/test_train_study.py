@@ -202,6 +202,23 @@ def test_a_study_with_a_grid_searches_in_every_fold(planted, tmp_path):
     assert not list(tmp_path.rglob("*.ckpt"))
 
 
+def test_an_option_that_has_no_effect_beside_the_others_is_refused():
+    words = r"mhim: low_mask_ratio has no effect with version 2; leave it out, or give version 1\."
+    with pytest.raises(ModelError, match=words):
+        config_for("mhim", {"low_mask_ratio": 0.2})
+    assert config_for("mhim", {"low_mask_ratio": 0.2, "version": 1})["low_mask_ratio"] == 0.2
+    assert config_for("mhim", {"low_mask_ratio": 0.0})["version"] == 2  # what it is anyway
+    assert config_for("mhim", {"low_mask_ratio": 0.1}, preset="v1-tcga-attn")["low_mask_ratio"] == 0.1
+    with pytest.raises(ModelError, match="keep_ratio has no effect with version 1"):
+        config_for("mhim", {"keep_ratio": 0.5}, preset="v1-tcga-attn")
+    with pytest.raises(
+        ModelError, match=r"da_act has no effect with encoder dsmil; .* give encoder attn or gated"
+    ):
+        config_for("mhim", {"da_act": "tanh", "encoder": "dsmil"})
+    assert methods.create("mhim", {"low_mask_ratio": 0.2}, in_features=4, tree=TREE)  # kept models open
+    assert len(combinations("mhim", {"random_mask_ratio": [0.1, 0.2]})) == 2
+
+
 def test_grids_are_checked_before_anything_is_trained():
     assert len(combinations("mhim", published_grid("mhim"))) == 36
     with pytest.raises(ModelError, match="abmil has no published grid"):

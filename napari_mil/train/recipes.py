@@ -9,7 +9,7 @@ from typing import Any
 from napari_mil import methods
 from napari_mil.card import Recipe
 from napari_mil.errors import ModelError
-from napari_mil.options import build
+from napari_mil.options import build, check_heard
 
 
 def recipe_for(
@@ -37,7 +37,9 @@ def config_for(
     _belong(
         given or {}, methods.get(method).Config, Recipe, f"an option of the training, not of {method}: -r"
     )
-    return dataclasses.asdict(build(methods.get(method).Config, {**usual, **(given or {})}, method))
+    config: Any = build(methods.get(method).Config, {**usual, **(given or {})}, method)
+    check_heard(config, given or {}, method)
+    return dataclasses.asdict(config)
 
 
 def _belong(given: Mapping[str, Any], here: type, there: type, words: str) -> None:

@@ -25,7 +25,6 @@ from napari_mil.steps import Steps, part_of, told_as
 from napari_mil.train.files import replace_whole
 from napari_mil.train.key import run_key
 from napari_mil.train.log import Log
-from napari_mil.train.recipes import config_for
 from napari_mil.train.run import Trained, Training, judged
 
 Grid = Mapping[str, Sequence[Any]]
@@ -77,8 +76,10 @@ def with_settings(
             raise unknown_option(f"A search of {method}", key, [*known, *ours])
     mine = {k: v for k, v in settings.items() if k in known}
     rest = {k: v for k, v in settings.items() if k not in known}
-    asked = config_for(method, {**config, **mine})
-    return asked, build(Recipe, {**dataclasses.asdict(recipe), **rest}, f"{method} and the recipe")
+    asked: Any = build(methods.get(method).Config, {**config, **mine}, method)
+    return dataclasses.asdict(asked), build(
+        Recipe, {**dataclasses.asdict(recipe), **rest}, f"{method} and the recipe"
+    )
 
 
 def search_steps(

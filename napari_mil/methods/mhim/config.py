@@ -9,6 +9,7 @@ from napari_mil.mil import Preset
 from napari_mil.options import option
 
 INIT = ("none", "projection", "all")
+FIRST, SECOND = {"version": (1,)}, {"version": (2,)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,12 @@ class MHIMConfig:
     hidden: int = option(512, "width of the projected features", low=8, high=4096)
     attention_width: int = option(128, "width of the attention layer", low=1, high=4096)
     act: str = option("gelu", "activation after the projection", choices=("gelu", "relu"))
-    da_act: str = option("relu", "activation of the attention layer", choices=("relu", "tanh", "gelu"))
+    da_act: str = option(
+        "relu",
+        "activation of the attention layer",
+        choices=("relu", "tanh", "gelu"),
+        heard={"encoder": ("attn", "gated")},
+    )
     dropout: float = option(0.25, "share of projected features dropped while training", low=0.0, high=0.9)
     heads: int = option(8, "heads of the recycling and of the self-attention", low=1, high=64)
     mask_ratio: float = option(0.03, "share of tiles hidden for their high score", low=0.0, high=0.95)
@@ -41,16 +47,27 @@ class MHIMConfig:
         1.0, "of that many more candidates, the share hidden at random; 1: all", low=0.01, high=1.0
     )
     low_mask_ratio: float = option(
-        0.0, "version 1: share of tiles hidden for their low score", low=0.0, high=0.95
+        0.0, "version 1: share of tiles hidden for their low score", low=0.0, high=0.95, heard=FIRST
     )
-    random_mask_ratio: float = option(0.0, "version 1: share of tiles hidden at random", low=0.0, high=0.95)
+    random_mask_ratio: float = option(
+        0.0, "version 1: share of tiles hidden at random", low=0.0, high=0.95, heard=FIRST
+    )
     fusion: str = option(
-        "vote", "how heads agree on salient tiles where there are several", choices=("vote", "mean")
+        "vote",
+        "how heads agree on salient tiles where there are several",
+        choices=("vote", "mean"),
+        heard={"encoder": ("selfattn",)},
     )
     mask_schedule: str = option("none", "cosine: the hidden share decays to 0", choices=("none", "cosine"))
-    keep_ratio: float = option(0.8, "share of the rest seen directly; others are recycled", low=0.0, high=1.0)
-    recycle_tokens: int = option(5, "tokens made of recycled tiles; 0: no recycling", low=0, high=64)
-    query_momentum: float = option(0.9999, "momentum of the recycling queries", low=0.0, high=1.0)
+    keep_ratio: float = option(
+        0.8, "share of the rest seen directly; others are recycled", low=0.0, high=1.0, heard=SECOND
+    )
+    recycle_tokens: int = option(
+        5, "tokens made of recycled tiles; 0: no recycling", low=0, high=64, heard=SECOND
+    )
+    query_momentum: float = option(
+        0.9999, "momentum of the recycling queries", low=0.0, high=1.0, heard=SECOND
+    )
     ema: float = option(0.9997, "momentum of the teacher", low=0.0, high=1.0)
     ema_schedule: str = option("none", "cosine: the momentum rises to 1", choices=("none", "cosine"))
     consistency: float = option(0.5, "weight of the consistency loss with the teacher", low=0.0, high=100.0)
@@ -59,8 +76,13 @@ class MHIMConfig:
         "class",
         "what salience means: confidence of the tile's class, or attention",
         choices=("class", "attention"),
+        heard=SECOND,
     )
-    score_bias: bool = option(False, "add the classifier's bias to the tile's class scores")
+    score_bias: bool = option(
+        False,
+        "add the classifier's bias to the tile's class scores",
+        heard={"encoder": ("attn", "gated", "selfattn")},
+    )
     init_student: str = option(
         "all", "what the student takes from stage 1; as published: none (version 2)", choices=INIT
     )
