@@ -219,6 +219,15 @@ def test_an_option_that_has_no_effect_beside_the_others_is_refused():
     assert len(combinations("mhim", {"random_mask_ratio": [0.1, 0.2]})) == 2
 
 
+def test_a_search_over_what_has_no_effect_is_refused(planted, tmp_path):
+    cases, split = planted
+    about = {"method": "mhim", "recipe": QUICK, "tree": TREE, "device": "cpu"}
+    config, grid = config_for("mhim", {"version": 1}), {"mask_ratio": [0.1], "keep_ratio": [0.8, 0.9]}
+    with pytest.raises(ModelError, match="keep_ratio has no effect with version 1"):
+        drain(search_steps(cases, split, config=config, grid=grid, folder=tmp_path / "s", **about))
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
 def test_grids_are_checked_before_anything_is_trained():
     assert len(combinations("mhim", published_grid("mhim"))) == 36
     with pytest.raises(ModelError, match="abmil has no published grid"):

@@ -20,7 +20,7 @@ from napari_mil.device import pick
 from napari_mil.errors import LabelError, ModelError
 from napari_mil.evaluate import Split, TrainingCase
 from napari_mil.labeltree import LabelTree
-from napari_mil.options import build, unknown_option
+from napari_mil.options import build, check_heard, unknown_option
 from napari_mil.steps import Steps, part_of, told_as
 from napari_mil.train.files import replace_whole
 from napari_mil.train.key import run_key
@@ -109,6 +109,9 @@ def search_steps(
     whole = hashlib.sha256(f"{key} {json.dumps({k: list(v) for k, v in grid.items()})}".encode()).hexdigest()
     tried = _read(folder / "search.json", whole)
     every = combinations(method, grid)
+    for settings in every:  # two that differ by nothing that counts would be trained twice
+        options, _ = with_settings(method, config, recipe, settings)
+        check_heard(build(methods.get(method).Config, options, method), settings, method)
 
     def trying(n: int) -> Steps[Trained]:
         options, own = with_settings(method, config, recipe, every[n])
