@@ -40,7 +40,7 @@ def test_every_slide_goes_out_and_comes_in_by_one_table(two, tmp_path):
     first = project.export(tmp_path / "labels.csv").read_bytes()
     assert project.export(tmp_path / "labels.csv").read_bytes() == first
     rows = {row["slide"]: row for row in drain(import_paths_steps(other.path, [tmp_path / "labels.csv"]))}
-    assert rows["labels.csv"] == {"slide": "labels.csv", "ok": True, "labels": 4}
+    assert rows["labels.csv"] == {"slide": "labels.csv", "ok": True, "labels": 4, "tiles": 2}
     (mine, labels), (theirs, its) = state(project), state(other)
     assert theirs == mine
     assert its == [(labels[0]), (labels[1][0], None, "Atypical"), labels[2]]
@@ -68,7 +68,7 @@ def test_a_table_of_tiles_labels_tiles_and_leaves_the_slide_alone(two, tmp_path)
     csv_labels.write_tiles(tmp_path / "tiles.csv", record.id, grid, nodes, other.tree)
     before = slide_label(other, record)
     [row] = drain(import_paths_steps(other.path, [tmp_path / "tiles.csv"], slide=record.name))
-    assert row == {"slide": "tiles.csv", "ok": True, "labels": 2}
+    assert row == {"slide": "tiles.csv", "ok": True, "labels": 2, "tiles": 3}
     said = list(other.ledger.corrections(record.id))
     assert tile_nodes(said, grid, other.tree).tolist() == nodes.tolist()
     assert slide_label(other, record) == before
