@@ -31,7 +31,8 @@ class Streams:
     ----------
     scores : (N, C) c_i, the tiles' own logits
     attention : (N, C) A; each column sums to 1 over the tiles
-    values : (n, D) V of some tiles after the other, together (N, D)
+    values : (n, D) V of some tiles after the other, together (N, D); kept, since B needs A, which needs the
+        critical tiles of all, and to compute V again costs as much as to project again
     vectors : (C, D) B = Aᵀ V, the bag as each class sees it
     """
 
