@@ -86,7 +86,7 @@ class ModelCard:
         says which part of the split
     survival : Kaplan–Meier curves of the halves by risk on held-out cases, see evaluate.survival_table; with
         `part`; {} where the task is not time
-    made_with : where it was trained: versions, device, seed
+    made_with : where it was trained: versions, device, how products were rounded; the seed is the recipe's
     assumed : what a foreign checkpoint did not say and was assumed
     worse : the sentence that says how it became worse than its parent on held-out cases, or ""
     note : anything a reader should know
