@@ -98,8 +98,8 @@ def answer(
     here = torch.device(device) if device is not None else next(model.parameters()).device
     with (
         memory_guard(f"the answer for {len(features)} tiles"),
+        answering(model.to(here)),  # outside the inference mode: what is moved inside could never learn again
         torch.inference_mode(),
-        answering(model.to(here)),
     ):
         output = model(_features(features, here), _tensor(cells, here, torch.int64))
         made = _numbers(output, model.tree, temperature)
