@@ -97,6 +97,7 @@ def test_it_answers_there_as_here(name, variant):
         assert torch.allclose(a, b.cpu(), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "variant"), CASES)
 @pytest.mark.parametrize("half", [False, True], ids=["float32", "bfloat16"])
 def test_a_step_keeps_to_it(name, variant, half):
@@ -113,6 +114,7 @@ def test_a_step_keeps_to_it(name, variant, half):
     assert all(p.grad.device.type == "elsewhere" and bool(p.grad.isfinite().all()) for p in learned)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "variant"), CASES)
 def test_it_explains_there_as_here(name, variant, no_inference):
     model, (one, _) = make(name, variant).eval(), bag(TREE.leaves[2], seed=3)
