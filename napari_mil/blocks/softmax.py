@@ -20,14 +20,7 @@ NUMBERS, GPU_NUMBERS, QUERIES = 2**21, 2**26, 64
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """(H, n, d) softmax(q kᵀ) v.
-
-    torch's own never has the softmax in memory either, but multiplies in float32 on a CPU whatever it is
-    given: in bfloat16 plain products take two thirds of its time.
-    """
-    if q.device.type == "cpu" and q.dtype == k.dtype == v.dtype == torch.bfloat16:
-        made: Tensor = _Attend.apply(q, k, v)  # type: ignore[no-untyped-call]
-        return made
+    """(H, n, d) softmax(q kᵀ) v; neither it nor its gradient has the softmax whole in memory."""
     return scaled_dot_product_attention(q[None], k[None], v[None], scale=1.0)[0]
 
 
@@ -64,62 +57,33 @@ def _plain(q: Tensor) -> torch.autocast:
     return torch.autocast(q.device.type, enabled=False)
 
 
-class _Attend(torch.autograd.Function):
-    """Piece by piece; on the way back a piece of the softmax is made anew."""
-
-    @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        made = q.new_empty(q.shape[1], len(q), v.shape[2]).transpose(0, 1)  # as tokens lie side by side
-        ctx.save_for_backward(q, k, v, made)
-        with _plain(q):
-            for here, some, look in pieces(q, k):
-                made[here, some] = look @ v[here]
-        return made
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        (q, k, v, made), (asked,) = ctx.saved_tensors, gradients
-        of_q, means = torch.empty_like(q), (asked * made).sum(-1, keepdim=True)
-        of_k, of_v = (torch.empty_like(x, dtype=torch.float32) for x in (k, v))
-        with _plain(q):
-            for here, some, look in pieces(q, k):
-                given = asked[here, some]
-                _add(of_v[here], look.mT @ given, some)
-                back = (given @ v[here].mT).sub_(means[here, some]).mul_(look)
-                of_q[here, some] = back @ k[here]
-                _add(of_k[here], back.mT @ q[here, some], some)
-        return of_q, of_k.to(k.dtype), of_v.to(v.dtype)
-
-
 class _Blend(torch.autograd.Function):
-    """Piece by piece; on the way back a piece of the softmax is made anew."""
+    """Piece by piece; on the way back a piece of the softmax is made anew. Never in bfloat16,
+    which does not tell scores apart.
+    """
 
     @staticmethod
     def forward(ctx: Any, weights: Tensor, q: Tensor, k: Tensor) -> Tensor:
         ctx.save_for_backward(weights, q, k)
-        made = wide(k[:0]).new_empty(k.shape[:2])
+        weights, q, k = (wide(x) for x in (weights, q, k))
+        made = k.new_empty(k.shape[:2])
         with _plain(q):
             for here, some, look in pieces(q, k):
-                seen = weights[here, some, None].mT.to(look.dtype) @ look
-                _add(made[here], seen[:, 0], some)
+                _add(made[here], (weights[here, None, some] @ look)[:, 0], some)
         return made
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        (weights, q, k), (asked,) = ctx.saved_tensors, gradients
-        of_weights, of_q = torch.empty_like(weights), torch.empty_like(q)
-        of_k = torch.empty_like(k, dtype=wide(k[:0]).dtype)
-        # what all keys have in common moves no softmax, but would be rounded
-        mean = asked.mean(-1, keepdim=True)
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
+        given, (asked,) = ctx.saved_tensors, gradients
+        weights, q, k = (wide(x) for x in given)
+        back = of_weights, of_q, of_k = [torch.empty_like(x) for x in (weights, q, k)]
         with _plain(q):
             for here, some, look in pieces(q, k):
-                given = (asked[here] - mean[here])[..., None].to(k.dtype)
-                means = look @ given
-                of_weights[here, some] = means[..., 0] + mean[here]
-                back = torch.sub(given.mT, means).mul_(look)
-                share = weights[here, some, None].to(q.dtype)
-                of_q[here, some] = share * (back @ k[here])
-                _add(of_k[here], back.mT @ (share * q[here, some]), some)
-        return of_weights, of_q, of_k.to(k.dtype)
+                means = look @ asked[here, :, None]
+                of_weights[here, some] = means[..., 0]
+                moved = torch.sub(asked[here, None], means).mul_(look)
+                share = weights[here, some, None]
+                of_q[here, some] = share * (moved @ k[here])
+                _add(of_k[here], moved.mT @ (share * q[here, some]), some)
+        return tuple(one.to(x.dtype) for one, x in zip(back, given, strict=True))
