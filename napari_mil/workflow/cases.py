@@ -40,13 +40,11 @@ def cases_steps(
     project: Project,
     encoder: str,
     *,
-    everything: bool = False,
     survival: bool = False,
     aside: list[str] | None = None,
     card: ModelCard | None = None,
 ) -> Steps[list[TrainingCase]]:
-    """The project's cases with a label of the slide or of tiles (or all of them), embedding what is not yet
-    embedded.
+    """The project's cases with a label of the slide or of tiles, embedding what is not yet embedded.
 
     When the slides of a case are labelled differently, the label that stands last in the tree counts for
     the case. For `survival` it is the cases with a follow-up time; labels of tiles say nothing of it. A slide
@@ -60,9 +58,9 @@ def cases_steps(
     by_case = _by_case(project)
     for n, (case, records) in enumerate(by_case.items()):
         said = _said(project, records, survival=survival)
-        target = _known(project, case, records)
-        if not (everything or _teaches(target, said, survival=survival)):
+        if not _teaches(project, records, survival=survival):
             continue
+        target = _known(project, case, records, survival=survival)
         bags = yield from _case_bags_steps(project, records, encoder, names, aside)
         found.append((case, target, bags, said))
         yield Progress("cases", n + 1, len(by_case), case)
@@ -184,19 +182,23 @@ class KnownCase:
 def known_cases(project: Project, *, survival: bool = False) -> list[KnownCase]:
     """The cases that can be learned from, as `cases_steps` has them; no features are needed for it.
 
-    LabelError when the slides of a case tell different follow-up times.
+    LabelError when it is for `survival` and the slides of a case tell different follow-up times.
     """
-    made = []
-    for case, records in _by_case(project).items():
-        target = _known(project, case, records)
-        if _teaches(target, _said(project, records, survival=survival), survival=survival):
-            made.append(KnownCase(case, tuple(record.id for record in records), target))
-    return made
+    return [
+        KnownCase(
+            case,
+            tuple(record.id for record in records),
+            _known(project, case, records, survival=survival),
+        )
+        for case, records in _by_case(project).items()
+        if _teaches(project, records, survival=survival)
+    ]
 
 
 def count_cases(project: Project, *, survival: bool = False) -> tuple[int, int]:
-    """How many cases can be learned from, and how many there are; errors as `known_cases`."""
-    return len(known_cases(project, survival=survival)), len(_by_case(project))
+    """How many cases can be learned from, and how many there are."""
+    by_case = _by_case(project).values()
+    return sum(_teaches(project, records, survival=survival) for records in by_case), len(by_case)
 
 
 def _by_case(project: Project) -> dict[str, list[SlideRecord]]:
@@ -213,9 +215,11 @@ def _said(
     return {r.id: () if survival else project.ledger.corrections(r.id) for r in records}
 
 
-def _teaches(target: Target, said: Mapping[str, Sequence[Correction]], *, survival: bool) -> bool:
+def _teaches(project: Project, records: Sequence[SlideRecord], *, survival: bool) -> bool:
     """Whether a case has a follow-up time, or a label of the slide or of tiles."""
-    return target.time is not None if survival else bool(target.slide or any(said.values()))
+    if survival:
+        return any(r.time is not None and r.event is not None for r in records)
+    return any(slide_label(project, r) or project.ledger.corrections(r.id) for r in records)
 
 
 def _bag_steps(project: Project, record: SlideRecord, encoder: str) -> Steps[Bag | str]:
@@ -228,9 +232,13 @@ def _bag_steps(project: Project, record: SlideRecord, encoder: str) -> Steps[Bag
         return str(error)
 
 
-def _known(project: Project, case: str, records: Sequence[SlideRecord]) -> Target:
-    """What is known of a case as a whole; LabelError when its slides tell different follow-up times."""
+def _known(project: Project, case: str, records: Sequence[SlideRecord], *, survival: bool) -> Target:
+    """What is known of a case as a whole, and its time only for `survival`; LabelError when its slides tell
+    different follow-up times.
+    """
     node = max(project.tree.node(slide_label(project, r)) for r in records)
+    if not survival:
+        return Target(node)
     told = {(r.time, r.event) for r in records if r.time is not None and r.event is not None}
     if len(told) > 1:
         raise LabelError(

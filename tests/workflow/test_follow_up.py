@@ -16,6 +16,7 @@ from napari_mil.workflow import (
     retrain_here_steps,
     train_model_steps,
 )
+from napari_mil.workflow.cases import cases_steps, count_cases, known_cases
 
 pytestmark = pytest.mark.slow
 SHORT = {"epochs": 3, "stage1_epochs": 1, "min_epochs": 1}
@@ -104,3 +105,13 @@ def test_slides_of_one_case_agree_on_its_time(followed):
     followed.add(second.path, case=first.case, survival=(99.0, True))
     with pytest.raises(LabelError, match="tell different follow-up times"):
         drain(train_model_steps(followed, "abmil", survival=True))
+    labelled, cases = count_cases(followed)
+    assert count_cases(followed, survival=True) == (cases, cases)
+    assert len(known_cases(followed)) == labelled  # labels do not need it
+
+
+def test_what_learns_labels_reads_no_time(followed):
+    for record, time in zip(followed.slides[:2], (1.0, 99.0), strict=True):
+        followed.add(record.path, case="one", survival=(time, True))
+    cases = drain(cases_steps(followed, "builtin"))
+    assert {case.target.time for case in cases} == {None}
