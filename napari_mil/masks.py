@@ -20,7 +20,7 @@ from napari_mil.bag import Bag
 from napari_mil.blocks import HidesTiles, Hiding
 from napari_mil.errors import BagError, ModelError
 from napari_mil.mil import MILModel, as_tensor
-from napari_mil.options import expect
+from napari_mil.options import expect, one_of
 
 #: what the codes of `Masks.role` mean
 ROLES: Mapping[int, str] = {
@@ -92,6 +92,7 @@ class Simulator:
                 "load a checkpoint with its teacher."
             )
         expect("The bag", bag, Bag, "a Bag of features", BagError)
+        one_of("mode", mode, (*model.modes, None))
         self._model: HidesTiles = model
         self._features = as_tensor(model, bag)
         self._mode = mode

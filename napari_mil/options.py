@@ -52,14 +52,20 @@ def expect(
         raise error(f"{name} is {reprlib.repr(value)}; it must be {called or words}.")
 
 
+def one_of(name: str, value: Any, choices: Sequence[Any]) -> None:
+    """Raise ModelError unless `value` is among the `choices`."""
+    if value not in choices:
+        known = ", ".join(map(repr, choices))
+        raise ModelError(f"{name} is {reprlib.repr(value)}; it must be one of {known}.")
+
+
 def check(config: Any, owner: str) -> None:
     """Raise ModelError naming the first field of `config` of a wrong type, outside its bounds or choices."""
     for f in dataclasses.fields(config):
         value, meta = getattr(config, f.name), f.metadata
         expect(f"{owner}: {f.name}", value, type(f.default) if type(f.default) in _KINDS else object)
-        if meta.get("choices") and value not in meta["choices"]:
-            known = ", ".join(map(repr, meta["choices"]))
-            raise ModelError(f"{owner}: {f.name} is {value!r}; it must be one of {known}.")
+        if meta.get("choices"):
+            one_of(f"{owner}: {f.name}", value, meta["choices"])
         low, high = meta.get("low"), meta.get("high")
         if (low is not None and not value >= low) or (high is not None and not value <= high):
             raise ModelError(

@@ -65,6 +65,8 @@ def test_the_classes_of_a_checkpoint_are_a_tree_and_a_list(about, error, said):
         ({"draws": 1.5}, ModelError, "draws is 1.5; it must be a whole number"),
         ({"seed": None}, ModelError, "seed is None; it must be a whole number"),
         ({"progress": "x"}, ModelError, "progress is 'x'; it must be a number"),
+        ({"mode": "oficial"}, ModelError, "mode is 'oficial'; it must be one of 'clean', 'official', None"),
+        ({"mode": 3}, ModelError, "mode is 3; it must be one of"),
     ],
 )
 def test_masks_are_simulated_of_a_model_and_a_bag_by_numbers(about, error, said):
