@@ -15,6 +15,7 @@ from napari_mil.errors import BagError
 from napari_mil.labeltree import LabelTree
 
 _AT_ONCE = 8192  # tiles
+_ROUNDING = 1e-6  # of a lift: 1 / N in float32, N times, may be a little less than 1
 
 
 def call_tiles(
@@ -82,7 +83,8 @@ def calls(
     for some in _chunks(len(p)):
         mine = _by_class(p[some])
         best, chance = _highest(_to_level(mine, under, np.add))
-        sure = (chance >= min_probability) & (_looked(_by_class(raised[some]), best, under) >= min_lift)
+        looked = _looked(_by_class(raised[some]), best, under) >= min_lift * (1 - _ROUNDING)
+        sure = (chance >= min_probability) & looked
         for slide, made in zip(slides, called, strict=True):
             agrees = True if slide is None else _agreed(mine, slide, best, under) >= min_probability
             np.multiply(nodes[best], sure & agrees, out=made[some])

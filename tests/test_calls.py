@@ -5,8 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from napari_mil import methods
 from napari_mil.calls import call_tiles, calls, lesion_score
 from napari_mil.errors import BagError
+from napari_mil.infer import answer
 from napari_mil.labeltree import LabelTree
 
 TREE = LabelTree.from_paths(["Benign/N", "Benign/UDH", "Malignant/DCIS", "Malignant/IC"], normal=["Benign/N"])
@@ -22,6 +24,15 @@ def softmax(logits):
 def test_a_sure_tile_is_called_only_where_the_model_looked():
     p = [[0.05, 0.05, 0.1, 0.8]] * 3
     assert call_tiles(p, [[0.99], [1.0], [7.0]], None, TREE).tolist() == [0, IC, IC]
+
+
+@pytest.mark.parametrize("tiles", [1, 40, 41, 47, 107])
+def test_even_attention_is_a_lift_of_one_whatever_it_is_rounded_to(tiles):
+    model = methods.create("mean", {"hidden": 8}, in_features=4, tree=TREE).eval()
+    said = answer(model, np.ones((tiles, 4), np.float32))
+    for some in (said, said.rows(np.arange(tiles) < 31)):
+        p = np.tile(np.float32([0.0, 0.0, 0.2, 0.8]), (len(some.lift), 1))
+        assert call_tiles(p, some.lift, None, TREE).tolist() == [IC] * len(p)
 
 
 def test_an_unsure_tile_is_not_called():
