@@ -168,6 +168,16 @@ def test_curves_are_those_of_lifelines():
     assert low.survival[-1] > high.survival[-1]
 
 
+@pytest.mark.parametrize("spared", [0, 1])
+def test_a_half_without_an_event_is_told_apart_from_the_other(spared):
+    """What a good risk does in a small study: all events fall into one half."""
+    upper = np.arange(12) >= 6
+    events = upper == (spared == 0)
+    times = np.where(events, 1.0, 10.0) + np.arange(12) % 6
+    theirs = logrank_test(times[~upper], times[upper], events[~upper], events[upper]).p_value
+    assert halves_by_risk(times, events, upper.astype(float))[2] == pytest.approx(theirs, rel=1e-6)
+
+
 def test_figures_of_risks():
     times, events, z = cohort(100)
     hazards = [np.full(4, 1 / (1 + np.exp(-v))) for v in z]

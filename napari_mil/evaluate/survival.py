@@ -83,17 +83,18 @@ def halves_by_risk(
 ) -> tuple[Curve, Curve, float]:
     """Kaplan–Meier curves of the lower and the higher half by risk, and the log-rank p between them.
 
-    p is NaN where one half is empty or saw no event.
+    p is NaN where one half is empty, or no event was seen while cases of both were at risk.
     """
     t, e = np.asarray(times, np.float64), np.asarray(events, bool)
     upper = np.asarray(risks) > np.median(risks)
     halves = [(t[part], e[part]) for part in (~upper, upper)]
     p = np.nan
-    if all(len(a) and b.any() for a, b in halves):
+    if all(len(a) for a, _ in halves):
         from scipy.stats import CensoredData, logrank
 
         data = [CensoredData(uncensored=a[b], right=a[~b]) for a, b in halves]
-        p = float(logrank(*data).pvalue)
+        with np.errstate(invalid="ignore"):  # without such an event it is 0 / 0
+            p = float(logrank(*data).pvalue)
     return (*(kaplan_meier(a, b) for a, b in halves), p)  # type: ignore[return-value]
 
 

@@ -111,7 +111,7 @@ def logrank_words(table: Mapping[str, Any]) -> str:
     """How sure it is that the halves by risk differ."""
     p = table.get("logrank_p")
     if p is None:
-        return "no log-rank p, as a half saw no event"
+        return "no log-rank p, as no event was seen while cases of both were at risk"
     return "log-rank p < 0.001" if p < 0.0005 else f"log-rank p {p:.3f}"
 
 

@@ -80,4 +80,4 @@ def test_a_card_tells_the_survival_of_the_halves_by_risk():
 
 def test_a_log_rank_p_is_never_said_to_be_nothing():
     assert logrank_words({"logrank_p": 1e-9}) == "log-rank p < 0.001"
-    assert logrank_words({}) == "no log-rank p, as a half saw no event"
+    assert logrank_words({}) == "no log-rank p, as no event was seen while cases of both were at risk"
