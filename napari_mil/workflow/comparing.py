@@ -14,7 +14,7 @@ from napari_mil.errors import BagError, ModelError, ProjectError
 from napari_mil.labeltree import Survival
 from napari_mil.steps import Progress, Steps
 from napari_mil.workflow.cases import cases_steps
-from napari_mil.workflow.figures import INTERVAL_FROM, figure_words, told_value
+from napari_mil.workflow.figures import INTERVAL_FROM, figure_words, told_value, value_words
 from napari_mil.workflow.naming import shown_names
 from napari_mil.workflow.project import Project, as_of, find_card, slide_label
 
@@ -61,9 +61,8 @@ class Compared:
     def _said(self, key: str, figures: Mapping[str, Any]) -> str:
         if key not in figures:
             return "none"
-        value = told_value(key, figures[key])
-        few = self.cases < INTERVAL_FROM and isinstance(value, list | tuple)
-        return figure_words(value[0] if few else value)
+        few = self.cases < INTERVAL_FROM
+        return value_words(key, figures[key]) if few else figure_words(told_value(key, figures[key]))
 
     def _by(self, key: str) -> str:
         if key not in self.changes or not np.isfinite(self.changes[key]).all():

@@ -54,8 +54,21 @@ def figure_lines(
 
 
 def told_value(key: str, value: Any) -> Any:
-    """What is told of a figure: all of it, or of a p-value, which has no interval, the value alone."""
-    return value[0] if key.endswith("logrank_p") and isinstance(value, list | tuple) else value
+    """What is told of a figure: all of it, or of a p-value, which has no interval, the value in words."""
+    if not key.endswith("logrank_p"):
+        return value
+    return p_words(value[0] if isinstance(value, list | tuple) else value)
+
+
+def value_words(key: str, value: Any) -> str:
+    """A figure in words without its interval."""
+    told = told_value(key, value)
+    return figure_words(told[0] if isinstance(told, list | tuple) else told)
+
+
+def p_words(p: float) -> str:
+    """A p-value, never said to be nothing."""
+    return "< 0.001" if p < 0.0005 else f"{p:.3f}"
 
 
 def held_out_lines(
@@ -112,7 +125,7 @@ def logrank_words(table: Mapping[str, Any]) -> str:
     p = table.get("logrank_p")
     if p is None:
         return "no log-rank p, as no event was seen while cases of both were at risk"
-    return "log-rank p < 0.001" if p < 0.0005 else f"log-rank p {p:.3f}"
+    return f"log-rank p {p_words(p)}"
 
 
 def _at(curve: Mapping[str, Any], times: Sequence[float]) -> list[tuple[float, float, int]]:

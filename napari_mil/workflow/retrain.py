@@ -16,7 +16,7 @@ from napari_mil.options import build
 from napari_mil.steps import Progress, Steps
 from napari_mil.workflow.cases import apart, as_it_stands, cases_steps
 from napari_mil.workflow.child import Stop, child_steps
-from napari_mil.workflow.figures import INTERVAL_FROM, figure_words, told_value
+from napari_mil.workflow.figures import INTERVAL_FROM, figure_words, told_value, value_words
 from napari_mil.workflow.learn import keep_model, next_name, run_steps, unless_told
 from napari_mil.workflow.manifest import PARTS
 from napari_mil.workflow.project import Project, as_of, find_card
@@ -80,7 +80,7 @@ class Retrained:
             was, now = self.before[key], self.after[key]
             if np.isfinite(was[0]) and np.isfinite(now[0]):
                 words = figure_words(told_value(key, now), self.held)
-                lines.append(f"  {key}: {was[0]:.3f} -> {words}{self._by(key)}")
+                lines.append(f"  {key}: {value_words(key, was)} -> {words}{self._by(key)}")
         if self.obeyed[1]:
             lines.append(
                 f"  corrected tiles that the new model follows: {self.obeyed[0]} of {self.obeyed[1]}"

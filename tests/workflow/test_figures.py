@@ -10,6 +10,7 @@ from napari_mil.card import ModelCard
 from napari_mil.labeltree import LabelTree
 from napari_mil.steps import drain
 from napari_mil.workflow import Retrained, compare_cards, retrain_here_steps, train_model_steps
+from napari_mil.workflow.comparing import Compared
 from napari_mil.workflow.figures import figure_lines, figure_words, held_out_lines
 
 TREE = LabelTree.from_paths(["a", "b"])
@@ -55,6 +56,18 @@ def test_two_cards_side_by_side_are_rounded_and_say_what_only_one_has():
         "survival/logrank_p": ("0.040", "0.040"),
         "validation/loss": ("1.159", "1.159"),
     }
+
+
+def test_a_p_value_is_nowhere_said_to_be_nothing():
+    p = {"survival/logrank_p": (1e-9, 1e-9, 1e-9)}
+    assert figure_lines(p, cases=6) == ["  survival/logrank_p: < 0.001, 6 cases"]
+    card = ModelCard("m", "m+1", "mean", {}, "e", 4, 256, 0.5, TREE, metrics=p)
+    assert compare_cards(card, card)[-1][1:] == ("< 0.001", "< 0.001")
+    done = Retrained(card, p, p, {}, (), (0, 0), 0, 7)
+    assert done.in_words().splitlines()[1:] == ["  survival/logrank_p: < 0.001 -> < 0.001, 7 cases"]
+    for cases in (3, 7):
+        told = Compared(card, card, p, p, {}, cases).in_words().splitlines()
+        assert told[1:] == ["  survival/logrank_p: < 0.001 | < 0.001"]
 
 
 def test_a_retraining_without_corrected_tiles_does_not_count_them():
