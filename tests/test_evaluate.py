@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planted import FLAT, TREE, cohort
+from planted import FLAT, TREE, bag, cohort
 from sklearn import metrics
 
 from napari_mil import methods
@@ -14,6 +14,7 @@ from napari_mil.evaluate import (
     Split,
     TileRecord,
     TrainingCase,
+    answers,
     evaluate,
     figures,
     folds_by_case,
@@ -24,7 +25,7 @@ from napari_mil.evaluate import (
     split_by_case,
     tile_metrics,
 )
-from napari_mil.infer import Answer
+from napari_mil.infer import Answer, call, lesion
 
 
 @settings(max_examples=30, deadline=None)
@@ -276,3 +277,23 @@ def test_evaluating_a_model_gives_slides_and_tiles():
     found = evaluate(model, cases, resamples=20)
     assert {"fine/auc", "lesion/auc", "tile/auc", "calls/lesion"} <= set(found)
     assert found == evaluate(model, cases, resamples=20)
+
+
+def test_tiles_are_judged_slide_by_slide_also_in_a_case_of_several():
+    """A slide without a lesion is a negative one, whatever else its case has, and tiles of other slides are
+    no rivals.
+    """
+    (one, a), (two, b), (three, c) = (bag(TREE.node(x), seed=i) for i, x in enumerate(("IC", "N", "ADH")))
+    target = Target(TREE.node("IC"))
+    joined = TrainingCase("p", (one, two, three), target, (a, b, c))
+    model = methods.create("abmil", {"hidden": 16, "attention_width": 8}, in_features=24, tree=TREE)
+    found = evaluate(model, [joined], resamples=10)
+    said = answers(model, [joined])["p"]
+    score, called = lesion(said, TREE), call(said, TREE)
+    areas = [
+        metrics.roc_auc_score(truth != TREE.node("N"), score[at : at + 40]) for truth, at in ((a, 0), (c, 80))
+    ]
+    assert found["tile/auc"][0] == pytest.approx(np.mean(areas))
+    assert found["calls/normal_negative"][0] == np.isin(called[40:80], TREE.leaves[1:]).mean()
+    apart = [TrainingCase("p", (one, two, three), target, (a, None, c))]
+    assert "calls/normal_negative" not in evaluate(model, apart, resamples=10)

@@ -6,7 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from napari_mil.bag import Bag
+from napari_mil.calls import lesion_score
 from napari_mil.correction import Target
 from napari_mil.evaluate.calibration import (
     calibration_metrics,
@@ -28,7 +31,7 @@ from napari_mil.evaluate.survival import (
     survival_table,
 )
 from napari_mil.evaluate.tiles import TileRecord, obeyed, tile_metrics
-from napari_mil.infer import Answer, answer, lesion, said_at, tempered
+from napari_mil.infer import Answer, answer, said_at, tempered
 from napari_mil.labeltree import LabelTree, Survival
 from napari_mil.mil import MILModel
 
@@ -125,20 +128,24 @@ def evaluate(
     found |= calibration_metrics(names, nodes, probabilities, tree, temperature=temperature, **drawn)
     if not tree.normal_classes().any() or tree.normal_classes().all():
         return found
-    targets = [(c.case, c.joined()[2].tiles) for c in cases]
-    records = [TileRecord.of(case, said[case], tiles, tree) for case, tiles in targets if tiles is not None]
+    slides = ((c.case, *one) for c in cases for one in _slides(c, said[c.case]))
+    records = [TileRecord.of(case, mine, tiles, tree) for case, _, tiles, mine in slides]
     found |= tile_metrics(records, tree, **drawn)
     return found | froc((d for c in cases for d in _detections(c, said[c.case], tree)), **drawn)
 
 
+def _slides(case: TrainingCase, said: Answer) -> Iterator[tuple[Bag, NDArray[np.int32], Answer]]:
+    """The bag, tile labels and share of the case's answer of each slide whose tiles are labelled."""
+    owner = np.repeat(np.arange(len(case.bags)), [len(bag) for bag in case.bags])
+    for k, (bag, tiles) in enumerate(zip(case.bags, case.tiles, strict=False)):
+        if tiles is not None:
+            yield bag, tiles, said.rows(owner == k)
+
+
 def _detections(case: TrainingCase, said: Answer, tree: LabelTree) -> Iterator[Detections | None]:
     """The lesions and false alarms of each slide of a case whose tiles are labelled."""
-    if (score := lesion(said, tree)) is None:
-        return
     kind = np.array([lesion_of(tree, node) for node in range(len(tree))])
     sure = 1 - float(said.probabilities[-1][tree.normal_classes()].sum())
-    begins = np.cumsum([0, *(len(bag) for bag in case.bags)])
-    for bag, tiles, begin in zip(case.bags, case.tiles, begins, strict=False):
-        if tiles is not None:
-            mine = score[begin : begin + len(bag)] * sure
-            yield Detections.of(case.case, bag.grid.cells, kind[tiles], mine)
+    for bag, tiles, mine in _slides(case, said):
+        score = lesion_score(mine.tile_probability, mine.lift, tree)
+        yield Detections.of(case.case, bag.grid.cells, kind[tiles], score * sure)
