@@ -92,7 +92,8 @@ def calls(
 
 
 def lesion_score(tile_probability: Any, lift: Any, tree: LabelTree) -> NDArray[np.float32]:
-    """(N,) how much a tile speaks for a lesion: lift · (1 − probability of the normal leaves).
+    """(N,) how much a tile speaks for a lesion: lift · probability of the lesion leaves (what the normal ones
+    leave of 1 would be nothing but rounding where a model is sure).
 
     With class-wise attention (N, C), which already says where each class is looked for, it is the highest
     lift of any lesion leaf. BagError when the tree names no normal leaf, or names all.
@@ -107,7 +108,7 @@ def lesion_score(tile_probability: Any, lift: Any, tree: LabelTree) -> NDArray[n
         if len(mine) > 1:
             score[some] = mine[~normal].max(0)
         else:
-            score[some] = mine[0] * (1 - _by_class(p[some])[normal].sum(0))
+            score[some] = mine[0] * _by_class(p[some])[~normal].sum(0)
     return score
 
 

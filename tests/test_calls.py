@@ -102,6 +102,13 @@ def test_lesion_score_is_the_lift_of_what_is_not_normal():
     assert lesion_score(p, [[2.0], [4.0]], TREE) == pytest.approx([0.2, 3.0])
 
 
+def test_lesion_score_tells_tiles_apart_that_are_surely_normal():
+    t = np.array([[30.0, 0.0, 0.0, -40.0], [30.0, 0.0, 2.0, -40.0], [30.0, 3.0, 0.0, -40.0]])
+    score = lesion_score(softmax(t).astype(np.float32), np.ones(3), TREE)
+    assert score[0] > 0
+    assert (np.diff(score) > 0).all()
+
+
 def test_lesion_score_of_class_wise_attention_is_its_highest_lesion_leaf():
     assert lesion_score([[0.25] * 4], [[9.0, 0.5, 2.5, 1.0]], TREE) == pytest.approx([2.5])
 

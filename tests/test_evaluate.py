@@ -95,6 +95,15 @@ def test_figures_of_a_perfect_and_of_a_constant_answer():
     assert found["lesion/auc"][0] == 0.5
 
 
+def test_slides_that_a_model_is_sure_of_keep_their_order():
+    """The chance of a lesion is told in float32 down to 1e-38; what a normal one leaves of 1 ends at 6e-8."""
+    chance = np.float32([1e-12, 1e-10, 1e-9, 1e-8])
+    nodes = [TREE.node(x) for x in ("N", "IC", "N", "IC")]
+    fine = [np.concatenate([[1 - p], np.zeros(5), [p]]).astype(np.float32) for p in chance]
+    said = [(TREE.lift(p, 0), p) for p in fine]
+    assert slide_metrics(list("abcd"), nodes, said, TREE, resamples=10)["lesion/auc"][0] == 0.75
+
+
 def test_hierarchy_counts_answers_whose_levels_agree():
     fine = np.eye(7)[TREE.leaves.index(TREE.node("IC"))]
     agrees, differs = (TREE.lift(fine, 0), fine), (np.eye(3)[0], fine)

@@ -145,7 +145,7 @@ def _slides(case: TrainingCase, said: Answer) -> Iterator[tuple[Bag, NDArray[np.
 def _detections(case: TrainingCase, said: Answer, tree: LabelTree) -> Iterator[Detections | None]:
     """The lesions and false alarms of each slide of a case whose tiles are labelled."""
     kind = np.array([lesion_of(tree, node) for node in range(len(tree))])
-    sure = 1 - float(said.probabilities[-1][tree.normal_classes()].sum())
+    sure = float(said.probabilities[-1][~tree.normal_classes()].sum())
     for bag, tiles, mine in _slides(case, said):
         score = lesion_score(mine.tile_probability, mine.lift, tree)
         yield Detections.of(case.case, bag.grid.cells, kind[tiles], score * sure)

@@ -107,7 +107,7 @@ def slide_metrics(
 ) -> dict[str, Figure]:
     """Figures of slides' answers: per level `auc` (macro, one against rest), `balanced_accuracy`, `macro_f1`.
 
-    Further `lesion/auc` (1 − Σ p over normal leaves) where the tree names normal leaves, and with more than
+    Further `lesion/auc` (Σ p over lesion leaves) where the tree names normal leaves, and with more than
     one level `hierarchy` and what else `hierarchy_draws` says. Nodes are the truth, 0 = unknown; a level
     coarser than the label counts, a finer one does not.
     """
@@ -186,7 +186,7 @@ def _lesion_auc(nodes: Sequence[int], fine: NDArray[Any], tree: LabelTree, weigh
     if not tree.normal or not (truth == 0).any() or not (truth == 1).any():
         return {}
     known = truth >= 0
-    score = 1 - fine[:, tree.normal_classes()].sum(1)
+    score = fine[:, ~tree.normal_classes()].sum(1)
     return {"lesion/auc": auc(truth[known] == 1, score[known], weights[:, known])}
 
 
