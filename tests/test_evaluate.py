@@ -219,6 +219,20 @@ def test_figures_of_tiles_by_hand():
     assert tile_metrics([], TREE) == {}
 
 
+def test_attention_is_pooled_over_slides_of_any_size():
+    """A lesion tile looked at ten times as much as its neighbours is so on a slide of many tiles as well."""
+    records = []
+    for tiles in (10, 1000):
+        truth = np.full(tiles, TREE.node("N"), np.int32)
+        truth[0] = TREE.node("IC")
+        looked = np.where(truth == TREE.node("IC"), 10.0, 1.0)[:, None]
+        p = np.full((tiles, 7), 1 / 7, np.float32)
+        said = Answer((TREE.lift(p[0], 0), p[0]), p, np.float32(looked / looked.sum()), {})
+        records.append(TileRecord.of(f"{tiles}", said, truth, TREE))
+    found = tile_metrics(records, TREE, resamples=10)
+    assert found["tile/attention_auc_pooled"][0] == found["tile/auc_pooled"][0] == 1.0
+
+
 def test_calls_of_groups_by_hand():
     def record(truth, group, case="a"):
         nodes = [np.array([TREE.node(t) for t in column], np.int32) for column in (truth, group)]

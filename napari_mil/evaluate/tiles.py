@@ -23,8 +23,9 @@ CALLS = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TileRecord:
-    """One slide's tiles beside their truth: nodes (N,), lesion score (N,), attention (N,), called leaf
-    (N,), and the called group: the node (N,) called at the level above the leaves, None without such a level.
+    """One slide's tiles beside their truth: nodes (N,), lesion score (N,), attention over its uniform share
+    (N,), so that slides of any size compare, called leaf (N,), and the called group: the node (N,) called at
+    the level above the leaves, None without such a level.
     """
 
     case: str
@@ -45,7 +46,8 @@ class TileRecord:
                 "The label tree does not say which leaves are normal, so tiles cannot be lesions."
             )
         group = call(said, tree, level=tree.levels - 2) if tree.levels > 1 else None
-        return cls(case, np.asarray(truth), score, said.overall_attention, call(said, tree), group)
+        attention = said.overall_attention * len(said.attention)
+        return cls(case, np.asarray(truth), score, attention, call(said, tree), group)
 
 
 def tile_metrics(
