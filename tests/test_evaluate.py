@@ -135,6 +135,14 @@ def test_a_coarse_label_counts_for_its_level_only():
     assert "fine/macro_f1" not in found
 
 
+def test_a_resampling_without_any_known_case_says_nothing_of_the_interval():
+    p = np.eye(7)[TREE.leaves.index(TREE.node("ADH"))]
+    nodes = [TREE.node("ADH")] + [TREE.node("Atypical")] * 19  # a third of the draws has no leaf at all
+    cases = [str(i) for i in range(20)]
+    found = slide_metrics(cases, nodes, [(TREE.lift(p, 0), p)] * 20, TREE, resamples=100)
+    assert found["fine/balanced_accuracy"] == found["fine/macro_f1"] == (1.0, 1.0, 1.0)
+
+
 @pytest.mark.parametrize(
     ("label", "lesion"), [("N", 0), ("UDH", 1), ("Atypical", 1), ("Benign", -1), (None, -1)]
 )

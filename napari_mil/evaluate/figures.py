@@ -83,17 +83,21 @@ def confusion(truth: NDArray[Any], said: NDArray[Any], n: int, weights: Floats |
 
 
 def balanced_accuracy(counts: Floats) -> Floats:
-    """(R,) mean recall of the classes that occur; counts (R, n, n)."""
-    size = counts.sum(2)
-    recall = np.diagonal(counts, axis1=1, axis2=2) / np.maximum(size, 1e-12)
-    return np.asarray(np.where(size > 0, recall, 0).sum(1) / np.maximum((size > 0).sum(1), 1))
+    """(R,) mean recall of the classes that occur, NaN when none does; counts (R, n, n)."""
+    return _mean_share(np.diagonal(counts, axis1=1, axis2=2), counts.sum(2))
 
 
 def macro_f1(counts: Floats) -> Floats:
-    """(R,) mean F1 of the classes that occur or were said; counts (R, n, n)."""
-    both = counts.sum(1) + counts.sum(2)
-    f1 = 2 * np.diagonal(counts, axis1=1, axis2=2) / np.maximum(both, 1e-12)
-    return np.asarray(np.where(both > 0, f1, 0).sum(1) / np.maximum((both > 0).sum(1), 1))
+    """(R,) mean F1 of the classes that occur or were said, NaN when none is; counts (R, n, n)."""
+    return _mean_share(2 * np.diagonal(counts, axis1=1, axis2=2), counts.sum(1) + counts.sum(2))
+
+
+def _mean_share(part: Floats, whole: Floats) -> Floats:
+    """(R,) mean of part / whole (R, n) where there is a whole, NaN where there is none."""
+    known = whole > 0
+    with np.errstate(invalid="ignore"):
+        mean: Floats = (part / np.where(known, whole, np.inf)).sum(1) / known.sum(1)
+    return mean
 
 
 def slide_metrics(
