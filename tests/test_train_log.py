@@ -5,14 +5,15 @@ import dataclasses
 import struct
 import sys
 
+import numpy as np
 import pytest
 from planted import TREE, cohort
 
 from napari_mil.card import Recipe
 from napari_mil.errors import ModelError, ProjectError
-from napari_mil.evaluate import split_by_case
+from napari_mil.evaluate import answers, split_by_case
 from napari_mil.steps import drain
-from napari_mil.train import Log, train_steps
+from napari_mil.train import Log, Split, train_steps
 from napari_mil.train.log import table
 
 QUICK = Recipe(epochs=3, min_epochs=3, stage1_epochs=2, lr=1e-3)
@@ -65,6 +66,22 @@ def test_every_epoch_is_a_row_while_the_run_goes_on(tmp_path):
     assert rows[0]["loss/consistency"] == ""  # the baseline has no such loss
     assert float(rows[-1]["loss/consistency"]) >= 0
     assert {p.name for p in (tmp_path / "log").iterdir()} == {"history.csv"}
+
+
+def test_a_loss_is_the_mean_over_the_steps_that_have_it(tmp_path):
+    """Rehearsals of tile labels, more of them from epoch to epoch, have no loss of the slide."""
+    cases, truths = cohort(8, n=12)
+    wrong = np.roll(truths[cases[0].case], 5)  # labels that a model which stands still never follows
+    cases[0] = dataclasses.replace(cases[0], tiles=(wrong,))
+    recipe = dataclasses.replace(QUICK, lr=1e-7, schedule="constant")
+    run = {"method": "mean", "config": {"hidden": 8, "dropout": 0.0}, "recipe": recipe, "tree": TREE}
+    split = Split(tuple(c.case for c in cases))
+    trained = drain(train_steps(cases, split, **run, device="cpu", log=Log(tmp_path)))
+    p = [answers(trained.model, cases)[c.case].probabilities[-1] for c in cases]
+    slide = -np.mean([np.log(a[TREE.leaves.index(c.target.slide)]) for a, c in zip(p, cases, strict=True)])
+    for row in _rows(tmp_path):
+        assert float(row["loss/slide"]) == pytest.approx(slide, abs=1e-3)
+        assert float(row["loss"]) == pytest.approx(float(row["loss/slide"]) + float(row["loss/tiles"]))
 
 
 def test_an_interrupted_run_tells_no_epoch_twice(tmp_path):

@@ -108,13 +108,13 @@ class Fit:
         lr = self._set_lr()
         visits, size = self._visits(), self.recipe.batch_bags
         batches = [visits[i : i + size] for i in range(0, len(visits), size)]
-        sums: dict[str, float] = {}
+        terms: dict[str, list[float]] = {}
         told, rows = time.monotonic(), self.memory.rows
         self._feed = Ahead(self.cohort.fetch, visits, early=self.cohort.device.type == "cuda")
         for i, batch in enumerate(batches):
             within = 0.0 if self.model.whole_epochs else i / len(batches)
             for name, value in self._step(batch, (self.epoch + within) / self.recipe.epochs).items():
-                sums[name] = sums.get(name, 0.0) + value / len(batches)
+                terms.setdefault(name, []).append(value)
             if self.memory.rows != rows:
                 rows = self.memory.rows
                 yield Progress(ASIDE, 1, 1, f"{self.stage}, epoch {self.epoch + 1}: {self.memory.note}.")
@@ -124,8 +124,9 @@ class Fit:
                 yield Progress(self.stage, self.epoch, self.recipe.epochs, note)
         self.epoch += 1
         self._ask_recorded()
-        row = {"stage": self.stage, "epoch": self.epoch, "lr": lr, "loss": sum(sums.values())}
-        row |= {f"loss/{name}": value for name, value in sums.items()} | self._judge()
+        means = {name: sum(values) / len(values) for name, values in terms.items()}
+        row = {"stage": self.stage, "epoch": self.epoch, "lr": lr, "loss": sum(means.values())}
+        row |= {f"loss/{name}": value for name, value in means.items()} | self._judge()
         row |= {} if self.memory.rows is None else {"tiles_at_a_time": self.memory.rows}
         self.history.append(row)
         if row["score"] > self.best.get("score", -math.inf):
