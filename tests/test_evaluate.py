@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -328,3 +330,22 @@ def test_tiles_are_judged_slide_by_slide_also_in_a_case_of_several():
     assert found["calls/normal_negative"][0] == np.isin(called[40:80], TREE.leaves[1:]).mean()
     apart = [TrainingCase("p", (one, two, three), target, (a, None, c))]
     assert "calls/normal_negative" not in evaluate(model, apart, resamples=10)
+
+
+def test_figures_say_on_how_many_cases_they_stand_where_not_on_all():
+    cases, truths = cohort(8)
+    cases[0] = replace(cases[0], target=Target(TREE.node("Benign")))  # no leaf, and may be normal
+    cases[1] = replace(cases[1], tiles=(truths[cases[1].case],))
+    known = np.where(np.arange(40) < 20, truths[cases[2].case], 0)  # too few for false alarms
+    cases[2] = replace(cases[2], tiles=(np.where(known == TREE.node("N"), 0, known),))
+    model = methods.create("abmil", {"hidden": 16, "attention_width": 8}, in_features=24, tree=TREE)
+    found = evaluate(model, cases, resamples=10)
+    fewer = {name: n for name, n in found.items() if name.endswith("/cases")}
+    assert fewer == {
+        "fine/cases": 7,
+        "lesion/cases": 7,
+        "tile/cases": 1,
+        "froc/cases": 1,
+        "calls/cases": 2,
+        "groups/cases": 2,
+    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,9 +31,9 @@ from napari_mil.evaluate.survival import (
     survival_selection,
     survival_table,
 )
-from napari_mil.evaluate.tiles import TileRecord, obeyed, tile_metrics
+from napari_mil.evaluate.tiles import TileRecord, obeyed, tile_cases, tile_metrics
 from napari_mil.infer import Answer, answer, said_at, tempered
-from napari_mil.labeltree import LabelTree, Survival
+from napari_mil.labeltree import LabelTree, Survival, level_names
 from napari_mil.mil import MILModel
 
 __all__ = [
@@ -109,9 +110,10 @@ def evaluate(
     resamples: int = 1000,
     seed: int = 0,
     device: torch.device | str | None = None,
-) -> dict[str, Figure]:
-    """Every figure of slides, and of tiles where cases carry tile labels, on cases the model has not
-    learned from.
+) -> dict[str, Any]:
+    """Every figure (value, low, high) of slides, and of tiles where cases carry tile labels, on cases the
+    model has not learned from; and "<group>/cases", on how many of them those of a group stand, where that
+    is not on all.
 
     Calibration errors are those of the answers at `temperature`, all other figures those of the answers as
     the network gives them. `said` holds answers that are at hand already.
@@ -120,18 +122,39 @@ def evaluate(
     said = answers(model, cases, device=device) if said is None else said
     names, nodes = [c.case for c in cases], [c.target.slide for c in cases]
     drawn = {"resamples": resamples, "seed": seed}
+    stand = _known(cases, tree)
     if isinstance(tree, Survival):
         hazards = [h for c in cases if (h := said[c.case].hazards) is not None]
-        return survival_metrics(names, [c.target for c in cases], hazards, **drawn)
+        found = survival_metrics(names, [c.target for c in cases], hazards, **drawn)
+        return found | _fewer(found, stand, len(cases))
     probabilities = [said[c.case].probabilities for c in cases]
     found = slide_metrics(names, nodes, probabilities, tree, **drawn)
     found |= calibration_metrics(names, nodes, probabilities, tree, temperature=temperature, **drawn)
-    if not tree.normal_classes().any() or tree.normal_classes().all():
-        return found
-    slides = ((c.case, *one) for c in cases for one in _slides(c, said[c.case]))
-    records = [TileRecord.of(case, mine, tiles, tree) for case, _, tiles, mine in slides]
-    found |= tile_metrics(records, tree, **drawn)
-    return found | froc((d for c in cases for d in _detections(c, said[c.case], tree)), **drawn)
+    if tree.normal_classes().any() and not tree.normal_classes().all():
+        slides = ((c.case, *one) for c in cases for one in _slides(c, said[c.case]))
+        records = [TileRecord.of(case, mine, tiles, tree) for case, _, tiles, mine in slides]
+        detections = [d for c in cases for d in _detections(c, said[c.case], tree) if d is not None]
+        found |= tile_metrics(records, tree, **drawn) | froc(detections, **drawn)
+        stand |= tile_cases(records, tree) | {"froc": {d.case for d in detections}}
+    return found | _fewer(found, stand, len(cases))
+
+
+def _known(cases: Sequence[TrainingCase], tree: LabelTree) -> dict[str, set[str]]:
+    """The cases that each group of figures of slides stands on."""
+    if isinstance(tree, Survival):
+        return {"survival": {c.case for c in cases if c.target.says(tree)}}
+    levels = {
+        name: {c.case for c in cases if tree.class_index(c.target.slide, level) >= 0}
+        for level, name in enumerate(level_names(tree))
+    }
+    lesion = {c.case for c in cases if lesion_of(tree, c.target.slide) >= 0}
+    return {**levels, **{f"{name}_lifted": known for name, known in levels.items()}, "lesion": lesion}
+
+
+def _fewer(found: Mapping[str, Figure], stand: Mapping[str, set[str]], cases: int) -> dict[str, int]:
+    """Of the groups of figures found, on how many cases those stand that stand on fewer than all."""
+    groups = dict.fromkeys(name.rpartition("/")[0] or name for name in found)
+    return {f"{g}/cases": len(stand[g]) for g in groups if g in stand and len(stand[g]) < cases}
 
 
 def _slides(case: TrainingCase, said: Answer) -> Iterator[tuple[Bag, NDArray[np.int32], Answer]]:

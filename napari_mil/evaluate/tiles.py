@@ -90,6 +90,14 @@ def tile_metrics(
     return {name: figure for name, figure in found.items() if np.isfinite(figure[0])}
 
 
+def tile_cases(records: Iterable[TileRecord], tree: LabelTree) -> dict[str, set[str]]:
+    """The cases that each group of `tile_metrics` stands on."""
+    kind = np.array([lesion_of(tree, node) for node in range(len(tree))])
+    rows = [(r.case, set(kind[r.truth])) for r in records]
+    known = {case for case, kinds in rows if kinds - {-1}}
+    return {"tile": {case for case, kinds in rows if kinds >= {0, 1}}, "calls": known, "groups": known}
+
+
 def _pooled(parts: Sequence[tuple[NDArray[Any], NDArray[Any]]], weights: Floats) -> Floats:
     """(R,) AUC over the tiles of several slides together, each weighed as its slide: weights (R, slides)."""
     positive, score = (np.concatenate(column) for column in zip(*parts, strict=True))

@@ -14,7 +14,14 @@ from napari_mil.errors import BagError, ModelError, ProjectError
 from napari_mil.labeltree import Survival
 from napari_mil.steps import Progress, Steps
 from napari_mil.workflow.cases import cases_steps
-from napari_mil.workflow.figures import INTERVAL_FROM, figure_words, told_value, value_words
+from napari_mil.workflow.figures import (
+    INTERVAL_FROM,
+    figure_words,
+    figures_in,
+    stands_on,
+    told_value,
+    value_words,
+)
 from napari_mil.workflow.naming import shown_names
 from napari_mil.workflow.project import Project, as_of, find_card, slide_label
 
@@ -46,9 +53,11 @@ class Compared:
         many = f"{self.cases} case{'' if self.cases == 1 else 's'}"
         learned = "is known to have learned" if self.untold else "learned"
         lines = [f"{self.one.name} | {self.other.name}, both on the same {many} that neither {learned} from:"]
-        for key in dict.fromkeys([*self.mine, *self.its]):
+        for key in dict.fromkeys(figures_in({**self.mine, **self.its})):
             words = [self._said(key, figures) for figures in (self.mine, self.its)]
-            lines.append(f"  {key}: {' | '.join(words)}{self._by(key)}")
+            n = self._on(key)
+            fewer = "" if n == self.cases else f", on {n} of the cases"
+            lines.append(f"  {key}: {' | '.join(words)}{self._by(key)}{fewer}")
         return "\n".join([*lines, *(f"  {name} does not say what it learned from." for name in self.untold)])
 
     def to_record(self) -> dict[str, Any]:
@@ -61,14 +70,18 @@ class Compared:
     def _said(self, key: str, figures: Mapping[str, Any]) -> str:
         if key not in figures:
             return "none"
-        few = self.cases < INTERVAL_FROM
+        few = self._on(key) < INTERVAL_FROM
         return value_words(key, figures[key]) if few else figure_words(told_value(key, figures[key]))
+
+    def _on(self, key: str) -> int:
+        """How many cases a figure stands on; both models have the same."""
+        return stands_on(key, {**self.its, **self.mine}, self.cases) or 0
 
     def _by(self, key: str) -> str:
         if key not in self.changes or not np.isfinite(self.changes[key]).all():
             return ""
         value, low, high = self.changes[key]
-        between = f" (95 % {low:+.3f} to {high:+.3f})" if self.cases >= INTERVAL_FROM else ""
+        between = f" (95 % {low:+.3f} to {high:+.3f})" if self._on(key) >= INTERVAL_FROM else ""
         return f", difference {value:+.3f}{between}"
 
 

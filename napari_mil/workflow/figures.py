@@ -39,18 +39,37 @@ def figure_words(value: Any, cases: int | None = None) -> str:
 
 
 def figure_lines(
-    metrics: Mapping[str, Any], *, cases: int | None = None, validation: int | None = None
+    metrics: Mapping[str, Any],
+    *,
+    cases: int | None = None,
+    validation: int | None = None,
+    called: Mapping[str, str] | None = None,
 ) -> list[str]:
-    """A line for each figure; `cases` they stand on, those named "validation/…" on so many of that part."""
+    """A line for each figure; `cases` they stand on, those named "validation/…" on so many of that part.
+
+    called : the figures to tell, and what to call each; None: all of them by their names
+    """
     lines = []
-    for key, value in metrics.items():
-        if isinstance(value, float) and math.isnan(value):
-            continue  # on cards of earlier versions
-        n = validation if key.startswith("validation/") else cases
+    for key, words in (called or {name: name for name in figures_in(metrics)}).items():
+        value = metrics.get(key)
+        if value is None or (isinstance(value, float) and math.isnan(value)):
+            continue  # NaN on cards of earlier versions
+        n = validation if key.startswith("validation/") else stands_on(key, metrics, cases)
         if key == "obeyed":
             n = None  # of tiles that were learned from
-        lines.append(f"  {key}: {figure_words(told_value(key, value), n)}")
+        lines.append(f"  {words}: {figure_words(told_value(key, value), n)}")
     return lines
+
+
+def figures_in(metrics: Mapping[str, Any]) -> list[str]:
+    """The names of the figures among what `evaluate` found."""
+    return [name for name in metrics if not name.endswith("/cases")]
+
+
+def stands_on(key: str, metrics: Mapping[str, Any], cases: int | None) -> int | None:
+    """How many cases a figure stands on: all, or as many as `evaluate` found for its group."""
+    fewer: int | None = metrics.get(f"{key.rpartition('/')[0] or key}/cases", cases)
+    return fewer
 
 
 def told_value(key: str, value: Any) -> Any:
@@ -81,10 +100,8 @@ def held_out_lines(
     case_of = {record.id: record.case for record in project.slides}
     held = {part: len({case_of.get(s, s) for s in slides}) for part, slides in card.slides.items()}
     validation = held.get("validation", 0)
-    metrics = card.metrics
-    if called is not None:
-        metrics = {words: card.metrics[key] for key, words in called.items() if key in card.metrics}
-    lines = figure_lines(metrics, cases=held.get("test") or validation, validation=validation)
+    cases = held.get("test") or validation
+    lines = figure_lines(card.metrics, cases=cases, validation=validation, called=called)
     lines += [f"  {why}"] if (why := no_c_index(card)) else []
     return lines + [f"  note: {card.note}"] * bool(card.note)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from napari_mil.card import ModelCard
 from napari_mil.errors import ModelError, reason
 from napari_mil.workflow.comparing import held_out
-from napari_mil.workflow.figures import figure_words, told_value
+from napari_mil.workflow.figures import figure_words, figures_in, stands_on, told_value
 
 if TYPE_CHECKING:
     from napari_mil.mil import MILModel
@@ -66,13 +66,13 @@ def compare_cards(one: ModelCard, other: ModelCard) -> tuple[tuple[str, str, str
         a, b = (_options(card, kind) for card in (one, other))
         about += [(key, a.get(key, NO_OPTION), b.get(key, NO_OPTION)) for key in dict.fromkeys([*a, *b])]
     rows = [(what, _said(a), _said(b)) for what, a, b in about if a != b]
-    figures = dict.fromkeys([*one.metrics, *other.metrics])
+    figures = figures_in({**one.metrics, **other.metrics})
     told, beside = one.metrics, other.metrics
     held = held_out(one), held_out(other)
     if figures and held[0] != held[1]:
         mine, its = (f"{len(h)}, {len(held[0] & held[1])} of them the other's too" for h in held)
         rows.append(("held-out slides", mine, its))
-    rows += [(key, _figure(key, told.get(key)), _figure(key, beside.get(key))) for key in figures]
+    rows += [(key, _figure(key, told), _figure(key, beside)) for key in figures]
     return tuple(rows)
 
 
@@ -92,6 +92,8 @@ def _said(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
-def _figure(key: str, value: Any) -> str:
-    """A figure without the cases that it stands on, which differ between the models."""
-    return "none" if value is None else figure_words(told_value(key, value))
+def _figure(key: str, metrics: Mapping[str, Any]) -> str:
+    """A figure, with the cases that it stands on where these are not all that were held out."""
+    if key not in metrics:
+        return "none"
+    return figure_words(told_value(key, metrics[key]), stands_on(key, metrics, None))

@@ -16,7 +16,14 @@ from napari_mil.options import build
 from napari_mil.steps import Progress, Steps
 from napari_mil.workflow.cases import apart, as_it_stands, cases_steps
 from napari_mil.workflow.child import Stop, child_steps
-from napari_mil.workflow.figures import INTERVAL_FROM, figure_words, told_value, value_words
+from napari_mil.workflow.figures import (
+    INTERVAL_FROM,
+    figure_words,
+    figures_in,
+    stands_on,
+    told_value,
+    value_words,
+)
 from napari_mil.workflow.learn import keep_model, next_name, run_steps, unless_told
 from napari_mil.workflow.manifest import PARTS
 from napari_mil.workflow.project import Project, as_of, find_card
@@ -76,10 +83,10 @@ class Retrained:
     def in_words(self) -> str:
         """A few lines for a person."""
         lines = [f"{self.card.name}: stored, not adopted"]
-        for key in sorted(set(self.before) & set(self.after)):
+        for key in sorted(set(self.before) & set(figures_in(self.after))):
             was, now = self.before[key], self.after[key]
             if np.isfinite(was[0]) and np.isfinite(now[0]):
-                words = figure_words(told_value(key, now), self.held)
+                words = figure_words(told_value(key, now), stands_on(key, self.after, self.held))
                 lines.append(f"  {key}: {value_words(key, was)} -> {words}{self._by(key)}")
         if self.obeyed[1]:
             lines.append(
@@ -96,7 +103,8 @@ class Retrained:
         if key not in self.changes or not np.isfinite(self.changes[key]).all():
             return ""
         value, low, high = self.changes[key]
-        between = f" (95 % {low:+.3f} to {high:+.3f})" if self.held >= INTERVAL_FROM else ""
+        enough = (stands_on(key, self.after, self.held) or 0) >= INTERVAL_FROM
+        between = f" (95 % {low:+.3f} to {high:+.3f})" if enough else ""
         return f", change {value:+.3f}{between}"
 
 

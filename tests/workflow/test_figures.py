@@ -43,6 +43,31 @@ def test_each_part_has_its_own_number_of_cases():
     ]
 
 
+def test_a_figure_of_few_cases_says_so_and_shows_no_interval():
+    """Tiles are labelled on few of the cases held out, so that their figures stand on these alone."""
+    metrics = {"fine/auc": (0.5, 0.1, 0.9), "tile/auc": (0.9, 0.9, 0.9), "froc": (0.7, 0.6, 0.8)}
+    metrics |= {"froc/0.25": (0.4, 0.3, 0.5), "tile/cases": 1, "froc/cases": 5}
+    one_case = "0.900, 1 case: too few for an interval"
+    assert figure_lines(metrics, cases=12) == [
+        "  fine/auc: 0.500 [0.100, 0.900], 12 cases",
+        f"  tile/auc: {one_case}",
+        "  froc: 0.700 [0.600, 0.800], 5 cases",
+        "  froc/0.25: 0.400 [0.300, 0.500], 5 cases",
+    ]
+    assert figure_lines(metrics, cases=12, called={"tile/auc": "AUC"}) == [f"  AUC: {one_case}"]
+    card = ModelCard("m", "m+1", "mean", {}, "e", 4, 256, 0.5, TREE, metrics=metrics)
+    rows = {what: its for what, _, its in compare_cards(card, card)}
+    assert rows["tile/auc"] == one_case
+    assert rows["fine/auc"] == "0.500 [0.100, 0.900]"
+    assert "tile/cases" not in rows
+    by = {"tile/auc": (0.1, 0.05, 0.2)}
+    done = Retrained(card, metrics, metrics, by, (), (0, 0), 0, 12).in_words().splitlines()
+    assert done[-1] == f"  tile/auc: 0.900 -> {one_case}, change +0.100"
+    told = Compared(card, card, metrics, metrics, by, 12).in_words().splitlines()
+    assert told[2] == "  tile/auc: 0.900 | 0.900, difference +0.100, on 1 of the cases"
+    assert len(told) == 5
+
+
 def test_two_cards_side_by_side_are_rounded_and_say_what_only_one_has():
     figures = {"survival/logrank_p": (0.04, 0.04, 0.04), "validation/loss": 1.1586273340415514}
     one = ModelCard("m-1", "one", "mhim", {"mask_ratio": 0.03}, "e", 4, 256, 0.5, TREE, metrics=figures)
