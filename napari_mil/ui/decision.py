@@ -84,7 +84,7 @@ class Decision(QWidget):
         self.note.setText("")
         if result is None:
             return
-        self.table.fill(result.before, result.after, result.changes)
+        self.table.fill(result)
         found = flips(self.desk.state.project, result)
         done, of = result.obeyed
         lines = [f"<b>Worse on slides held out:</b> {result.worse}"] if result.worse else []

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QTableWidget, QTableWidgetItem
 
+from napari_mil.labeltree import LabelTree, level_names
 from napari_mil.ui.words import change, figure
 
-#: The figures that are compared: name in a card → words.
-FIGURES = {
-    "lesion/auc": "AUC lesion",
-    "coarse/auc": "AUC coarse",
-    "fine/auc": "AUC fine",
-    "fine/balanced_accuracy": "balanced\naccuracy",
-    "survival/c_index": "c-index",
-}
+if TYPE_CHECKING:
+    from napari_mil.workflow import Retrained
+
 TIPS = {
-    "fine/balanced_accuracy": "Balanced accuracy: the mean, over the classes, of the share answered rightly",
-    "survival/c_index": "Share of pairs of cases whose order of events the risk predicts",
+    "balanced_accuracy": "Balanced accuracy: the mean, over the classes, of the share answered rightly",
+    "c_index": "Share of pairs of cases whose order of events the risk predicts",
 }
 ROW_PX = 24
+
+
+def figures_of(tree: LabelTree) -> dict[str, str]:
+    """The figures that are compared: name in a card → words."""
+    levels = level_names(tree)
+    return {
+        "lesion/auc": "AUC lesion",
+        **{f"{level}/auc": f"AUC {level}" for level in levels},
+        f"{levels[-1]}/balanced_accuracy": "balanced\naccuracy",
+        "survival/c_index": "c-index",
+    }
 
 
 class FigureTable(QTableWidget):
@@ -37,16 +43,20 @@ class FigureTable(QTableWidget):
         self.verticalHeader().setMinimumSectionSize(ROW_PX)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
 
-    def fill(self, before: Mapping[str, Any], after: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
-        """Show the figures that both have, and how they changed on the same cases."""
-        keys = [key for key in FIGURES if key in before and key in after]
+    def fill(self, done: Retrained) -> None:
+        """Show the figures that both models have, and how they changed on the same cases."""
+        from napari_mil.workflow.figures import stands_on
+
+        named = figures_of(done.card.tree)
+        keys = [key for key in named if key in done.before and key in done.after]
         self.setRowCount(len(keys))
         for i, key in enumerate(keys):
-            both = f"{figure(before[key])}\n→ {figure(after[key])}"
-            row = (FIGURES[key], both, change(changes.get(key)).replace(" [", "\n["))
+            cases = stands_on(key, done.after, done.held)
+            both = f"{figure(done.before[key], cases)}\n→ {figure(done.after[key], cases)}"
+            row = (named[key], both, change(done.changes.get(key), cases).replace(" [", "\n["))
             for j, words in enumerate(row):
                 item = QTableWidgetItem(words)
-                item.setToolTip(TIPS.get(key, ""))
+                item.setToolTip(TIPS.get(key.rpartition("/")[2], ""))
                 self.setItem(i, j, item)
         self.resizeColumnsToContents()
         self.resizeRowsToContents()

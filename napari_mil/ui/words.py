@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from napari_mil.ui.state import State
 
 
-#: The figures a card shows first: words → name in the card.
-FIGURES = {"lesion AUC": "lesion/auc", "class AUC": "fine/auc", "c-index": "survival/c_index"}
 #: Why nothing can be done before a project is open.
 PROJECT_FIRST = "Open a project first (1 Slides)."
 NO_MODEL = "This project has no model yet: train one (5 Retrain), or import a published one."
@@ -78,9 +76,9 @@ def answer_remarks(state: State) -> list[str]:
     return remarks
 
 
-def card_words(card: ModelCard) -> str:
-    """A model's card in one look."""
-    from napari_mil.workflow.figures import no_c_index
+def card_words(card: ModelCard, cases: int | None = None) -> str:
+    """A model's card in one look; `cases` its figures are of, None where nobody knows how many."""
+    from napari_mil.workflow.figures import no_c_index, stands_on
 
     classes = ", ".join(card.tree.path(leaf).rsplit("/", 1)[-1] for leaf in card.tree.leaves)
     pixels = f"{card.tile_px} px at {card.mpp} µm" if card.mpp else f"{card.tile_px} px"
@@ -90,44 +88,53 @@ def card_words(card: ModelCard) -> str:
     lines = [f"<b>{card.method.upper()}</b> · {card.encoder} · tiles of {pixels}", said]
     if trained:
         lines.append(f"trained on {trained} slides{', a child of an earlier model' if card.parent else ''}")
-    aucs = {words: card.metrics[key] for words, key in FIGURES.items() if key in card.metrics}
-    if aucs:
-        lines.append("held out: " + ", ".join(f"{name} {figure(value)}" for name, value in aucs.items()))
+    first = {"lesion AUC": "lesion/auc", "class AUC": f"{level_names(card.tree)[-1]}/auc"}
+    first |= {"c-index": "survival/c_index"}
+    told = {words: key for words, key in first.items() if key in card.metrics}
+    on = {key: stands_on(key, card.metrics, cases) for key in told.values()}
+    if told:
+        said = (f"{words} {figure(card.metrics[key], on[key])}" for words, key in told.items())
+        lines.append(f"held out: {', '.join(said)}")
     elif why := no_c_index(card):
         lines.append(f"held out: {why}")
-    lines.append(calibration_words(card))
+    lines.append(calibration_words(card, cases))
     if card.assumed:
         lines.append(f"<b>assumed</b>, since its file does not say: {'; '.join(card.assumed)}")
     return "<br>".join(lines + ([card.note] if card.note else []))
 
 
-def calibration_words(card: ModelCard) -> str:
-    """Whether the percentages were calibrated, and how far they are off on held-out cases."""
+def calibration_words(card: ModelCard, cases: int | None = None) -> str:
+    """Whether the percentages were calibrated, and how far they are off on so many held-out cases."""
+    from napari_mil.workflow.figures import stands_on
+
     if isinstance(card.tree, Survival):
         return "not calibrated: read the risk as a ranking"
     finest = level_names(card.tree)[-1]
     errors = [card.metrics.get(f"{finest}/{key}") for key in ("ece_before", "ece")]
-    shown = " → ".join(figure(value) for value in errors if value is not None)
+    on = stands_on(f"{finest}/ece", card.metrics, cases)
+    shown = " → ".join(figure(value, on) for value in errors if value is not None)
     off = f", calibration error {shown}" if shown else ""
     if not card.calibrated:
         return f"not calibrated: read percentages as a ranking{off}"
     return f"calibrated, temperature {card.temperature:.2f}{off}"
 
 
-def figure(value: Any) -> str:
-    """A figure with its interval, such as 0.91 [0.85, 0.96]."""
-    if isinstance(value, int | float):
-        return f"{value:.2f}"
-    mean, low, high = value
-    return f"{mean:.2f} [{low:.2f}, {high:.2f}]"
+def figure(value: Any, cases: int | None = None) -> str:
+    """A figure with its interval, such as 0.91 [0.85, 0.96]; without it where the cases are too few."""
+    from napari_mil.workflow.figures import too_few
+
+    mean, low, high = (value, value, value) if (bare := isinstance(value, int | float)) else value
+    return f"{mean:.2f}" + ("" if bare or too_few(cases) else f" [{low:.2f}, {high:.2f}]")
 
 
-def change(value: Any) -> str:
+def change(value: Any, cases: int | None = None) -> str:
     """By how much a figure changed, such as +0.02 [−0.01, +0.05]; "" where that is not known."""
+    from napari_mil.workflow.figures import too_few
+
     if value is None:
         return ""
     mean, low, high = value
-    return minus(f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]")
+    return minus(f"{mean:+.2f}" + ("" if too_few(cases) else f" [{low:+.2f}, {high:+.2f}]"))
 
 
 def why_no_model(state: State) -> str:

@@ -33,7 +33,7 @@ def figure_words(value: Any, cases: int | None = None) -> str:
     on = "" if cases is None else f", {cases} case{'' if cases == 1 else 's'}"
     if bare:
         return text + on
-    if cases is not None and cases < INTERVAL_FROM:
+    if too_few(cases):
         return f"{text}{on}: too few for an interval"
     return f"{text} [{low:.3f}, {high:.3f}]{on}"
 
@@ -64,6 +64,11 @@ def figure_lines(
 def figures_in(metrics: Mapping[str, Any]) -> list[str]:
     """The names of the figures among what `evaluate` found."""
     return [name for name in metrics if not name.endswith("/cases")]
+
+
+def too_few(cases: int | None) -> bool:
+    """Whether an interval over so many cases would only look like one; None: nobody knows how many."""
+    return cases is not None and cases < INTERVAL_FROM
 
 
 def stands_on(key: str, metrics: Mapping[str, Any], cases: int | None) -> int | None:
@@ -97,13 +102,18 @@ def held_out_lines(
 
     called : the figures to tell, and what to call each; None: all of them by their names
     """
-    case_of = {record.id: record.case for record in project.slides}
-    held = {part: len({case_of.get(s, s) for s in slides}) for part, slides in card.slides.items()}
-    validation = held.get("validation", 0)
-    cases = held.get("test") or validation
+    cases, validation = held_out_cases(project, card)
     lines = figure_lines(card.metrics, cases=cases, validation=validation, called=called)
     lines += [f"  {why}"] if (why := no_c_index(card)) else []
     return lines + [f"  note: {card.note}"] * bool(card.note)
+
+
+def held_out_cases(project: Project, card: ModelCard) -> tuple[int, int]:
+    """How many cases the figures on a card are of, and how many its validation part has."""
+    case_of = {record.id: record.case for record in project.slides}
+    held = {part: len({case_of.get(s, s) for s in slides}) for part, slides in card.slides.items()}
+    validation = held.get("validation", 0)
+    return held.get("test") or validation, validation
 
 
 def no_c_index(card: ModelCard) -> str:

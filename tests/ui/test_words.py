@@ -13,6 +13,7 @@ from napari_mil.grid import TileGrid
 from napari_mil.labeltree import LabelTree, Survival
 from napari_mil.prediction import Prediction, TileMap
 from napari_mil.ui.curves import ends_of
+from napari_mil.ui.figuretable import figures_of
 from napari_mil.ui.sections.instances import ordered_groups
 from napari_mil.ui.state import State
 from napari_mil.ui.words import (
@@ -70,6 +71,26 @@ def test_a_card_of_survival_says_why_it_has_no_c_index():
     assert "c-index" not in card_words(dataclasses.replace(held, slides={}))  # nothing was held out
     told = dataclasses.replace(held, metrics={"survival/c_index": [0.7, 0.6, 0.8]})
     assert "held out: c-index 0.70 [0.60, 0.80]" in card_words(told)
+
+
+def test_a_card_of_few_cases_shows_no_interval():
+    told = dataclasses.replace(
+        CARD,
+        metrics={"lesion/auc": [1.0, 1.0, 1.0], "fine/auc": [0.9, 0.8, 1.0], "fine/ece": [0.1, 0.0, 0.2]},
+    )
+    assert "held out: lesion AUC 1.00, class AUC 0.90<br>" in card_words(told, 4)
+    assert card_words(told, 4).endswith("calibration error 0.10")
+    assert "held out: lesion AUC 1.00 [1.00, 1.00], class AUC 0.90 [0.80, 1.00]<br>" in card_words(told, 5)
+    fewer = dataclasses.replace(told, metrics={**told.metrics, "fine/cases": 3})
+    assert "held out: lesion AUC 1.00 [1.00, 1.00], class AUC 0.90<br>" in card_words(fewer, 5)
+
+
+def test_a_card_of_a_deep_tree_shows_its_finest_level():
+    deep = LabelTree.from_paths(["Benign/usual/N", "Malignant/invasive/IC"], normal=["Benign/usual/N"])
+    told = dataclasses.replace(CARD, tree=deep, metrics={"level3/auc": [0.9, 0.8, 1.0]})
+    assert "held out: class AUC 0.90 [0.80, 1.00]" in card_words(told)
+    assert "AUC level2" in figures_of(deep).values()
+    assert {"level3/auc", "level3/balanced_accuracy"} < set(figures_of(deep))
 
 
 def test_a_risk_has_its_minus():

@@ -517,6 +517,7 @@ def test_what_a_retraining_changed_is_told_beside_the_labels(bench):
     table = bench.retrain.decision.table
     words = {table.item(i, 0).text().replace("\n", " ") for i in range(table.rowCount())}
     assert words == {"AUC fine", "balanced accuracy"}
+    assert table.item(0, 1).text() == "0.90\n→ 0.90"  # on too few cases for an interval
     assert "1 case is answered differently</b>: 1 right now" in bench.retrain.decision.verdict.text()
 
 
@@ -746,7 +747,7 @@ def worse(bench):
     card = replace(good, id="hmil-spoilt", name="spoilt", worse=sentence)
     project.store.save_model(card, project.store.model_bytes(good.id))
     figures = {"fine/auc": (0.9, 0.8, 1.0)}, {"fine/auc": (0.7, 0.6, 0.8)}, {"fine/auc": (-0.2, -0.3, -0.1)}
-    return Retrained(card, *figures, (), (5, 5), left_out=("case 'a' was left out.",))
+    return Retrained(card, *figures, (), (5, 5), held=22, left_out=("case 'a' was left out.",))
 
 
 def test_a_worse_model_is_adopted_at_the_second_click_and_one_click_goes_back(bench):

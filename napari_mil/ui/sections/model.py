@@ -138,9 +138,15 @@ class ModelSection(QWidget):
         if state.card is not None:
             self.choice.setCurrentIndex([c.id for c in self._cards].index(state.card.id))
         why = why_no_model(state)
-        self.card.setText(card_words(state.card) if state.card else why)
+        self.card.setText(self._card_words(state) if state.card else why)
         allow(self.run_button, why)
         self._show_held_out(state.card)
+
+    @staticmethod
+    def _card_words(state: State) -> str:
+        from napari_mil.workflow.figures import held_out_cases
+
+        return card_words(state.card, held_out_cases(state.project, state.card)[0] or None)
 
     def _show_held_out(self, card: ModelCard | None) -> None:
         """The curves of held-out cases by risk, where the model's card has them."""

@@ -14,7 +14,7 @@ from napari_mil.ui import acts, commandline, writing
 from napari_mil.ui.curves import Curves
 from napari_mil.ui.decision import Decision
 from napari_mil.ui.desk import Desk
-from napari_mil.ui.figuretable import FIGURES
+from napari_mil.ui.figuretable import figures_of
 from napari_mil.ui.newmodel import NewModelDialog
 from napari_mil.ui.state import State
 from napari_mil.ui.widgets import allow, button, column, hint, row, text
@@ -118,7 +118,7 @@ class RetrainSection(QWidget):
         def offer(card: ModelCard) -> None:
             from napari_mil.workflow.figures import held_out_lines
 
-            called = {key: " ".join(words.split()) for key, words in FIGURES.items()}
+            called = {key: " ".join(words.split()) for key, words in figures_of(card.tree).items()}
             lines = [line.strip() for line in held_out_lines(project, card, called=called)]
             if card.name != name:
                 lines.append(f"These are its weights to the bit, so no second model {name} was made.")
