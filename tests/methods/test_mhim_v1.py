@@ -66,8 +66,9 @@ def test_the_score_is_attention():
     assert torch.equal(seen.score, seen.attention)
 
 
-def test_something_is_always_left_to_see():
-    model = make(mask_ratio=0.9, low_mask_ratio=0.9, random_mask_ratio=0.9)
+@pytest.mark.parametrize("mask_ratio", [0.95, 0.0])
+def test_something_is_always_left_to_see(mask_ratio):
+    model = make(mask_ratio=mask_ratio, low_mask_ratio=0.95, random_mask_ratio=0.95)
     part = model.hide(score(10), generator=torch.Generator().manual_seed(0))
     assert len(part.kept) >= 1
     assert not set(part.kept.tolist()) & {*part.hidden.tolist(), *part.low.tolist(), *part.random.tolist()}

@@ -158,9 +158,9 @@ class MHIM(MILModel):
             score, ratio, config.hidden_ratio_random, noise=noise.get("high"), fusion=config.fusion, **draw
         )
         left = hiding.remaining(n, [random, low, hidden], exact=exact)
-        if not len(left):  # the student must see something: the least salient that was hidden
-            left, hidden = hidden[-1:], hidden[:-1]
-            random, low = random[random != left], low[low != left]
+        if not len(left):  # the student must see something: the last that any mask hid
+            left = torch.cat([random, low, hidden])[-1:]
+            random, low, hidden = (mask[mask != left] for mask in (random, low, hidden))
         keep = config.keep_ratio if keep_ratio is None else keep_ratio
         kept, recycled = left, left[:0]
         if n > 1 and config.version == 2 and config.recycle_tokens:
