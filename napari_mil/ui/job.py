@@ -23,6 +23,7 @@ from napari_mil.errors import UnavailableError
 from napari_mil.slides import copies
 from napari_mil.steps import Progress, Steps
 from napari_mil.ui import compat
+from napari_mil.ui.lane import Lane
 
 #: Progress without payload is passed on at most this often (s); the last of a stage always is, payloads
 #: always are.
@@ -76,12 +77,13 @@ class Job(QObject):
             return None
         return (time.monotonic() - began) * (total - done) / (done - first)
 
-    def run(self) -> None:
-        """Drive the steps to their end. Called by the lane, in its thread."""
-        outcome: tuple[Any, ...] = (self.cancelled,)
+    def run(self, emit: Callable[..., None]) -> None:
+        """Drive the steps to their end. Called by the lane, in its thread, with its way to emit."""
+        outcome: tuple[Any, ...] = ("cancelled",)
+        self._emit = partial(emit, self)
         try:
             if not self._cancel.is_set():
-                _emit(self.started)
+                self._emit("started")
                 steps = self._make()
                 try:
                     with copies.heard(self._hear):
@@ -92,9 +94,9 @@ class Job(QObject):
             pass
         except BaseException as error:  # noqa: BLE001 - everything goes to the person, with its traceback
             self.error = error
-            outcome = (self.failed, error)
-        _emit(*outcome)
-        _emit(self.finished)
+            outcome = ("failed", error)
+        self._emit(*outcome)
+        self._emit("finished")
 
     def _drive(self, steps: Steps[Any]) -> tuple[Any, ...]:
         while not self._cancel.is_set():
@@ -103,9 +105,9 @@ class Job(QObject):
                 now = next(steps)
             except StopIteration as stop:
                 self.result = stop.value
-                return (self.returned, self.result)
+                return ("returned", self.result)
             self._tell(now)
-        return (self.cancelled,)
+        return ("cancelled",)
 
     def _tell(self, now: Progress) -> None:
         if now.stage != self._stage_began[0]:
@@ -113,7 +115,7 @@ class Job(QObject):
         self.last = now
         if now.payload is not None or time.monotonic() - self._shown > PAUSE_S or now.done == now.total:
             self._shown = time.monotonic()
-            _emit(self.progressed, now)
+            self._emit("progressed", now)
 
     def _hear(self, now: Progress) -> None:
         """A step waits for a slide that is copied from its server: how far that is, and its end."""
@@ -124,69 +126,6 @@ class Job(QObject):
 
 class _StopError(BaseException):
     """A job was cancelled in the midst of a step."""
-
-
-class Lane(QObject):
-    """A thread that does one piece of work after the other; it begins with the first of them.
-
-    Attributes
-    ----------
-    current : the work that is being done, or None
-    """
-
-    #: So long a lane that is closed is waited for (s).
-    farewell_s = 5.0
-
-    def __init__(self, name: str, parent: QObject | None = None) -> None:
-        super().__init__(parent)
-        self.current: Any = None
-        self._name = name
-        self._waiting: dict[Any, Any] = {}
-        self._ready = threading.Condition()
-        self._thread: threading.Thread | None = None
-        self._closed = False
-
-    @property
-    def closed(self) -> bool:
-        """Whether it takes no more work: it is being closed, or is."""
-        return self._closed
-
-    def close(self, timeout_s: float | None = None) -> None:
-        """Take no more work and wait until the thread has ended, at most so long."""
-        with self._ready:
-            self._closed = True
-            self._leave()
-            self._ready.notify()
-        if self._thread is not None:
-            self._thread.join(self.farewell_s if timeout_s is None else timeout_s)
-
-    def _put(self, key: Any, work: Any) -> None:
-        """Let work wait for its turn, in the place of what waits under the same key."""
-        with self._ready:
-            if self._closed:
-                raise RuntimeError("The window is closing; no new work is taken.")
-            self._waiting[key] = work
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._loop, name=self._name, daemon=True)
-                self._thread.start()
-            self._ready.notify()
-
-    def _loop(self) -> None:
-        while True:
-            with self._ready:
-                self.current = None
-                self._ready.wait_for(lambda: self._waiting or self._closed)
-                if not self._waiting:
-                    return
-                self.current = self._waiting.pop(next(iter(self._waiting)))
-            self._do(self.current)
-
-    def _do(self, work: Any) -> None:
-        """Do a piece of work, in the thread."""
-        raise NotImplementedError
-
-    def _leave(self) -> None:
-        """What becomes of what runs and waits when the lane closes; what still waits then is done."""
 
 
 class JobLane(Lane):
@@ -220,8 +159,8 @@ class JobLane(Lane):
             job.cancel()
 
     def _do(self, work: Job) -> None:
-        _emit(self.began, work)
-        work.run()
+        self.emit(self, "began", work)
+        work.run(self.emit)
 
 
 class _FollowedLane(Lane):
@@ -247,7 +186,7 @@ class _FollowedLane(Lane):
             self._open += not known
 
     def _do(self, work: Callable[[], Callable[[], None]]) -> None:
-        _emit(self._done, work())
+        self.emit(self, "_done", work())
 
     def _follow(self, call: Callable[[], None]) -> None:
         self._open -= 1
@@ -352,7 +291,7 @@ class WriteLane(_FollowedLane):
                 if self._closed:
                     return partial(failed, error)
                 if not told:
-                    _emit(self.stuck, error)
+                    self.emit(self, "stuck", error)
                 told = True
                 with self._ready:
                     self._ready.wait_for(lambda: self._closed, self.patience_s)
@@ -360,7 +299,7 @@ class WriteLane(_FollowedLane):
                 return partial(failed, error)
             else:
                 if told:
-                    _emit(self.freed)
+                    self.emit(self, "freed")
                 return partial(then, result)
 
 
@@ -384,11 +323,3 @@ class Pauses(QObject):
         """What has not followed yet follows no more."""
         for timer in self.findChildren(QTimer):
             timer.stop()
-
-
-def _emit(signal: Any, *values: Any) -> None:
-    """Emit from a thread that may outlive the window by a moment."""
-    try:
-        signal.emit(*values)
-    except RuntimeError:  # the C++ half is gone: nobody listens any more
-        return
