@@ -14,6 +14,7 @@ from napari_mil.slides.address import Address, SlidePath, slide_path
 from napari_mil.slides.copies import CopyError, LaterError, copying
 from napari_mil.steps import Progress
 from napari_mil.ui.job import PAUSE_S
+from napari_mil.ui.lane import Lane
 
 if TYPE_CHECKING:
     from napari_mil.ui.desk import Desk
@@ -39,14 +40,14 @@ def copy_first(
 class CopyBar(QObject):
     """How far a copy is, where there is no lane of jobs: a small window with Cancel, once a copy is made.
 
-    closed : whether the window is, which ends the copy
+    lane : in whose thread the copy is made; that it closes ends the copy
     """
 
     _told, _ended = Signal(object), Signal()
 
-    def __init__(self, window: QWidget, closed: Callable[[], bool]) -> None:
+    def __init__(self, window: QWidget, lane: Lane) -> None:
         super().__init__(window)
-        self._closed, self._stop, self._seen = closed, threading.Event(), 0.0
+        self._lane, self._stop, self._seen = lane, threading.Event(), 0.0
         self.dialog: QProgressDialog | None = None
         self._told.connect(self._show)
         self._ended.connect(self._close)
@@ -57,21 +58,15 @@ class CopyBar(QObject):
 
     def hear(self, now: Progress) -> None:
         """Called in the thread that copies."""
-        if self._stop.is_set() or self._closed():
+        if self._stop.is_set() or self._lane.closed:
             raise CopyError(f"{now.note} is not opened: its copying was cancelled.")
         if time.monotonic() - self._seen > PAUSE_S:
             self._seen = time.monotonic()
-            self._tell(self._told, now)
+            self._lane.emit(self, "_told", now)
 
     def end(self) -> None:
         """Called in the thread when the slide is open, or cannot be."""
-        self._tell(self._ended)
-
-    def _tell(self, signal: Signal, *values: Progress) -> None:
-        try:
-            signal.emit(*values)
-        except RuntimeError:  # the window is gone
-            self._stop.set()
+        self._lane.emit(self, "_ended")
 
     def _show(self, now: Progress) -> None:
         if self.dialog is None:

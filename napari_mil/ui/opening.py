@@ -48,7 +48,7 @@ def take(path: SlidePath) -> bool:
     if isinstance(path, Address):
         compat.tell(FETCHED.format(path.name, path.server))
         arrived, lane = partial(_arrived, viewer), _lane(viewer)
-        bar = CopyBar(compat.main_window(viewer), lambda: lane.closed)
+        bar = CopyBar(compat.main_window(viewer), lane)
         lane.ask(str(path), lambda: _opened(path, bar), arrived, unwanted=lambda slide: slide.close())
         return True
     if not _others(viewer):

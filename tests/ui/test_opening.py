@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tifffile
-from qtpy.QtWidgets import QProgressDialog, QPushButton
+from qtpy.QtCore import QCoreApplication, QEvent
+from qtpy.QtWidgets import QProgressDialog, QPushButton, QWidget
 from slidefiles import picture, write_svs
 from slidefiles import write_pyramid as write_tiled
 from slideserver import serving
@@ -21,6 +23,7 @@ from napari_mil.slides.tiles import Engine
 from napari_mil.ui import compat, fetching, opening, reader
 from napari_mil.ui.activation import activate
 from napari_mil.ui.front import slides
+from napari_mil.ui.job import AskLane
 from napari_mil.ui.slicing import sharpening_of
 from tests.ui.test_reader import write_pyramid
 
@@ -96,6 +99,22 @@ def test_a_copy_ends_with_the_window(viewer, server, qtbot, monkeypatch, own_hom
     qtbot.waitUntil(lambda: any((own_home / "copies").rglob("a.ndpi")), timeout=20_000)
     viewer.close()
     qtbot.waitUntil(lambda: not any((own_home / "copies").iterdir()), timeout=20_000)
+
+
+def test_a_slide_that_comes_after_its_window_has_gone_is_let_go_of(qtbot, monkeypatch):
+    began, gate, late, closed = threading.Event(), threading.Event(), SimpleNamespace(fingerprint="f"), []
+    monkeypatch.setattr(opening, "open_slide", lambda _address: (began.set(), gate.wait(5), late)[-1])
+    monkeypatch.setattr(opening.overview, "prepare", lambda slide: slide)
+    window, lane = QWidget(), AskLane()
+    bar = opening.CopyBar(window, lane)
+    lane.ask("a", lambda: opening._opened("a", bar), lambda _slide: None, unwanted=closed.append)
+    assert began.wait(5)
+    lane.close(0.01)
+    window.deleteLater()
+    QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+    gate.set()
+    lane._thread.join(5)
+    assert closed == [late]
 
 
 def test_what_is_not_there_is_told_when_it_is_known(viewer, server, qtbot, monkeypatch):
