@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import QObject, Signal
+from qtpy.QtCore import QObject
 from qtpy.QtWidgets import QProgressDialog, QWidget
 
 from napari_mil.slides.address import Address, SlidePath, slide_path
@@ -43,14 +44,10 @@ class CopyBar(QObject):
     lane : in whose thread the copy is made; that it closes ends the copy
     """
 
-    _told, _ended = Signal(object), Signal()
-
     def __init__(self, window: QWidget, lane: Lane) -> None:
         super().__init__(window)
         self._lane, self._stop, self._seen = lane, threading.Event(), 0.0
         self.dialog: QProgressDialog | None = None
-        self._told.connect(self._show)
-        self._ended.connect(self._close)
 
     def stop(self) -> None:
         """End the copy."""
@@ -62,11 +59,11 @@ class CopyBar(QObject):
             raise CopyError(f"{now.note} is not opened: its copying was cancelled.")
         if time.monotonic() - self._seen > PAUSE_S:
             self._seen = time.monotonic()
-            self._lane.emit(self, "_told", now)
+            self._lane.post(partial(self._show, now))
 
     def end(self) -> None:
         """Called in the thread when the slide is open, or cannot be."""
-        self._lane.emit(self, "_ended")
+        self._lane.post(self._close)
 
     def _show(self, now: Progress) -> None:
         if self.dialog is None:

@@ -78,9 +78,12 @@ class Job(QObject):
         return (time.monotonic() - began) * (total - done) / (done - first)
 
     def run(self, emit: Callable[..., None]) -> None:
-        """Drive the steps to their end. Called by the lane, in its thread, with its way to emit."""
+        """Drive the steps to their end. Called by the lane, in its thread.
+
+        emit : called with the name of a signal, and its values
+        """
         outcome: tuple[Any, ...] = ("cancelled",)
-        self._emit = partial(emit, self)
+        self._emit = emit
         try:
             if not self._cancel.is_set():
                 self._emit("started")
@@ -160,18 +163,15 @@ class JobLane(Lane):
 
     def _do(self, work: Job) -> None:
         self.emit(self, "began", work)
-        work.run(self.emit)
+        work.run(partial(self.emit, work))
 
 
 class _FollowedLane(Lane):
     """A lane after whose work something follows in the GUI thread."""
 
-    _done = Signal(object)
-
     def __init__(self, name: str, parent: QObject | None = None) -> None:
         super().__init__(name, parent)
         self._open = 0
-        self._done.connect(self._follow)
 
     @property
     def busy(self) -> bool:
@@ -186,7 +186,7 @@ class _FollowedLane(Lane):
             self._open += not known
 
     def _do(self, work: Callable[[], Callable[[], None]]) -> None:
-        self.emit(self, "_done", work())
+        self.post(partial(self._follow, work()))
 
     def _follow(self, call: Callable[[], None]) -> None:
         self._open -= 1

@@ -6,9 +6,10 @@ import atexit
 import contextlib
 import threading
 import weakref
+from collections.abc import Callable
 from typing import Any
 
-from qtpy.QtCore import QObject
+from qtpy.QtCore import QObject, Signal
 
 _lanes: weakref.WeakSet[Lane] = weakref.WeakSet()
 
@@ -29,6 +30,7 @@ class Lane(QObject):
     current : the work that is being done, or None
     """
 
+    _posted = Signal(object)
     #: So long a lane that is closed is waited for (s).
     farewell_s = 5.0
 
@@ -40,6 +42,7 @@ class Lane(QObject):
         self._ready = threading.Condition()
         self._thread: threading.Thread | None = None
         self._speaking = threading.Lock()
+        self._posted.connect(self._receive)  # of the lane itself: what is on its way goes when it goes
         _lanes.add(self)
         self._closed, self._heard = False, True
 
@@ -80,15 +83,28 @@ class Lane(QObject):
                 self.current = self._waiting.pop(next(iter(self._waiting)))
             self._do(self.current)
 
-    def emit(self, whose: QObject, signal: str, *values: Any) -> None:
-        """Emit from the thread, which may outlive the window: not while the window goes, nor after that.
+    def post(self, act: Callable[[], None]) -> None:
+        """Have `act()` done in the GUI thread. Called in the thread, which may outlive the window: not while
+        the window goes, nor after that.
 
         The signal is looked up only here. One that is held while work is done may have lost what it belongs
         to, and Qt then emits from memory that is no longer its own.
         """
         with self._speaking, contextlib.suppress(RuntimeError):  # the C++ half went without a farewell
             if self._heard:
+                self._posted.emit(act)
+
+    def emit(self, whose: QObject, signal: str, *values: Any) -> None:
+        """The same for a signal, which nobody waits for once the lane is closed."""
+
+        def emit() -> None:
+            if not self._closed:
                 getattr(whose, signal).emit(*values)
+
+        self.post(emit)
+
+    def _receive(self, act: Callable[[], None]) -> None:
+        act()
 
     def _do(self, work: Any) -> None:
         """Do a piece of work, in the thread."""

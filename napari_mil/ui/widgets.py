@@ -151,8 +151,6 @@ class JobBar(QWidget):
         job.finished.connect(lambda: self._end(job))
         self._show()
         self.show()
-        if not self._lane.busy:  # it was over before this was delivered
-            self._end(job)
 
     def _cancel(self) -> None:
         """Stop the work; that it was heard is seen until the step at hand is over."""

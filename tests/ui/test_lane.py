@@ -7,8 +7,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 
 import pytest
+from qtpy.QtCore import QCoreApplication, QEvent
+from qtpy.QtWidgets import QLabel, QWidget
+
+from napari_mil.steps import Progress
+from napari_mil.ui.job import AskLane, Job, JobLane
 
 BEGUN = """
 import faulthandler, gc, threading
@@ -71,3 +77,29 @@ def test_a_thread_that_outlives_its_window_says_nothing_and_loses_nothing(ends, 
         check=False,
     )
     assert (done.returncode, done.stdout.split(), done.stderr) == (0, [says], "")
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_what_is_on_its_way_when_the_window_goes_goes_with_it(qtbot, closed):
+    """An exception in a slot, as of a label that is gone, would fail this test."""
+    window, seen = QWidget(), []
+    label, jobs, asks = QLabel(window), JobLane(window), AskLane(window)
+
+    def steps():
+        yield Progress("counting", 1, 1)
+
+    job = Job("count", steps)
+    jobs.began.connect(lambda job: label.setText(job.title))
+    for signal in (job.started, job.progressed, job.returned, job.finished):
+        signal.connect(lambda *_values: seen.append(label.text()))
+    jobs.start(job)
+    asks.ask("label", lambda: "answered", label.setText)
+    for lane in (jobs, asks):
+        while lane.current is not None or lane._waiting:
+            time.sleep(0.001)
+        if closed:
+            lane.close()
+    window.deleteLater()
+    QCoreApplication.sendPostedEvents(window, QEvent.Type.DeferredDelete)
+    qtbot.wait(1)
+    assert not seen
