@@ -131,7 +131,7 @@ class Views:
         """`order` in portions of about `batch` views; a tile's views stay together."""
         ends = np.cumsum(np.diff(self.first)[order])
         cuts = np.flatnonzero(np.diff((ends - 1) // batch)) + 1
-        return np.split(order, cuts)
+        return [portion for portion in np.split(order, cuts) if len(portion)]
 
     def at(self, indices: Indices) -> NDArray[np.float64]:
         """(m, 4) the views of some tiles."""

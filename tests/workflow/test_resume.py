@@ -9,6 +9,7 @@ from napari_mil.encoders import Encoder
 from napari_mil.errors import ProjectError
 from napari_mil.steps import Progress
 from napari_mil.workflow import Project
+from napari_mil.workflow.analyse import bag_steps
 
 
 class Corner(Encoder):
@@ -83,6 +84,17 @@ def test_what_was_done_is_kept_now_and_then(project, embed, monkeypatch):
     monkeypatch.setattr("napari_mil.workflow.analyse.KEEP_S", 0.0)
     interrupted(embed, 192)
     assert len(parts(project)) == 3  # a kill would have found as many
+
+
+def test_a_slide_that_is_cancelled_after_its_last_tile_is_gone_on_with(project, embed, monkeypatch):
+    monkeypatch.setattr("napari_mil.workflow.analyse.find_encoder", lambda _project, _name: Corner())
+    steps = bag_steps(project, project.slide(project.slides[0]), encoder="corner")
+    last = next(now for now in steps if now.stage == "features" and now.done == now.total)
+    steps.close()
+    assert len(parts(project)) == 1
+    bag, tiles = embed(Corner())
+    assert (len(bag), tiles) == (last.total, 0)
+    assert not parts(project)
 
 
 def test_a_damaged_part_is_computed_again(project, embed):
