@@ -37,10 +37,11 @@ def child_steps(line: Sequence[str]) -> Steps[dict[str, Any]]:
         with contextlib.suppress(OSError):  # window and viewer come first where cores are few
             os.setpriority(os.PRIO_PROCESS, child.pid, 5)
     result: dict[str, Any] | None = None
+    begun = False
     try:
         yield Progress("starting", 0, None)
         for text in child.stdout or ():
-            record = json.loads(text)
+            record, begun = json.loads(text), True
             if "result" in record:
                 result = record["result"]
             else:
@@ -53,13 +54,15 @@ def child_steps(line: Sequence[str]) -> Steps[dict[str, Any]]:
             raise MILError(said[-1].removeprefix("napari-mil: "))
         return result
     finally:
-        _end(child)
+        _end(child, ask=begun)
         words.close()
 
 
-def _end(child: subprocess.Popen[str]) -> None:
-    """Ask a child to stop, give it time to keep its best, then end it."""
-    if child.poll() is None:
+def _end(child: subprocess.Popen[str], *, ask: bool) -> None:
+    """Ask a child to stop and give it time to keep its best, then end it; at once where it has not begun."""
+    if not ask:
+        child.kill()
+    elif child.poll() is None:
         try:
             if child.stdin is not None:
                 child.stdin.write("stop\n")
