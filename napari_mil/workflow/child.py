@@ -5,17 +5,21 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import queue
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import IO, Any
 
 from napari_mil.errors import MILError
-from napari_mil.steps import Progress, Steps
+from napari_mil.steps import ASIDE, Progress, Steps
 
 Stop = Callable[[], bool]
+#: A child that says nothing for so long (s) is silent.
+SILENT_S, SILENCE = 0.2, "silence"
 
 
 def child_steps(line: Sequence[str]) -> Steps[dict[str, Any]]:
@@ -36,44 +40,67 @@ def child_steps(line: Sequence[str]) -> Steps[dict[str, Any]]:
     if hasattr(os, "setpriority"):
         with contextlib.suppress(OSError):  # window and viewer come first where cores are few
             os.setpriority(os.PRIO_PROCESS, child.pid, 5)
+    lines = queue.SimpleQueue[str]()
+    reader = threading.Thread(target=_read, args=(child.stdout, lines), daemon=True, name="napari-mil child")
+    reader.start()
     result: dict[str, Any] | None = None
-    begun = False
+    now, begun = Progress("starting", 0, None), False
     try:
-        yield Progress("starting", 0, None)
-        for text in child.stdout or ():
+        yield now
+        while text := _next(lines):
+            if text is SILENCE:  # whoever waits may have been told to stop
+                yield now
+                continue
             record, begun = json.loads(text), True
             if "result" in record:
                 result = record["result"]
-            else:
-                yield Progress(
-                    record["stage"], record["done"], record["total"], record["note"], record.get("payload")
-                )
+                continue
+            said = Progress(record["stage"], record["done"], record["total"], record["note"])
+            now = now if said.stage == ASIDE else said
+            yield replace(said, payload=record.get("payload"))
         if child.wait() or result is None:
             words.seek(0)
-            said = words.read().strip().splitlines() or ["Training ended without a word; start it again."]
-            raise MILError(said[-1].removeprefix("napari-mil: "))
+            last = words.read().strip().splitlines() or ["Training ended without a word; start it again."]
+            raise MILError(last[-1].removeprefix("napari-mil: "))
         return result
     finally:
         _end(child, ask=begun)
+        reader.join()
         words.close()
+
+
+def _read(stream: IO[str], lines: queue.SimpleQueue[str]) -> None:
+    """Put every line of a stream into a queue, and "" at its end."""
+    try:
+        with stream:
+            for line in stream:
+                lines.put(line)
+    finally:
+        lines.put("")
+
+
+def _next(lines: queue.SimpleQueue[str]) -> str:
+    """The next line; SILENCE when there was none for a while."""
+    try:
+        return lines.get(timeout=SILENT_S)
+    except queue.Empty:
+        return SILENCE
 
 
 def _end(child: subprocess.Popen[str], *, ask: bool) -> None:
     """Ask a child to stop and give it time to keep its best, then end it; at once where it has not begun."""
     if not ask:
         child.kill()
-    elif child.poll() is None:
+    elif child.poll() is None and child.stdin is not None:
         try:
-            if child.stdin is not None:
-                child.stdin.write("stop\n")
-                child.stdin.flush()
-            child.communicate(timeout=60)
+            child.stdin.write("stop\n")
+            child.stdin.flush()
+            child.wait(60)
         except (OSError, ValueError, subprocess.TimeoutExpired):
             child.kill()
     child.wait()
-    for stream in (child.stdin, child.stdout):
-        if stream is not None:
-            stream.close()
+    if child.stdin is not None:
+        child.stdin.close()
 
 
 def told_to_stop(stream: IO[str]) -> Stop:

@@ -8,7 +8,7 @@ import pytest
 
 from napari_mil.workflow import child
 
-RECORD = '{"stage": "epochs", "done": 1, "total": 9, "note": ""}'
+RECORD = '{"stage": "epochs", "done": 1, "total": 9, "note": "", "payload": {"loss": 1}}'
 
 
 @pytest.fixture
@@ -26,9 +26,8 @@ def as_child(tmp_path, monkeypatch):
 
 
 def test_one_that_still_starts_is_not_waited_for(as_child):
-    steps = as_child("exec sleep 600")
-    assert next(steps).stage == "starting"
-    began = time.monotonic()
+    steps, began = as_child("exec sleep 30"), time.monotonic()
+    assert [next(steps).stage, next(steps).stage] == ["starting", "starting"]  # now and then, to be stopped
     steps.close()
     assert time.monotonic() - began < 10
 
@@ -36,6 +35,8 @@ def test_one_that_still_starts_is_not_waited_for(as_child):
 def test_one_that_has_begun_is_asked_to_stop_and_waited_for(as_child, tmp_path):
     kept = tmp_path / "kept"
     steps = as_child(f"echo '{RECORD}'; read word; echo \"$word\" > '{kept}'")
-    assert [next(steps).stage, next(steps).stage] == ["starting", "epochs"]
+    assert next(now.stage for now in steps if now.stage != "starting") == "epochs"
+    said = next(steps)
+    assert (said.stage, said.done, said.payload) == ("epochs", 1, None)  # silent
     steps.close()
     assert kept.read_text() == "stop\n"
