@@ -116,12 +116,13 @@ class HalvesPlot(_Plot):
 class Curves(QWidget):
     """Loss and validation figure over the epochs: two plots, for the one's scale says nothing of the other's.
 
-    points : per curve, (epoch, value) as they came
+    points : per curve, (epoch, value) as they came, of the stage that goes on: each counts its epochs anew
     """
 
     def __init__(self, desk: Desk) -> None:
         super().__init__()
         self.points: dict[str, list[tuple[float, float]]] = {}
+        self._stage = ""
         self.plots = {name: _Plot(desk, HEIGHTS[name]) for name in CURVES}
         self._lines = {}
         for name, plot in self.plots.items():
@@ -143,6 +144,8 @@ class Curves(QWidget):
 
     def add(self, epoch: Mapping[str, Any]) -> None:
         """Add one epoch's figures; those that belong to no curve are left out."""
+        if (stage := epoch.get("stage", "")) != self._stage:
+            self._stage, self.points = stage, {name: [] for name in CURVES}
         for name, points in self.points.items():
             value = epoch.get(KEYS[name])
             if value is not None and np.isfinite(float(value)):

@@ -512,6 +512,16 @@ def test_loss_and_score_have_a_plot_each(bench):
     assert not plot.isHidden()
 
 
+def test_curves_are_of_the_stage_that_goes_on(bench):
+    """MHIM's baseline counts its epochs from 1, and so does the training after it, whose loss is another."""
+    plot = bench.retrain.plot
+    plot.begin()
+    for stage, loss in (("baseline", 2.0), ("training", 9.0)):
+        for epoch in (1, 2):
+            plot.add({"stage": stage, "epoch": epoch, "loss": loss})
+    assert plot.points["loss"] == [(1, 9.0), (2, 9.0)]
+
+
 def test_what_a_retraining_changed_is_told_beside_the_labels(bench):
     bench.retrain.decision.fill(retrained(bench, "hmil-1"))
     table = bench.retrain.decision.table
