@@ -103,7 +103,8 @@ def test_slides_that_a_model_is_sure_of_keep_their_order():
     nodes = [TREE.node(x) for x in ("N", "IC", "N", "IC")]
     fine = [np.concatenate([[1 - p], np.zeros(5), [p]]).astype(np.float32) for p in chance]
     said = [(TREE.lift(p, 0), p) for p in fine]
-    assert slide_metrics(list("abcd"), nodes, said, TREE, resamples=10)["lesion/auc"][0] == 0.75
+    found = slide_metrics(list("abcd"), nodes, said, TREE, resamples=10)
+    assert found["lesion/auc"][0] == found["fine/auc"][0] == found["coarse/auc"][0] == 0.75
 
 
 def test_hierarchy_counts_answers_whose_levels_agree():

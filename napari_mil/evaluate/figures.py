@@ -58,12 +58,13 @@ def auc(positive: NDArray[Any], score: NDArray[Any], weights: Floats | None = No
 def macro_auc(classes: NDArray[Any], probability: NDArray[Any], weights: Floats | None = None) -> Floats:
     """(R,) mean over the classes that occur, and are not alone, of one-against-rest AUC; classes (n,),
     probability (n, C).
+
+    A class that is likelier than all others together is ranked by what these leave of 1: float32 holds their
+    1e-9, and not the 1 − 1e-9 beside it.
     """
-    kept = [
-        auc(classes == k, probability[:, k], weights)
-        for k in range(probability.shape[1])
-        if (classes == k).any()
-    ]
+    others = probability @ (1 - np.eye(probability.shape[1]))
+    score = np.where(probability > others, 1 - others, probability)
+    kept = [auc(classes == k, score[:, k], weights) for k in np.unique(classes)]
     if len(kept) < 2:
         return np.full(1 if weights is None else len(weights), np.nan)
     stack = np.stack(kept)
