@@ -17,11 +17,11 @@ from napari_mil.steps import Progress, Steps
 from napari_mil.workflow.cases import apart, as_it_stands, cases_steps
 from napari_mil.workflow.child import Stop, child_steps
 from napari_mil.workflow.figures import (
-    INTERVAL_FROM,
     figure_words,
     figures_in,
     stands_on,
     told_value,
+    too_few,
     value_words,
 )
 from napari_mil.workflow.learn import keep_model, next_name, run_steps, unless_told
@@ -103,8 +103,8 @@ class Retrained:
         if key not in self.changes or not np.isfinite(self.changes[key]).all():
             return ""
         value, low, high = self.changes[key]
-        enough = (stands_on(key, self.after, self.held) or 0) >= INTERVAL_FROM
-        between = f" (95 % {low:+.3f} to {high:+.3f})" if enough else ""
+        few = too_few(stands_on(key, self.after, self.held))
+        between = "" if few else f" (95 % {low:+.3f} to {high:+.3f})"
         return f", change {value:+.3f}{between}"
 
 
@@ -153,7 +153,7 @@ def retrain_here_steps(
     trained = yield from run_steps(run, stop)
     yield Progress("comparing", 0, 1)
     about = _compared(parent, network, trained, cases, split)
-    worse = _worse(about["before"], about["after"], about["changes"])
+    worse = worse_words(about["before"], about["after"], about["changes"], about["held"])
     kept = (trained, cases, split, run.config, chosen, parent.method, name)
     card = keep_model(known, *kept, parent=parent.id, worse=worse, note="; ".join(left))
     clear_checkpoints(folder)
@@ -228,7 +228,9 @@ def _obeyed(cases: Sequence[TrainingCase], said: Mapping[str, Any], card: ModelC
     return int(every.sum()), len(every)
 
 
-def _worse(before: Mapping[str, Any], after: Mapping[str, Any], changed: Mapping[str, Any]) -> str:
+def worse_words(
+    before: Mapping[str, Any], after: Mapping[str, Any], changed: Mapping[str, Any], held: int
+) -> str:
     """The sentence for the figure that fell most beyond noise; "" where none did."""
     from napari_mil.evaluate import worse
 
@@ -237,9 +239,13 @@ def _worse(before: Mapping[str, Any], after: Mapping[str, Any], changed: Mapping
         return ""
     name = fallen[0]
     _, low, high = changed[name]
+    cases = stands_on(name, after, held) or 0
+    how = f"which is beyond noise (95 % interval of the change {low:+.3f} to {high:+.3f})"
+    if too_few(cases):
+        how = f"though on {cases} case{'' if cases == 1 else 's'} alone, too few for an interval"
     return (
-        f"{name} on held-out cases fell from {before[name][0]:.3f} to {after[name][0]:.3f}, which is beyond "
-        f"noise (95 % interval of the change {low:+.3f} to {high:+.3f}); better keep the parent."
+        f"{name} on held-out cases fell from {before[name][0]:.3f} to {after[name][0]:.3f}, {how}; "
+        "better keep the parent."
     )
 
 

@@ -12,6 +12,7 @@ from napari_mil.steps import drain
 from napari_mil.workflow import Retrained, compare_cards, retrain_here_steps, train_model_steps
 from napari_mil.workflow.comparing import Compared
 from napari_mil.workflow.figures import figure_lines, figure_words, held_out_lines
+from napari_mil.workflow.retrain import worse_words
 
 TREE = LabelTree.from_paths(["a", "b"])
 
@@ -106,6 +107,20 @@ def test_a_retraining_without_corrected_tiles_does_not_count_them():
     assert dataclasses.replace(changed, held=4).in_words().splitlines()[1].endswith("change +0.100")
     told = dataclasses.replace(done, obeyed=(1, 2)).in_words()
     assert "corrected tiles that the new model follows: 1 of 2" in told
+
+
+@pytest.mark.parametrize(
+    ("held", "said"),
+    [
+        (1, "though on 1 case alone, too few for an interval"),
+        (5, "which is beyond noise (95 % interval of the change -1.000 to -1.000)"),
+    ],
+)
+def test_a_fall_on_few_cases_is_not_called_beyond_noise(held, said):
+    before, after = {"fine/balanced_accuracy": (1.0, 1.0, 1.0)}, {"fine/balanced_accuracy": (0.0, 0.0, 0.0)}
+    words = worse_words(before, after, {"fine/balanced_accuracy": (-1.0, -1.0, -1.0)}, held)
+    fell = "fine/balanced_accuracy on held-out cases fell from 1.000 to 0.000"
+    assert words == f"{fell}, {said}; better keep the parent."
 
 
 def test_a_small_study_shows_no_interval_and_says_why(tmp_path):
