@@ -30,6 +30,8 @@ HALVES = {"lower": CURVES["validation score"], "higher": CURVES["loss"]}
 HEIGHTS = {"loss": 100, "validation score": 122}
 
 
+#: An axis spans so much at least: less says nothing, and its figures would need more than three decimals.
+LEAST_RANGE = 0.02
 #: Ticks are at least so far apart, as a share of the axis, that their figures stay apart.
 LEAST_APART = 0.11
 
@@ -39,7 +41,7 @@ class _Plot(pg.PlotWidget):
 
     def __init__(self, desk: Desk, height: int) -> None:
         super().__init__()
-        self._desk = desk
+        self._desk, self._head = desk, ""
         self.setFixedHeight(height)
         self.setMouseEnabled(x=False, y=False)
         self.setMenuEnabled(False)
@@ -53,9 +55,16 @@ class _Plot(pg.PlotWidget):
         for name in ("bottom", "left"):
             self.getAxis(name).setPen(colours["text"])
             self.getAxis(name).setTextPen(colours["text"])
+        if self._head:
+            self.setTitle(self._head, size="9pt", color=colours["text"])
         if (legend := self.getPlotItem().legend) is not None:
             for _, label in legend.items:
                 label.setText(label.text, color=colours["text"])
+
+    def head(self, words: str) -> None:
+        """Write something above."""
+        self._head = words
+        self._paint()
 
     def axes_of(self, task: Survival) -> None:
         """Name the axes: time, and the share still without the event."""
@@ -126,8 +135,10 @@ class Curves(QWidget):
         self.plots = {name: _Plot(desk, HEIGHTS[name]) for name in CURVES}
         self._lines = {}
         for name, plot in self.plots.items():
-            plot.setTitle(f'<span style="color:{CURVES[name]}">{WORDS[name]}</span>', size="9pt")
-            plot.getAxis("left").setWidth(42)  # so that the epochs of one stand under those of the other
+            plot.head(WORDS[name])
+            # so that the epochs of one stand under those of the other; figures that do not fit are left out
+            plot.getAxis("left").setWidth(plot.fontMetrics().horizontalAdvance("0.000") + 8)
+            plot.setLimits(minYRange=LEAST_RANGE)
             pen = pg.mkPen(CURVES[name], width=2)
             self._lines[name] = plot.plot([], pen=pen, symbol="o", symbolSize=5, symbolBrush=CURVES[name])
         self.plots["validation score"].setLabel("bottom", "epoch")
