@@ -146,11 +146,15 @@ class JobBar(QWidget):
     def _follow(self, job: Job) -> None:
         self._job = job
         allow(self.cancel)
-        self._activity = compat.activity(job.title)
         job.progressed.connect(lambda _now: self._show_soon())
         job.finished.connect(lambda: self._end(job))
         self._show()
         self.show()
+        activity = compat.activity(job.title)  # it runs the event loop, so that the job may be over by now
+        if job is self._job:
+            self._activity = activity
+        else:
+            activity.close()
 
     def _cancel(self) -> None:
         """Stop the work; that it was heard is seen until the step at hand is over."""

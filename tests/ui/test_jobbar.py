@@ -8,6 +8,7 @@ import threading
 import pytest
 
 from napari_mil.steps import Progress
+from napari_mil.ui import compat
 
 pytestmark = pytest.mark.skipif(
     os.environ.get("QT_QPA_PLATFORM") == "offscreen", reason="needs a screen, real or virtual (xvfb-run)"
@@ -34,3 +35,23 @@ def test_that_a_cancel_was_heard_is_seen_until_the_step_is_over(quick_bench, qtb
     quick_bench.desk.run("Numbers", counting)
     assert quick_bench.wait(20)
     assert bar.cancel.isEnabled()
+
+
+def test_a_job_that_is_over_while_its_bar_is_made_leaves_no_bar(quick_bench, qtbot, monkeypatch):
+    made, bars = compat.activity, []
+
+    def slowly(title):
+        bars.append(made(title))
+        qtbot.waitUntil(lambda: not quick_bench.desk.jobs.busy, timeout=20_000)
+        qtbot.wait(1)  # the event loop runs, as it does in napari's own
+        return bars[-1]
+
+    monkeypatch.setattr(compat, "activity", slowly)
+
+    def counting():
+        yield Progress("counting", 1, 1)
+
+    quick_bench.desk.run("Numbers", counting)
+    assert quick_bench.wait(20)
+    assert len(bars) == 1
+    assert quick_bench.jobs.isHidden()
