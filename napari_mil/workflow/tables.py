@@ -17,7 +17,6 @@ from napari_mil.prediction import Prediction
 
 #: Seconds between two times that a growing table is written; a killed program loses the rows of no more.
 PAUSE_S = 2.0
-_DIGITS = 6
 
 
 class Table:
@@ -83,8 +82,8 @@ def answer_numbers(said: Prediction, card: ModelCard) -> dict[str, Any]:
     if said.survival is not None and said.risk is not None:
         curve = zip(class_names(tree, 0), said.survival, strict=True)
         return {
-            "risk": round(said.risk, _DIGITS),
-            **{f"S {name}": round(float(s), _DIGITS) for name, s in curve},
+            "risk": _exact(said.risk),
+            **{f"S {name}": _exact(s) for name, s in curve},
             **about,
         }
     if (apart := said.heads_apart(tree)) is not None:
@@ -92,8 +91,15 @@ def answer_numbers(said: Prediction, card: ModelCard) -> dict[str, Any]:
         about["disagreement"] = f"coarse head {own}, fine answer {sums}"
     node, probability = said.best(tree)[-1]
     every = {
-        f"p {tree.path(n)}": round(float(p), _DIGITS)
+        f"p {tree.path(n)}": _exact(p)
         for level, answers in enumerate(said.probabilities)
         for n, p in zip(tree.nodes_at(level), answers, strict=True)
     }
-    return {"label": tree.path(node), "probability": round(probability, _DIGITS), **every, **about}
+    return {"label": tree.path(node), "probability": _exact(probability), **every, **about}
+
+
+def _exact(value: float) -> float:
+    """A number to nine significant digits, which tell all of float32 apart: figures computed from a table are
+    those on the card, however sure the answers are.
+    """
+    return float(f"{value:.9g}")

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from quickstudy import QUICK, study
 
 from napari_mil import methods
 from napari_mil.card import ModelCard
+from napari_mil.labeltree import LabelTree, Survival
 from napari_mil.methods import official
 from napari_mil.prediction import Prediction, TileMap
 from napari_mil.samples import SAMPLE_TREE
@@ -172,6 +174,20 @@ def test_heads_that_contradict_each_other_are_told_in_the_table():
     own, sums = (SAMPLE_TREE.names[SAMPLE_TREE.nodes_at(0)[int(p.argmax())]] for p in (other, 1 - other))
     assert row["disagreement"] == f"coarse head {own}, fine answer {sums}"
     assert set(row) < set(answer_columns(card))
+
+
+def test_a_table_tells_apart_what_the_model_does():
+    """An AUC that is made of a table is what the card says; sure answers differ late in the digits."""
+    card = ModelCard("m", "two", "mean", {}, "builtin-1", 4, 256, 0.5, LabelTree.from_paths(["LUAD", "LUSC"]))
+    for p in np.float32([1e-9, 2e-9, 3e-7, 0.123456789]):
+        row = answer_numbers(Prediction("s", "g", "m", "slide", (np.array([1 - p, p]),)), card)
+        assert np.float32(row["p LUSC"]) == p
+    task = replace(card, tree=Survival.from_edges([12.0], intervals=2))
+    risks = []
+    for hazards in ([0.25, 0.5], [0.25, 0.5000001]):
+        said = Prediction("s", "g", "m", "slide", (), hazards=np.float32(hazards))
+        risks.append(answer_numbers(said, task)["risk"])
+    assert risks[0] < risks[1]
 
 
 def test_slides_are_asked_anew_when_that_is_asked_for(folder, run):
