@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QTableWidget, QTableWidgetItem
+from qtpy.QtWidgets import QHeaderView, QTableWidget, QTableWidgetItem
 
 from napari_mil.labeltree import LabelTree, level_names
 from napari_mil.ui.words import change, figure
@@ -39,7 +39,8 @@ class FigureTable(QTableWidget):
         self.setHorizontalHeaderLabels(["held out", "before → after", "change"])
         self.verticalHeader().hide()
         self.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
-        self.horizontalHeader().setStretchLastSection(True)
+        self.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        self.horizontalHeader().setSectionResizeMode(2, QHeaderView.ResizeMode.Stretch)
         self.verticalHeader().setMinimumSectionSize(ROW_PX)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
 
@@ -58,7 +59,6 @@ class FigureTable(QTableWidget):
                 item = QTableWidgetItem(words)
                 item.setToolTip(TIPS.get(key.rpartition("/")[2], ""))
                 self.setItem(i, j, item)
-        self.resizeColumnsToContents()
         self.resizeRowsToContents()
         self.setFixedHeight(sum(map(self.rowHeight, range(len(keys)))) + 30)
         self.setVisible(bool(keys))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from qtpy.QtGui import QColor, QIcon
 
+from napari_mil.ui.figuretable import FigureTable
 from napari_mil.ui.ramps import TISSUE
 from napari_mil.ui.widgets import colour_icon, swatch
 
@@ -36,3 +37,15 @@ def test_an_outlined_colour_has_a_line_that_reads_beside_it(qtbot, colour, besid
 def test_a_lists_colour_is_itself_with_a_border(qtbot):
     border, middle, *_ = colours(colour_icon("#1a1a1a"))
     assert (border, middle) == ("#9a9a9a", "#1a1a1a")
+
+
+@pytest.mark.parametrize("cases", [3, 30])
+def test_a_table_of_figures_fills_its_width(qtbot, cases):
+    table = FigureTable()
+    qtbot.addWidget(table)
+    table.resize(324, 200)
+    figures = {"fine/auc": (0.9, 0.8, 1.0)}
+    table.fill(figures, figures, {"fine/auc": (-0.2, -0.3, -0.1)}, cases)
+    qtbot.waitUntil(lambda: table.horizontalHeader().length() == table.viewport().width())
+    table.fill(figures, figures, {}, cases)
+    qtbot.waitUntil(lambda: table.horizontalHeader().length() == table.viewport().width())
