@@ -57,9 +57,6 @@ class _Plot(pg.PlotWidget):
             self.getAxis(name).setTextPen(colours["text"])
         if self._head:
             self.setTitle(self._head, size="9pt", color=colours["text"])
-        if (legend := self.getPlotItem().legend) is not None:
-            for _, label in legend.items:
-                label.setText(label.text, color=colours["text"])
 
     def head(self, words: str) -> None:
         """Write something above."""
@@ -72,10 +69,10 @@ class _Plot(pg.PlotWidget):
         self.setLabel("left", "event-free")
         self.setYRange(0, 1)
 
-    def step(self, times: Any, shares: Any, colour: str, name: str | None = None) -> None:
+    def step(self, times: Any, shares: Any, colour: str) -> None:
         """Draw shares (m,) that hold from each of the times (m,) on."""
         ends = np.append(times, times[-1] * 1.02)
-        self.plot(ends, shares, stepMode="center", pen=pg.mkPen(colour, width=2), name=name)
+        self.plot(ends, shares, stepMode="center", pen=pg.mkPen(colour, width=2))
 
 
 class SurvivalPlot(_Plot):
@@ -106,20 +103,20 @@ def ends_of(times: Any) -> list[tuple[float, str]]:
 class HalvesPlot(_Plot):
     """Kaplan–Meier curves of held-out cases, of the lower and the higher half by risk.
 
-    names : what the legend says of each half
+    names : what each half is called, above the curves
     """
 
     def __init__(self, desk: Desk, task: Survival, table: Mapping[str, Any]) -> None:
-        super().__init__(desk, 150)
+        super().__init__(desk, 180)
         self.axes_of(task)
-        self.addLegend(offset=(-5, 2))  # curves fall, so that they leave this corner free
         self.names = []
         for half, colour in HALVES.items():
             curve = table[half]
             self.names.append(f"{half} risk, {curve['cases']} case{'' if curve['cases'] == 1 else 's'}")
             times, shares = np.array([0.0, *curve["times"]]), np.array([1.0, *curve["survival"]])
-            self.step(times, shares, colour, self.names[-1])
-        self._paint()
+            self.step(times, shares, colour)
+        marks = (f'<span style="color:{colour}">▬</span>' for colour in HALVES.values())
+        self.head("<br>".join(f"{mark} {name}" for mark, name in zip(marks, self.names, strict=True)))
 
 
 class Curves(QWidget):

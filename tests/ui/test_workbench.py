@@ -677,7 +677,8 @@ def test_a_model_of_survival_shows_its_curve_and_its_risk(bench):
     [halves] = bench.model.held_out.findChildren(HalvesPlot)
     cases = [card.survival[half]["cases"] for half in ("lower", "higher")]
     assert [int(name.split()[-2]) for name in halves.names] == cases
-    assert [label.text for _, label in halves.getPlotItem().legend.items] == halves.names
+    assert all(name in halves.getPlotItem().titleLabel.text for name in halves.names)
+    assert halves.getPlotItem().legend is None  # it would lie on the curves
     assert halves.listDataItems()[0].yData.tolist()[1:] == card.survival["lower"]["survival"]
     assert "risk" in bench.slides.list.text()
     assert {"risk", "evidence/risk"} <= set(bench.instances.names)
