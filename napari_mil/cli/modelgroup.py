@@ -77,8 +77,8 @@ def compare(
             found = show_progress(compare_steps(p, one.id, two.id), as_json=as_json)
             print(json.dumps({"result": found.to_record()}) if as_json else found.in_words())
             return
-        sentences = not_alike(one, two), labels_apart(p, one, two)
-    for what, mine, its in compare_cards(one, two):
+        rows, sentences = compare_cards(one, two, p), (not_alike(one, two), labels_apart(p, one, two))
+    for what, mine, its in rows:
         row = {"what": what, one.id: mine, two.id: its}
         print(json.dumps(row) if as_json else f"{what}: {mine or 'none'} | {its or 'none'}")
     for sentence in filter(None, sentences):

@@ -54,9 +54,7 @@ def figure_lines(
         value = metrics.get(key)
         if value is None or (isinstance(value, float) and math.isnan(value)):
             continue  # NaN on cards of earlier versions
-        n = validation if key.startswith("validation/") else stands_on(key, metrics, cases)
-        if key == "obeyed":
-            n = None  # of tiles that were learned from
+        n = stands_on(key, metrics, cases, validation)
         lines.append(f"  {words}: {figure_words(told_value(key, value), n)}")
     return lines
 
@@ -71,8 +69,16 @@ def too_few(cases: int | None) -> bool:
     return cases is not None and cases < INTERVAL_FROM
 
 
-def stands_on(key: str, metrics: Mapping[str, Any], cases: int | None) -> int | None:
-    """How many cases a figure stands on: all, or as many as `evaluate` found for its group."""
+def stands_on(
+    key: str, metrics: Mapping[str, Any], cases: int | None, validation: int | None = None
+) -> int | None:
+    """How many cases a figure stands on: all, or as many as `evaluate` found for its group; one named
+    "validation/…" on those of that part. None where nobody knows.
+    """
+    if key == "obeyed":  # of tiles that were learned from
+        return None
+    if key.startswith("validation/"):
+        return validation
     fewer: int | None = metrics.get(f"{key.rpartition('/')[0] or key}/cases", cases)
     return fewer
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from napari_mil.card import ModelCard
 from napari_mil.errors import ModelError, reason
 from napari_mil.workflow.comparing import held_out
-from napari_mil.workflow.figures import figure_words, figures_in, stands_on, told_value
+from napari_mil.workflow.figures import figure_words, figures_in, held_out_cases, stands_on, told_value
 
 if TYPE_CHECKING:
     from napari_mil.mil import MILModel
+    from napari_mil.workflow.project import Project
 
 #: what is said of an option that the other method has
 NO_OPTION = "no such option"
@@ -58,8 +59,12 @@ def model_id(weights: bytes, method: str) -> str:
     return f"{method}-{hashlib.sha256(weights).hexdigest()[:12]}"
 
 
-def compare_cards(one: ModelCard, other: ModelCard) -> tuple[tuple[str, str, str], ...]:
-    """(what, of one, of the other) where two cards differ, and all their held-out figures."""
+def compare_cards(
+    one: ModelCard, other: ModelCard, project: Project | None = None
+) -> tuple[tuple[str, str, str], ...]:
+    """(what, of one, of the other) where two cards differ, and all their held-out figures; where their
+    project is given, with the cases that each stands on.
+    """
     about = [(what, getattr(one, what), getattr(other, what)) for what in ABOUT]
     about += [("classes", _leaves(one), _leaves(other))]
     for kind in ("config", "recipe"):
@@ -67,12 +72,12 @@ def compare_cards(one: ModelCard, other: ModelCard) -> tuple[tuple[str, str, str
         about += [(key, a.get(key, NO_OPTION), b.get(key, NO_OPTION)) for key in dict.fromkeys([*a, *b])]
     rows = [(what, _said(a), _said(b)) for what, a, b in about if a != b]
     figures = figures_in({**one.metrics, **other.metrics})
-    told, beside = one.metrics, other.metrics
     held = held_out(one), held_out(other)
     if figures and held[0] != held[1]:
         mine, its = (f"{len(h)}, {len(held[0] & held[1])} of them the other's too" for h in held)
         rows.append(("held-out slides", mine, its))
-    rows += [(key, _figure(key, told), _figure(key, beside)) for key in figures]
+    on = [(None, None) if project is None else held_out_cases(project, card) for card in (one, other)]
+    rows += [(key, _figure(key, one, *on[0]), _figure(key, other, *on[1])) for key in figures]
     return tuple(rows)
 
 
@@ -92,8 +97,9 @@ def _said(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
-def _figure(key: str, metrics: Mapping[str, Any]) -> str:
-    """A figure, with the cases that it stands on where these are not all that were held out."""
-    if key not in metrics:
+def _figure(key: str, card: ModelCard, cases: int | None, validation: int | None) -> str:
+    """A figure, with the cases that it stands on where that is known."""
+    if key not in card.metrics:
         return "none"
-    return figure_words(told_value(key, metrics[key]), stands_on(key, metrics, None))
+    on = stands_on(key, card.metrics, cases, validation)
+    return figure_words(told_value(key, card.metrics[key]), on)

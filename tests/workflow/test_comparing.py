@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import sys
 
 import numpy as np
@@ -191,7 +192,10 @@ def test_on_the_command_line(folder, monkeypatch, capsys):
         return capsys.readouterr()
 
     assert "do not compare" in run("a", "c").err
-    assert "do not compare" not in run("a", "b").err
+    told = run("a", "b")
+    assert "do not compare" not in told.err
+    [line] = [line for line in told.out.splitlines() if line.startswith("fine/auc: ")]
+    assert re.fullmatch(r"fine/auc: (\d\.\d{3}, 4 cases: too few for an interval( \| )?){2}", line)
     said = run("a", "c", "--evaluate").out
     assert "a | c, both on the same" in said
     assert "fine/auc: " in said
