@@ -7,7 +7,7 @@ import threading
 
 import numpy as np
 import pytest
-from qtpy.QtWidgets import QApplication, QPushButton
+from qtpy.QtWidgets import QAbstractSpinBox, QApplication, QComboBox, QPushButton
 
 from napari_mil.ui import compat
 from napari_mil.ui.activation import activate
@@ -80,6 +80,15 @@ def test_a_project_without_slides_and_models_says_what_comes_first(make_napari_v
     _every_grey_button_says_why(made)
     assert "train one" in made.model.card.text() == made.model.run_button.toolTip()
     assert made.slides.add_button.toolTip() == "Take slide files into the project"
+    made.shut()
+
+
+def test_every_choice_says_what_it_is_for(make_napari_viewer):
+    """Its tip is also what a screen reader reads: only what is chosen stands in it."""
+    made = Workbench(make_napari_viewer(show=False))
+    choices = [*made.findChildren(QComboBox), *made.findChildren(QAbstractSpinBox)]
+    assert len(choices) > 3
+    assert not [c for c in choices if not (c.toolTip() or c.accessibleName())]
     made.shut()
 
 

@@ -31,6 +31,7 @@ class ExportSection(QWidget):
         super().__init__()
         self.desk = desk
         self.what = QComboBox()
+        self.what.setToolTip("What is written, and as what kind of file")
         self.what.addItems([kind.words for kind in KINDS])
         self.what.currentIndexChanged.connect(lambda _i: self._anew(desk.state))
         self.preview = text()

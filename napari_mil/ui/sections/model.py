@@ -42,6 +42,7 @@ class ModelSection(QWidget):
         self.speed = USUAL_SPEED
         self._cards: tuple[ModelCard, ...] = ()
         self.choice = QComboBox()
+        self.choice.setToolTip("The model that is asked")
         self.choice.activated.connect(lambda i: self.choose(self._cards[i].id))
         self.card = text()
         self.held_out = QWidget()
