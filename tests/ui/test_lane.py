@@ -102,4 +102,6 @@ def test_what_is_on_its_way_when_the_window_goes_goes_with_it(qtbot, closed):
     window.deleteLater()
     QCoreApplication.sendPostedEvents(window, QEvent.Type.DeferredDelete)
     qtbot.wait(1)
+    for lane in (jobs, asks):
+        lane.close()  # the thread itself knows of no window
     assert not seen
