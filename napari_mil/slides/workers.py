@@ -4,10 +4,12 @@ they do what may be wanted later.
 
 from __future__ import annotations
 
+import atexit
 import math
 import os
 import threading
 import time
+import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterable
 from statistics import median
@@ -25,7 +27,21 @@ _BUSY = 0.25
 #: What a task takes is the median of so many done last: one that was held up says nothing of the file.
 _LATE = 7
 
+#: So long the threads of all slides are waited for when Python ends (s).
+FAREWELL_S = 1.0
+
 Task = Callable[[], None]
+_all: weakref.WeakSet[Workers] = weakref.WeakSet()
+
+
+@atexit.register
+def _end() -> None:
+    """Python ends with slides open: no thread tells a window of tiles while Qt takes it down."""
+    until, left = time.monotonic() + FAREWELL_S, tuple(_all)
+    for workers in left:
+        workers.stop()
+    for workers in left:
+        workers.join(until)
 
 
 class Batch:
@@ -84,6 +100,7 @@ class Workers:
         self._late: deque[tuple[float, float]] = deque(maxlen=_LATE)
         self._task_s, self._waits = math.inf, False
         self._stopped = False
+        _all.add(self)
 
     def want(self, owner: Hashable, tasks: Iterable[Task], *, later: bool = False) -> None:
         """Do `tasks` in their order, before everything else, or after it with half of the threads; what this
@@ -124,11 +141,11 @@ class Workers:
             self._batches.clear()
             self._state.notify_all()
 
-    def join(self) -> None:
-        """Wait until the threads have ended."""
+    def join(self, until: float = math.inf) -> None:
+        """Wait until the threads have ended, by the monotonic clock to `until` at most."""
         for thread in tuple(self._threads):
             if thread is not threading.current_thread():
-                thread.join()
+                thread.join(None if until == math.inf else max(0.0, until - time.monotonic()))
 
     def _wake(self, count: int) -> None:
         """Wake idle threads for `count` tasks, start more where allowed; called with the state held."""

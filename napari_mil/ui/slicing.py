@@ -136,7 +136,7 @@ class Sharpening(QObject):
         if (damage := layer.data[0].engine.damage) is not None:
             self._drew.emit(partial(self._complain, damage))
         path = layer.metadata["napari-mil"].get("path", "")
-        companion = Companion(layer.data[0].engine, path, self._failed.emit)
+        companion = Companion(layer.data[0].engine, path, partial(_fail, weakref.ref(self)))
         self._leave = weakref.finalize(self, companion.leave)
 
     def drawn(self, request: Any) -> Any:
@@ -232,6 +232,14 @@ class Sharpening(QObject):
 
 def _do(act: Callable[[], None]) -> None:
     act()
+
+
+def _fail(layer: weakref.ref[Sharpening], sentence: str) -> None:
+    """Say in the GUI thread what failed, unless the layer has gone: a signal of its own, held by a thread,
+    would be emitted from memory that is no longer its own.
+    """
+    if (there := layer()) is not None:
+        there._failed.emit(sentence)
 
 
 def _tell(sentence: str) -> None:

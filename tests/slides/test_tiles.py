@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,7 +22,7 @@ from napari_mil.slides.cache import TileCache
 from napari_mil.slides.slots import Slots
 from napari_mil.slides.tiff import open_source
 from napari_mil.slides.tiles import Engine
-from napari_mil.slides.workers import DECODE_THREADS, WAITING_THREADS, Workers
+from napari_mil.slides.workers import DECODE_THREADS, WAITING_THREADS
 
 IMAGE = picture(700, 900)
 
@@ -327,46 +326,6 @@ def test_tiles_that_let_one_wait_are_fetched_many_at_once(path):
         slide.engine.want("view", tiles, deliver)
         assert all_there.wait(20)
         assert DECODE_THREADS < len(decoders(slide.engine.token)) <= WAITING_THREADS
-
-
-def test_many_are_fetched_at_once_again_after_some_that_came_quickly():
-    workers, done = Workers("again"), threading.Semaphore(0)
-    at_once, most, lock = 0, 0, threading.Lock()
-
-    def slow():
-        nonlocal at_once, most
-        with lock:
-            at_once += 1
-            most = max(most, at_once)
-        threading.Event().wait(0.03)
-        with lock:
-            at_once -= 1
-        done.release()
-
-    try:
-        for tasks in ([slow] * 60, [done.release] * 60, [slow] * 60):
-            most = 0
-            workers.want("view", tasks)
-            assert all(done.acquire(timeout=20) for _ in tasks)
-        assert most > 2 * DECODE_THREADS
-    finally:
-        workers.stop()
-        workers.join()
-
-
-def test_a_tile_that_was_held_up_starts_no_more_threads():
-    workers, done = Workers("held-up"), threading.Semaphore(0)
-    try:
-        for held_up in [0, 0, 0, 0.2, 0, 0.3, 0, 0, 0.2, 0]:
-            workers.want("view", [partial(threading.Event().wait, held_up), done.release])
-            assert done.acquire(timeout=20)
-        workers.want("view", [*[partial(threading.Event().wait, 0.001)] * 40, done.release])
-        assert done.acquire(timeout=20)
-        names = [thread.name for thread in threading.enumerate()]
-        assert 1 <= sum(name.startswith("held-up") for name in names) <= DECODE_THREADS
-    finally:
-        workers.stop()
-        workers.join()
 
 
 def test_tiles_use_the_same_memory_again_and_give_it_back():

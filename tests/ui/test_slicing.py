@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
 from types import SimpleNamespace
 
 import numpy as np
@@ -309,3 +311,30 @@ def test_a_moved_view_is_painted_once_with_what_is_in_it(make_napari_viewer, pat
         held = paintings(viewer, layer, qtbot, (1300, 1900))
         # napari alone paints the view before, and then again
         assert held == ([True] if ours else [False, True])
+
+
+def test_what_fails_after_its_layer_has_gone_is_told_to_nobody(path, monkeypatch):
+    """A thread may hold what tells of a failure for longer than there is a layer that shows the slide."""
+    held, said = [], []
+
+    class Late:
+        def __init__(self, engine, path, told):
+            held.append(told)
+
+        def leave(self):
+            held[0]("while it goes")
+
+    monkeypatch.setattr(slicing, "Companion", Late)
+    monkeypatch.setattr(compat, "tell", said.append)
+    with slow_slide(path, 0.0) as slide:
+        levels, options, _ = slide_layer(slide)
+        layer = Image(levels, **options)
+        place_levels(layer)
+        held[0]("while it is there")
+        gone = weakref.ref(sharpening_of(layer))
+        del layer
+        gc.collect()
+        assert gone() is None
+        held[0]("after it")
+        QApplication.processEvents()
+    assert said == ["while it is there"]
