@@ -14,6 +14,7 @@ from napari_mil.ui.layers import colours_of, title_of
 from napari_mil.ui.ramps import is_signed, limits_of
 from napari_mil.ui.words import minus
 
+ALL_ALIKE = "the same for every tile"
 NOTHING_CALLED = "No tile is called: the model is not sure enough of any."
 
 
@@ -44,16 +45,18 @@ def legend(tile_map: TileMap, tree: LabelTree | None = None, *, style: str = "ra
     """The legend of a map as it is on show; codes that no tile has are left out, "no call" is counted."""
     title = title_of(tile_map.name)
     if tile_map.kind == "score":
+        alike = len(tile_map.values) > 1 and np.ptp(tile_map.values) == 0
+        note = "; ".join(filter(None, (tile_map.note, ALL_ALIKE if alike else "")))
         if style == "rank":
             words, ramp = ("lowest tile", "highest tile"), ramps.score_ramp()
-            return Legend(f"{title} (rank)", *words, ramp, note=tile_map.note)
+            return Legend(f"{title} (rank)", *words, ramp, note=note)
         low, high = limits_of(tile_map)
         if is_signed(tile_map):
             less, more = ("less", "more") if tile_map.name.startswith("difference") else ("against", "for")
             words, ramp = (f"{minus(f'{low:.3g}')} {less}", f"{high:.3g} {more}"), ramps.signed_ramp()
         else:
             words, ramp = (minus(f"{low:.3g}"), minus(f"{high:.3g}")), ramps.score_ramp()
-        return Legend(title, *words, ramp, note=tile_map.note)
+        return Legend(title, *words, ramp, note=note)
     values = np.asarray(tile_map.values, np.int64)
     entries = []
     for code, colour in colours_of(tile_map, tree).items():

@@ -126,6 +126,15 @@ def test_what_speaks_for_and_against_fades_at_zero_in_the_middle(grid, tree):
     assert options["colormap"]["colors"][0][3] == 0
 
 
+def test_a_map_that_says_the_same_of_every_tile_says_so():
+    """As mean pooling's attention does, which would look as if all of the slide were important."""
+    even = TileMap("attention", "score", np.full(30, 1 / 30, np.float32), note="this region only")
+    for style in ("raw", "rank"):
+        assert legend(even, style=style).note == "this region only; the same for every tile"
+    for values in ([0.5, 0.50001], [0.5]):
+        assert legend(TileMap("attention", "score", np.array(values))).note == ""
+
+
 def test_ramps_are_told_apart_by_brightness_alone():
     for colours in (ramps.SCORE, ramps.SIGNED):
         luma = [0.2126 * r + 0.7152 * g + 0.0722 * b for r, g, b in map(ramps.rgb, colours)]
