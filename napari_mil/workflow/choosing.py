@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from napari_mil.card import ModelCard, Recipe
+from napari_mil.correction import WholeSlide
 from napari_mil.errors import MILError, ModelError
 from napari_mil.options import build
 from napari_mil.steps import Steps
@@ -103,7 +104,7 @@ def why_not_train(
     try:
         _check_name(project, name)
         known = known_cases(project, survival=survival)
-        check_enough(len(known), survival=survival)
+        check_enough(len(known), _said(project, known), project.tree, survival=survival)
         chosen = with_recorded_ids(project, recipe_for(method, recipe, preset=preset))
         split = planned_split(project, known, chosen.seed, survival=survival)
         tree = task_of(project, known, split, survival=survival, bins=bins, unit=unit)
@@ -112,6 +113,13 @@ def why_not_train(
     except MILError as error:
         return str(error)
     return ""
+
+
+def _said(project: Project, known: Sequence[KnownCase]) -> set[int]:
+    """What is said of slides and of places in them, as nodes of the project's labels."""
+    corrections = (c for one in known for slide in one.slides for c in project.ledger.corrections(slide))
+    places = {c.label for c in corrections if not isinstance(c.place, WholeSlide)}
+    return {one.target.slide for one in known} | set(map(project.tree.node, places))
 
 
 def _check_recorded(model: MILModel, recipe: Recipe, known: Sequence[KnownCase]) -> None:

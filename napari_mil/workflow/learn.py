@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
+
 from napari_mil.card import ModelCard, Recipe
 from napari_mil.errors import BagError, LabelError, ModelError
 from napari_mil.labeltree import LabelTree, Survival
@@ -49,20 +51,29 @@ def task_of(
     return Survival.from_times(times, events, bins=bins, unit=unit)
 
 
-def enough(cases: list[TrainingCase], *, survival: bool = False) -> list[TrainingCase]:
-    """The cases; LabelError when they are too few to train on."""
-    check_enough(len(cases), survival=survival)
+def enough(cases: list[TrainingCase], tree: LabelTree, *, survival: bool = False) -> list[TrainingCase]:
+    """The cases; errors as `check_enough`."""
+    tiles = (np.unique(t).tolist() for c in cases for t in c.tiles if t is not None)
+    said = {c.target.slide for c in cases}.union(*tiles)
+    check_enough(len(cases), said, tree, survival=survival)
     return cases
 
 
-def check_enough(n: int, *, survival: bool = False) -> None:
-    """LabelError when `n` cases are too few to train on."""
-    if n >= LEAST_CASES:
-        return
-    what = f"case{'' if n == 1 else 's'}" + (" with a follow-up time" if survival else " with a label")
-    remedy = "give a manifest with time and event" if survival else "label slides"
-    verb = "is" if n == 1 else "are"
-    raise LabelError(f"{n} {what} {verb} too few to train on; {remedy} of at least {LEAST_CASES} cases.")
+def check_enough(n: int, said: set[int], tree: LabelTree, *, survival: bool = False) -> None:
+    """LabelError when `n` cases are too few to train on, or what is `said` of slides and tiles, as nodes of
+    the project's labels, is one thing alone.
+    """
+    if n < LEAST_CASES:
+        what = f"case{'' if n == 1 else 's'}" + (" with a follow-up time" if survival else " with a label")
+        remedy = "give a manifest with time and event" if survival else "label slides"
+        verb = "is" if n == 1 else "are"
+        raise LabelError(f"{n} {what} {verb} too few to train on; {remedy} of at least {LEAST_CASES} cases.")
+    labels = said - {0}
+    if not survival and len(labels) == 1:
+        raise LabelError(
+            f"All {n} cases are labelled {tree.path(labels.pop())}, so there is nothing to tell apart; label "
+            "slides, or tiles, that are something else."
+        )
 
 
 def train_model_steps(
@@ -98,7 +109,7 @@ def train_model_steps(
     aside: list[str] = []
     known = as_it_stands(project)
     reading = cases_steps(known, encoder, survival=survival, aside=aside)
-    cases = enough((yield from unless_told(reading, stop)), survival=survival)
+    cases = enough((yield from unless_told(reading, stop)), project.tree, survival=survival)
     split = split_of(known, cases, chosen.seed, aside, survival=survival)
     name = name or next_name(project, method)
     tree = task_of(project, cases, split, survival=survival, bins=bins, unit=unit)

@@ -52,7 +52,7 @@ def cross_validate_steps(
     known = as_it_stands(project)
     cases = yield from cases_steps(known, encoder, survival=survival)
     set_aside = {r.case for r in known.slides if r.split == "test"}
-    used = enough([c for c in cases if c.case not in set_aside], survival=survival)
+    used = enough([c for c in cases if c.case not in set_aside], project.tree, survival=survival)
     each = (chosen.seed,) if seeds is None else seeds
     labels = {c.case: stratum(c.target, survival=survival) for c in used}
     dealt = parts_of(labels, folds=folds, seeds=each)
@@ -110,7 +110,7 @@ def search_model_steps(
     aside: list[str] = []
     known = as_it_stands(project)
     found_here = cases_steps(known, encoder, survival=survival, aside=aside)
-    cases = enough((yield from found_here), survival=survival)
+    cases = enough((yield from found_here), project.tree, survival=survival)
     split = split_of(known, cases, chosen.seed, aside, survival=survival)
     if not split.validation:
         raise LabelError("A search chooses by validation cases, and there are none; label more cases.")

@@ -1,15 +1,18 @@
 """A new model: what there is to choose, why it cannot be trained, its training in a process of its own."""
 
+import numpy as np
 import pytest
 from quickstudy import QUICK, add, study
 
 from napari_mil import methods
 from napari_mil.card import Recipe
+from napari_mil.correction import Cells
 from napari_mil.errors import LabelError, MILError, ModelError
 from napari_mil.labeltree import LabelTree
 from napari_mil.steps import drain
 from napari_mil.workflow import (
     Project,
+    cross_validate_steps,
     known_encoders,
     method_choices,
     start_options,
@@ -66,6 +69,22 @@ def test_the_sentences_are_those_of_the_command(tmp_path):
         assert count_cases(project) == (2, 3)
         add(project, 2)
         assert why_not_train(project, "mean", name="mean-1") == ""
+
+
+def test_one_label_alone_is_nothing_to_tell_apart(tmp_path):
+    with study(tmp_path, 4, label="Malignant/IC") as project:
+        sentence = "All 4 cases are labelled Malignant/IC, so there is nothing to tell apart"
+        assert why_not_train(project, "mean", name="mean-1").startswith(sentence)
+        for train in (train_model_steps(project, "mean"), cross_validate_steps(project, "mean", folds=2)):
+            with pytest.raises(LabelError, match=sentence):
+                drain(train)
+        assert not project.cards
+        tile = Cells(np.array([[0, 0]]), (256.0, 256.0))
+        project.correct(project.slides[0].id, tile, "Benign/N")
+        assert why_not_train(project, "mean", name="mean-1") == ""
+        assert drain(train_model_steps(project, "mean", recipe=QUICK)).metrics
+        project.ledger.undo(project.slides[0].id)
+        assert why_not_train(project, "mean", name="mean-2").startswith(sentence)
 
 
 @pytest.mark.parametrize(("seed", "bins"), [(0, 4), (1, 6)])
