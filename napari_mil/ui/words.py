@@ -103,6 +103,15 @@ def card_words(card: ModelCard, cases: int | None = None) -> str:
     return "<br>".join(lines + ([card.note] if card.note else []))
 
 
+def chosen_words(state: State) -> str:
+    """The card of the chosen model in one look, or why there is none."""
+    from napari_mil.workflow.figures import held_out_cases
+
+    if state.project is None or state.card is None:
+        return why_no_model(state)
+    return card_words(state.card, held_out_cases(state.project, state.card)[0] or None)
+
+
 def calibration_words(card: ModelCard, cases: int | None = None) -> str:
     """Whether the percentages were calibrated, and how far they are off on so many held-out cases."""
     from napari_mil.workflow.figures import stands_on

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from qtpy.QtGui import QColor, QIcon
 
+from napari_mil.card import ModelCard
+from napari_mil.labeltree import LabelTree
 from napari_mil.ui.figuretable import FigureTable
 from napari_mil.ui.ramps import TISSUE
 from napari_mil.ui.widgets import colour_icon, swatch
+from napari_mil.workflow import Retrained
+
+TREE = LabelTree.from_paths(["Benign/N", "Malignant/IC"])
 
 
 def colours(drawn):
@@ -45,7 +52,9 @@ def test_a_table_of_figures_fills_its_width(qtbot, cases):
     qtbot.addWidget(table)
     table.resize(324, 200)
     figures = {"fine/auc": (0.9, 0.8, 1.0)}
-    table.fill(figures, figures, {"fine/auc": (-0.2, -0.3, -0.1)}, cases)
+    card = ModelCard("m", "m+1", "mean", {}, "e", 4, 256, 0.5, TREE)
+    done = Retrained(card, figures, figures, {"fine/auc": (-0.2, -0.3, -0.1)}, (), (0, 0), held=cases)
+    table.fill(done)
     qtbot.waitUntil(lambda: table.horizontalHeader().length() == table.viewport().width())
-    table.fill(figures, figures, {}, cases)
+    table.fill(replace(done, changes={}))
     qtbot.waitUntil(lambda: table.horizontalHeader().length() == table.viewport().width())

@@ -17,7 +17,7 @@ from napari_mil.ui.state import State
 from napari_mil.ui.widgets import allow, button, clear, column, hint, row, text
 from napari_mil.ui.words import (
     answer_remarks,
-    card_words,
+    chosen_words,
     estimate_words,
     hidden_words,
     percent,
@@ -138,16 +138,9 @@ class ModelSection(QWidget):
         self.choice.addItems([c.name for c in self._cards])
         if state.card is not None:
             self.choice.setCurrentIndex([c.id for c in self._cards].index(state.card.id))
-        why = why_no_model(state)
-        self.card.setText(self._card_words(state) if state.card else why)
-        allow(self.run_button, why)
+        self.card.setText(chosen_words(state))
+        allow(self.run_button, why_no_model(state))
         self._show_held_out(state.card)
-
-    @staticmethod
-    def _card_words(state: State) -> str:
-        from napari_mil.workflow.figures import held_out_cases
-
-        return card_words(state.card, held_out_cases(state.project, state.card)[0] or None)
 
     def _show_held_out(self, card: ModelCard | None) -> None:
         """The curves of held-out cases by risk, where the model's card has them."""
