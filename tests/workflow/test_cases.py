@@ -158,6 +158,7 @@ def own_memory():
     return int(line.split()[1]) * 1024
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not STATUS.exists() or "RssAnon" not in STATUS.read_text(), reason="needs Linux")
 def test_a_study_larger_than_memory_is_learned_from(tmp_path, monkeypatch):
     """Features stay on disk, those of a case of two slides too, and the system reads what is looked at."""
